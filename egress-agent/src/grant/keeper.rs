@@ -1,0 +1,110 @@
+//! The keeper: the only owner of the ledger and the only writer of grants to the kernel.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use egress_common::{
+    grant::Grant,
+    key::{Addr, GrantKey},
+};
+
+use super::ledger::{Lease, Ledger};
+
+/// The kernel's grant table, as the keeper sees it.
+pub trait Table: Send + Sync {
+    /// Writes a grant. When it returns, the kernel decides by it.
+    fn put(&self, key: &GrantKey, grant: &Grant) -> Result<(), TableError>;
+    /// Deletes a grant; one that is not there is no error.
+    fn delete(&self, key: &GrantKey) -> Result<(), TableError>;
+}
+
+/// Why the kernel did not take a grant.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The table has no room left.
+    #[error("the grant table is full")]
+    Full,
+    /// Anything else.
+    #[error("the kernel refused the grant: {0}")]
+    Kernel(String),
+}
+
+/// Why leases were not granted. Nothing of the failed entry is left in the books.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The kernel's table did not take it.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Grants leases and takes them back.
+pub struct Keeper {
+    table: Box<dyn Table>,
+    ledger: Mutex<Ledger>,
+}
+
+impl Keeper {
+    /// A keeper with empty books over a table.
+    pub fn new(table: Box<dyn Table>) -> Self {
+        Self {
+            table,
+            ledger: Mutex::new(Ledger::default()),
+        }
+    }
+
+    /// Grants leases that came from one name. When it returns `Ok`, every one of them is in
+    /// the kernel; after an error the answer must not be sent.
+    pub fn grant(&self, name: &str, leases: &[Lease]) -> Result<(), KeeperError> {
+        let mut ledger = self.ledger();
+        for lease in leases {
+            let grant = ledger.enter(lease);
+            if let Err(error) = self.table.put(&lease.key, &grant) {
+                ledger.forget(&lease.key);
+                return Err(error.into());
+            }
+            ledger.name(lease.key.addr, name);
+        }
+        Ok(())
+    }
+
+    /// Takes back everything a rule granted. The rule's switch in the kernel is thrown by
+    /// the caller first; this only tidies the table.
+    pub fn remove_rule(&self, rule: u32) -> Result<(), KeeperError> {
+        for (key, grant) in self.ledger().remove_rule(rule) {
+            match grant {
+                Some(grant) => self.table.put(&key, &grant)?,
+                None => self.table.delete(&key)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what ended before `now_ns` (boot clock). The kernel already refuses those;
+    /// this makes room.
+    pub fn sweep(&self, now_ns: u64) -> Result<(), KeeperError> {
+        for key in self.ledger().sweep(now_ns) {
+            self.table.delete(&key)?;
+        }
+        Ok(())
+    }
+
+    /// The name under which an address was last granted.
+    pub fn name_of(&self, addr: &Addr) -> Option<String> {
+        self.ledger().name_of(addr).map(str::to_owned)
+    }
+
+    /// Destinations granted now.
+    pub fn len(&self) -> usize {
+        self.ledger().len()
+    }
+
+    /// Whether nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        self.ledger().is_empty()
+    }
+
+    /// A panic while the lock was held cannot leave the books half written in a way that
+    /// grants more: the kernel is written after the ledger and from it.
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,6 @@
+//! The agent's library; `main.rs` is only its door.
+
+#![forbid(unsafe_code)]
+
+pub mod grant;
+pub mod policy;

@@ -1,0 +1,76 @@
+//! Names, capacities and the version of the interface between kernel and agent.
+//!
+//! Both sides compile these constants, so there is nothing to keep in step by hand. The
+//! version is part of the pin path: an agent never adopts maps of another layout, which
+//! matters because a pinned map is reused without a check of its sizes.
+
+/// Version of every record and map in this crate; part of the pin folder's name.
+pub const ABI_VERSION: u32 = 1;
+
+/// Exact grants one data-plane instance can hold.
+pub const MAX_GRANTS: u32 = 131_072;
+/// Address prefixes one data-plane instance can hold.
+pub const MAX_PREFIXES: u32 = 16_384;
+/// Connectors of one data-plane instance; ids run from 1 to this number less one.
+pub const MAX_CONNECTORS: u32 = 1_024;
+/// Rules of one data-plane instance, reserved ones included.
+pub const MAX_RULES: u32 = 8_192;
+/// Port ranges one prefix can hold after all rules that cover it are merged.
+pub const MAX_RANGES: usize = 16;
+/// Bytes of the event ring; a power of two and a multiple of the page size.
+pub const RING_BYTES: u32 = 1 << 20;
+/// Destinations whose repeats are remembered for rate limiting. Decides nothing.
+pub const MAX_REPEATS: u32 = 16_384;
+/// Repeats of one denial within this time are counted, not shown. Nanoseconds.
+pub const REPEAT_WINDOW_NS: u64 = 1_000_000_000;
+
+/// Rule 0 is no rule; its record is never active.
+pub const RULE_NONE: u32 = 0;
+/// The connector's own DNS door.
+pub const RULE_DOOR: u32 = 1;
+/// A loopback port on which the same connector listens.
+pub const RULE_OWN: u32 = 2;
+/// The answer of an accepted connection to a loopback peer.
+pub const RULE_INBOUND: u32 = 3;
+/// The first number a policy's rules use.
+pub const RULE_FIRST: u32 = 8;
+
+/// The port that always leads to the DNS door (RFC 1035 section 4.2).
+pub const DNS_PORT: u16 = 53;
+
+/// `IPPROTO_TCP`, `include/uapi/linux/in.h`.
+pub const TCP: u8 = 6;
+/// `IPPROTO_UDP`, `include/uapi/linux/in.h`.
+pub const UDP: u8 = 17;
+
+/// Names of the maps, as the agent looks them up in the object.
+pub mod map {
+    /// cgroup id of a connector → connector id.
+    pub const CGROUPS: &str = "CGROUPS";
+    /// connector id → [`crate::grant::Connector`].
+    pub const CONNECTORS: &str = "CONNECTORS";
+    /// [`crate::key::GrantKey`] → [`crate::grant::Grant`].
+    pub const GRANTS: &str = "GRANTS";
+    /// [`crate::key::PrefixKey`] → [`crate::grant::PrefixRules`].
+    pub const PREFIXES: &str = "PREFIXES";
+    /// rule id → [`crate::grant::Rule`].
+    pub const RULES: &str = "RULES";
+    /// rule id → [`crate::stat::RuleStat`], per CPU.
+    pub const RULE_STATS: &str = "RULE_STATS";
+    /// connector × reason → denials, per CPU.
+    pub const DENIALS: &str = "DENIALS";
+    /// connector → denials whose event did not fit the ring, per CPU.
+    pub const LOST: &str = "LOST";
+    /// Records of [`crate::event::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Repeat limiting of events; an LRU, read by no verdict.
+    pub const REPEATS: &str = "REPEATS";
+    /// Socket storage: [`crate::grant::SocketState`].
+    pub const SOCKETS: &str = "SOCKETS";
+}
+
+/// Names of the constants the agent sets while it loads the object.
+pub mod global {
+    /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
+    pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
+}

@@ -1,0 +1,217 @@
+//! The verdict: one pure function that every caller shares.
+
+use crate::{
+    abi::{DNS_PORT, MAX_RANGES, RULE_DOOR, RULE_NONE, RULE_OWN, UDP},
+    grant::{Connector, Grant, PortRange, PrefixRules},
+    key::{Addr, GrantKey, PrefixKey},
+    verdict::{Action, Layer, Reason, Verdict},
+};
+
+/// One attempt to send something somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// Destination in canonical form.
+    pub addr: Addr,
+    /// Connector id; 0 = none.
+    pub connector: u32,
+    /// Destination port, host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The hook that asks.
+    pub layer: Layer,
+}
+
+/// The tables a verdict is taken from: maps in the kernel, plain collections elsewhere.
+///
+/// Methods answer by reference or by value as the maps do; none may fail. `None` is always
+/// the refusing answer.
+pub trait Lookup {
+    /// The connector's record; `None` or a record without a mode refuses everything.
+    fn connector(&self, id: u32) -> Option<&Connector>;
+    /// The exact grant for a key.
+    fn exact(&self, key: &GrantKey) -> Option<&Grant>;
+    /// The longest prefix that covers a key whose address counts whole.
+    fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules>;
+    /// Whether a rule is in force.
+    fn rule_active(&self, rule: u32) -> bool;
+    /// Whether the connector of the flow itself listens on the loopback destination.
+    fn own_listener(&self, flow: &Flow) -> bool;
+    /// Boot clock, nanoseconds.
+    fn now_ns(&self) -> u64;
+}
+
+/// Decides a flow. Total: every input has an answer, and every unclear one is a refusal.
+#[inline(always)]
+pub fn decide<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
+    let Some(connector) = lookup.connector(flow.connector) else {
+        return refuse(Reason::UnknownConnector, RULE_NONE);
+    };
+    let mode = connector.mode;
+    if mode != Connector::ENFORCE && mode != Connector::AUDIT {
+        return refuse(Reason::UnknownConnector, RULE_NONE);
+    }
+    if is_door(flow, connector) {
+        return allow(RULE_DOOR);
+    }
+    if is_dns(flow) && connector.door_port != 0 {
+        return Verdict {
+            action: Action::Redirect,
+            reason: Reason::None,
+            rule: RULE_DOOR,
+        };
+    }
+    let verdict = by_rule(flow, lookup);
+    if mode == Connector::AUDIT {
+        return audited(verdict);
+    }
+    verdict
+}
+
+/// Turns a refusal into a report, for a connector that is only audited.
+#[inline(always)]
+pub fn audited(verdict: Verdict) -> Verdict {
+    if matches!(verdict.action, Action::Deny) {
+        return Verdict {
+            action: Action::Audit,
+            ..verdict
+        };
+    }
+    verdict
+}
+
+/// Grants first, then prefixes, then the connector's own listeners.
+#[inline(always)]
+fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
+    let mut reason = Reason::NoRule;
+    let mut rule = RULE_NONE;
+    let key = GrantKey {
+        addr: flow.addr,
+        connector: flow.connector,
+        port: flow.port,
+        protocol: flow.protocol,
+        pad: 0,
+    };
+    if let Some(grant) = lookup.exact(&key) {
+        rule = grant.rule;
+        if !lookup.rule_active(rule) {
+            reason = Reason::Revoked;
+        } else if grant.expires_ns != 0 && lookup.now_ns() >= grant.expires_ns {
+            reason = Reason::Expired;
+        } else {
+            return allow(rule);
+        }
+    }
+    let key = PrefixKey {
+        connector: flow.connector,
+        protocol: flow.protocol as u32,
+        addr: flow.addr,
+    };
+    if let Some(rules) = lookup.prefix(&key) {
+        match by_port(flow.port, rules, lookup) {
+            Verdict {
+                action: Action::Deny,
+                reason: Reason::NoRule,
+                ..
+            } => {}
+            Verdict {
+                action: Action::Deny,
+                reason: why,
+                rule: by,
+            } => {
+                reason = why;
+                rule = by;
+            }
+            allowed => return allowed,
+        }
+    }
+    if !matches!(reason, Reason::DenyRule) && flow.addr.is_loopback() && lookup.own_listener(flow) {
+        return allow(RULE_OWN);
+    }
+    if matches!(reason, Reason::NoRule) {
+        reason = by_class(&flow.addr);
+    }
+    refuse(reason, rule)
+}
+
+/// The first range that holds the port decides; a range of an inactive rule is passed over.
+#[inline(always)]
+fn by_port<L: Lookup>(port: u16, rules: &PrefixRules, lookup: &L) -> Verdict {
+    let mut verdict = refuse(Reason::NoRule, RULE_NONE);
+    let mut index = 0;
+    // A counted loop over a constant bound: kernels before 5.3 unrolled it, 5.10 and later
+    // walk it; an iterator with a data-dependent end is refused by the older ones.
+    while index < MAX_RANGES {
+        let range: &PortRange = &rules.ranges[index];
+        if index as u32 >= rules.count {
+            break;
+        }
+        if range.first <= port && port <= range.last {
+            if range.effect != PortRange::ALLOW {
+                return refuse(Reason::DenyRule, range.rule);
+            }
+            if lookup.rule_active(range.rule) {
+                return allow(range.rule);
+            }
+            verdict = refuse(Reason::Revoked, range.rule);
+        }
+        index += 1;
+    }
+    verdict
+}
+
+/// The most telling reason for a destination that no rule mentions.
+#[inline(always)]
+fn by_class(addr: &Addr) -> Reason {
+    if addr.is_loopback() {
+        Reason::Loopback
+    } else if addr.is_link_local() {
+        Reason::LinkLocal
+    } else if addr.is_multicast() {
+        Reason::Multicast
+    } else {
+        Reason::NoRule
+    }
+}
+
+/// Whether the flow goes to the connector's door itself.
+#[inline(always)]
+fn is_door(flow: &Flow, connector: &Connector) -> bool {
+    connector.door_port != 0
+        && flow.port == connector.door_port
+        && flow.protocol_has_door()
+        && (flow.addr == connector.door_v6 || flow.addr == Addr::from_v4(connector.door_v4))
+}
+
+/// Whether a hook that can still rewrite the destination sees DNS.
+#[inline(always)]
+fn is_dns(flow: &Flow) -> bool {
+    flow.port == DNS_PORT
+        && matches!(flow.layer, Layer::Connect | Layer::Sendmsg)
+        && flow.protocol_has_door()
+}
+
+impl Flow {
+    #[inline(always)]
+    fn protocol_has_door(&self) -> bool {
+        self.protocol == UDP || self.protocol == crate::abi::TCP
+    }
+}
+
+#[inline(always)]
+const fn allow(rule: u32) -> Verdict {
+    Verdict {
+        action: Action::Allow,
+        reason: Reason::None,
+        rule,
+    }
+}
+
+#[inline(always)]
+const fn refuse(reason: Reason, rule: u32) -> Verdict {
+    Verdict {
+        action: Action::Deny,
+        reason,
+        rule,
+    }
+}

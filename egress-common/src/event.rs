@@ -1,0 +1,67 @@
+//! The record of one denial, as the ring carries it.
+
+use crate::key::Addr;
+
+/// One denial. 72 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Boot-clock time. Nanoseconds.
+    pub time_ns: u64,
+    /// Destination.
+    pub addr: Addr,
+    /// Connector id; 0 = a process without a connector below the instance's cgroup.
+    pub connector: u32,
+    /// Process (thread group) id; 0 = the hook could not know.
+    pub pid: u32,
+    /// Thread id; 0 = the hook could not know.
+    pub tid: u32,
+    /// User id of the caller.
+    pub uid: u32,
+    /// Rule concerned, or [`crate::abi::RULE_NONE`].
+    pub rule: u32,
+    /// This denial and its repeats that were not shown since the last record. At least 1.
+    pub count: u32,
+    /// Destination port, host order; for a refused socket its protocol number.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`crate::verdict::Layer`].
+    pub layer: u8,
+    /// [`crate::verdict::Reason`].
+    pub reason: u8,
+    /// [`crate::verdict::Action`].
+    pub action: u8,
+    /// Address family of the socket.
+    pub family: u8,
+    /// Zero.
+    pub pad: u8,
+    /// Name of the calling thread, NUL-padded; empty = the hook could not know.
+    pub comm: [u8; 16],
+}
+
+/// Key of the repeat limiter. 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RepeatKey {
+    /// Destination.
+    pub addr: Addr,
+    /// Connector id.
+    pub connector: u32,
+    /// Destination port.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`crate::verdict::Reason`].
+    pub reason: u8,
+}
+
+/// Value of the repeat limiter. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Repeat {
+    /// When a record was last shown. Boot clock, nanoseconds.
+    pub shown_ns: u64,
+    /// Denials since then.
+    pub hidden: u64,
+}

@@ -1,0 +1,129 @@
+//! The records a verdict is looked up in.
+
+use crate::{abi::MAX_RANGES, key::Addr};
+
+/// Value of an exact grant. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// Boot-clock time from which new flows are refused; 0 = never. Nanoseconds.
+    pub expires_ns: u64,
+    /// The rule that this grant comes from.
+    pub rule: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// One range of ports under a prefix. 12 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, included.
+    pub last: u16,
+    /// [`PortRange::ALLOW`] or [`PortRange::DENY`]; anything else denies.
+    pub effect: u16,
+    /// Zero.
+    pub pad: u16,
+    /// The rule that this range comes from.
+    pub rule: u32,
+}
+
+impl PortRange {
+    /// The range refuses.
+    pub const DENY: u16 = 0;
+    /// The range permits while its rule is active.
+    pub const ALLOW: u16 = 1;
+    /// A range that holds no port.
+    pub const EMPTY: Self = Self {
+        first: 1,
+        last: 0,
+        effect: Self::DENY,
+        pad: 0,
+        rule: 0,
+    };
+}
+
+/// All port ranges that hold for one prefix. 196 bytes.
+///
+/// The trie answers with the longest prefix only, so the compiler merges into each entry
+/// the ranges of every shorter prefix that covers it, denials first: a narrow permission
+/// cannot hide a wide denial.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixRules {
+    /// Entries of `ranges` in use.
+    pub count: u32,
+    /// The ranges; the first that holds the port decides.
+    pub ranges: [PortRange; MAX_RANGES],
+}
+
+/// What the data plane knows of a connector, by id. 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connector {
+    /// Address to which IPv6 sockets are led for DNS: `::1` or `::ffff:127.0.0.1`.
+    pub door_v6: Addr,
+    /// Address to which IPv4 sockets are led for DNS, host order; 0 = no door.
+    pub door_v4: u32,
+    /// Port of the door, host order; 0 = no door.
+    pub door_port: u16,
+    /// [`Connector::ENFORCE`] or [`Connector::AUDIT`]; 0 = no such connector.
+    pub mode: u16,
+    /// Zero.
+    pub pad: [u32; 2],
+}
+
+impl Connector {
+    /// Refuse what no rule permits.
+    pub const ENFORCE: u16 = 1;
+    /// Report what no rule permits, and let it pass.
+    pub const AUDIT: u16 = 2;
+}
+
+/// The revocation switch of a rule. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// 1 = active; anything else refuses.
+    pub active: u32,
+    /// The connector that the rule belongs to; 0 for the reserved rules.
+    pub connector: u32,
+}
+
+/// What a socket carries: who made it and where it may send. 64 bytes.
+///
+/// Written by `sock_create` and by the connect hooks, which run with the socket locked;
+/// read by the packet hook on every packet. `seq` is odd while the record is written, so a
+/// reader never takes half of one destination and half of another for an approved one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SocketState {
+    /// Odd while the record changes.
+    pub seq: u32,
+    /// Connector id.
+    pub connector: u32,
+    /// Destination that was approved.
+    pub addr: Addr,
+    /// The rule that approved it; [`crate::abi::RULE_NONE`] = nothing approved.
+    pub rule: u32,
+    /// Approved port, network order.
+    pub port_be: u16,
+    /// Approved IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+    /// Process that made the socket.
+    pub pid: u32,
+    /// User that made the socket.
+    pub uid: u32,
+    /// Where the program believes its DNS goes, as octets in network order.
+    pub asked_addr: [u64; 2],
+    /// The port of that, network order.
+    pub asked_port_be: u16,
+    /// `AF_INET` or `AF_INET6` of `asked_addr`; 0 = nothing was redirected.
+    pub asked_family: u16,
+    /// Zero.
+    pub pad2: u32,
+}

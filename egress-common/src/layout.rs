@@ -1,0 +1,37 @@
+//! Sizes and offsets of every shared record, pinned at compile time on both sides.
+
+use core::mem::{offset_of, size_of};
+
+use crate::{
+    event::{Event, Repeat, RepeatKey},
+    grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
+    key::{Addr, GrantKey, PrefixKey},
+    stat::RuleStat,
+};
+
+const _: () = {
+    assert!(size_of::<Addr>() == 16);
+    assert!(size_of::<GrantKey>() == 24);
+    assert!(offset_of!(GrantKey, connector) == 16);
+    assert!(offset_of!(GrantKey, port) == 20);
+    assert!(offset_of!(GrantKey, protocol) == 22);
+    assert!(size_of::<PrefixKey>() == 24);
+    assert!(offset_of!(PrefixKey, addr) == 8);
+    assert!(size_of::<Grant>() == 16);
+    assert!(size_of::<PortRange>() == 12);
+    assert!(size_of::<PrefixRules>() == 196);
+    assert!(size_of::<Connector>() == 32);
+    assert!(offset_of!(Connector, mode) == 22);
+    assert!(size_of::<Rule>() == 8);
+    assert!(size_of::<SocketState>() == 64);
+    assert!(offset_of!(SocketState, addr) == 8);
+    assert!(offset_of!(SocketState, rule) == 24);
+    assert!(offset_of!(SocketState, asked_addr) == 40);
+    assert!(size_of::<Event>() == 72);
+    assert!(offset_of!(Event, connector) == 24);
+    assert!(offset_of!(Event, port) == 48);
+    assert!(offset_of!(Event, comm) == 56);
+    assert!(size_of::<RepeatKey>() == 24);
+    assert!(size_of::<Repeat>() == 16);
+    assert!(size_of::<RuleStat>() == 24);
+};

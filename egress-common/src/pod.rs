@@ -1,0 +1,28 @@
+//! Marks the shared records as plain bytes for the agent's map access.
+//!
+//! This is the only `unsafe` on the agent's side of the boundary. The contract of
+//! [`aya::Pod`]: every bit pattern is a value, no padding, no pointers. [`crate::layout`]
+//! pins the sizes that rule out hidden padding.
+
+use crate::{
+    grant::{Connector, Grant, PrefixRules, Rule},
+    key::{GrantKey, PrefixKey},
+    stat::RuleStat,
+};
+
+macro_rules! pod {
+    ($($record:ty),* $(,)?) => {$(
+        // SAFETY: `repr(C)`, integers only, explicit padding, size pinned in `layout`.
+        unsafe impl aya::Pod for $record {}
+    )*};
+}
+
+pod!(
+    Connector,
+    Grant,
+    GrantKey,
+    PrefixKey,
+    PrefixRules,
+    Rule,
+    RuleStat
+);

@@ -1,0 +1,126 @@
+//! What was decided, where, and why: the codes of kernel and agent, and their names.
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant = $code,)* }
+
+        impl $name {
+            /// Every value, in the order of its code.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The code in records.
+            #[inline(always)]
+            pub const fn code(self) -> u8 { self as u8 }
+
+            /// The value of a code; `None` for a code this version does not know.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The name in events, counters and messages.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// What happens to a flow.
+    Action {
+        /// It is refused.
+        Deny = 0, "deny";
+        /// It passes.
+        Allow = 1, "allow";
+        /// It would be refused, but the connector is only audited: it passes and is reported.
+        Audit = 2, "audit";
+        /// It is a DNS exchange and led to the connector's door.
+        Redirect = 3, "redirect";
+    }
+}
+
+codes! {
+    /// The hook that decided.
+    Layer {
+        /// `connect()` on an Internet socket.
+        Connect = 1, "connect";
+        /// `sendto()`/`sendmsg()` with an address.
+        Sendmsg = 2, "sendmsg";
+        /// A packet on its way out.
+        Packet = 3, "packet";
+        /// Making a socket or setting an option on it.
+        Socket = 4, "socket";
+        /// A unix socket.
+        Unix = 5, "unix";
+        /// The DNS door.
+        Dns = 6, "dns";
+        /// The name in a TLS ClientHello.
+        Sni = 7, "sni";
+    }
+}
+
+codes! {
+    /// Why a flow was refused. Codes are stable; new ones are added at the end.
+    Reason {
+        /// Nothing was refused.
+        None = 0, "none";
+        /// No rule permits the destination.
+        NoRule = 1, "no-rule";
+        /// The address came from DNS and its time is over.
+        Expired = 2, "expired";
+        /// The rule was removed or switched off.
+        Revoked = 3, "revoked";
+        /// A `deny:` rule names the destination.
+        DenyRule = 4, "deny-rule";
+        /// The process belongs to no connector.
+        UnknownConnector = 5, "unknown-connector";
+        /// Loopback, and no rule nor own listener permits it.
+        Loopback = 6, "loopback";
+        /// Link-local or cloud metadata, and no rule names it.
+        LinkLocal = 7, "link-local";
+        /// Multicast or broadcast, and no rule names it.
+        Multicast = 8, "multicast";
+        /// A socket type or protocol other than TCP and UDP.
+        SocketType = 9, "socket-type";
+        /// A packet that cannot be read with certainty.
+        Malformed = 10, "malformed";
+        /// A packet of another IP protocol than TCP or UDP.
+        Protocol = 11, "protocol";
+        /// IP options, extension headers or fragments that could hide the destination.
+        Options = 12, "ip-options";
+        /// A socket option that leads round the verdict.
+        SocketOption = 13, "socket-option";
+        /// The kernel had no memory for the socket's record.
+        NoMemory = 14, "no-memory";
+        /// The name is under no rule.
+        NameNotAllowed = 15, "name-not-allowed";
+        /// The DNS message breaks RFC 1035 in a way that could hide a name.
+        NameMalformed = 16, "name-malformed";
+        /// Every address of the answer points inside (loopback, private, metadata, …).
+        PrivateAnswer = 17, "private-answer";
+        /// The grant table is full or the kernel refused the entry.
+        TableFull = 18, "table-full";
+        /// A unix socket that no rule names.
+        UnixPath = 19, "unix-path";
+        /// An address family the hook does not know.
+        Family = 20, "address-family";
+        /// No connection comes in from there: no `listen:` rule, and not loopback.
+        Inbound = 21, "inbound";
+        /// A permitted address over an interface that the route does not use.
+        Interface = 22, "interface";
+    }
+}
+
+/// The outcome of [`crate::decide::decide`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// What happens.
+    pub action: Action,
+    /// Why, where it is refused or audited.
+    pub reason: Reason,
+    /// The rule that permitted or refused it, or [`crate::abi::RULE_NONE`].
+    pub rule: u32,
+}
