@@ -1,1 +1,9 @@
-//! x
+//! A small internet inside network namespaces, and what the tests need to run connectors in it.
+
+pub mod internet;
+pub mod process;
+pub mod programs;
+pub mod protocol;
+pub mod token;
+pub mod world;
+pub mod zone;
