@@ -1,5 +1,8 @@
 //! A small internet inside network namespaces, and what the tests need to run connectors in it.
 
+pub mod agent;
+pub mod attempts;
+pub mod event;
 pub mod internet;
 pub mod process;
 pub mod programs;

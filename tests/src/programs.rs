@@ -15,7 +15,7 @@ use crate::process::must;
 
 const INSTALL: Duration = Duration::from_secs(300);
 /// The version the tests were written against.
-const AXIOS: &str = "1.13.2";
+const AXIOS: &str = "1.21.1";
 /// The version the tests were written against.
 const HTTPX: &str = "0.28.1";
 
