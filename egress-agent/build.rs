@@ -50,10 +50,13 @@ fn build() -> Result<(), String> {
     println!("cargo:rustc-env={}={toolchain}", toolchain::WISH);
     let linker = toolchain::bpf_linker(&toolchain::tools(workspace))?;
 
-    let object = compile(workspace, &out, &toolchain, &linker)?;
-    fs::copy(&object, out.join(PROGRAM))
-        .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
-    Ok(())
+    let built = compile(workspace, &out, &toolchain, &linker)?;
+    let object = fs::read(&built)
+        .map_err(|error| format!("{} cannot be read: {error}", built.display()))?;
+    let stripped =
+        strip(&object).map_err(|error| format!("{} is no object: {error}", built.display()))?;
+    fs::write(out.join(PROGRAM), stripped)
+        .map_err(|error| format!("the object cannot be written: {error}"))
 }
 
 /// Runs the inner cargo. Answers where the object is.
@@ -118,6 +121,26 @@ fn compile(
         println!("cargo:warning={line}");
     }
     Ok(target_dir.join(target).join("release").join(PROGRAM))
+}
+
+/// Takes the DWARF sections out, which bpf-linker needs to write BTF and the kernel does
+/// not. What is left is the same in every folder.
+fn strip(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut builder = object::build::elf::Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    builder.delete_orphans();
+    // LLVM keeps section names in the table of symbol names; the writer wants one of each.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// Compiler options; those of aya-build, and the prefixes that keep this host's folders

@@ -103,7 +103,7 @@ impl Toolchain {
             name: name.to_owned(),
             bootstrap: !release.contains("nightly"),
             llvm: llvm(&root)?,
-            library: fs::canonicalize(&library).unwrap_or(library),
+            library,
             cargo,
             rustc,
             release,
