@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod grant;
+pub mod kernel;
 pub mod policy;

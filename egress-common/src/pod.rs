@@ -18,7 +18,7 @@ macro_rules! pod {
     )*};
 }
 
-pod!(
+pod!(Client, ClientKey, 
     Connector,
     Grant,
     GrantKey,

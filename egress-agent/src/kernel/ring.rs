@@ -1,7 +1,7 @@
 //! The event ring, read as it fills.
 
 use aya::maps::{Map, MapData, RingBuf};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::load::PlaneError;
 
@@ -16,7 +16,13 @@ impl Ring {
             name: egress_common::abi::map::EVENTS,
             source: Box::new(source),
         })?;
-        Ok(Self { ring: AsyncFd::new(ring).map_err(PlaneError::Ring)? })
+        #[expect(
+            deprecated,
+            reason = "the successor is unsafe for types that may swap their descriptor; \
+                      the ring owns its map and never does"
+        )]
+        let ring = AsyncFd::with_interest(ring, Interest::READABLE).map_err(PlaneError::Ring)?;
+        Ok(Self { ring })
     }
 
     /// Waits until there is something, then hands over up to `limit` records, oldest first.
