@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod grant;
+pub mod host;
 pub mod policy;
