@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod grant;
+pub mod host;
 pub mod kernel;
 pub mod policy;
