@@ -2,5 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod grant;
 pub mod policy;
