@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod grant;
 pub mod host;
 pub mod kernel;
