@@ -2,5 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod grant;
+pub mod host;
+pub mod kernel;
 pub mod policy;

@@ -1,1 +1,3 @@
+//! Set-up, build, demo, tests and checks of this project.
+
 fn main() {}
