@@ -38,6 +38,7 @@ pub struct Agent<'w> {
     user: Option<String>,
     environment: Vec<(String, String)>,
     limit: Duration,
+    free: bool,
 }
 
 /// A connector under a running agent.
@@ -79,6 +80,7 @@ impl World {
             user: Some(USER.to_string()),
             environment: Vec::new(),
             limit: LIMIT,
+            free: unconfined(),
         }
     }
 
@@ -115,6 +117,12 @@ impl Agent<'_> {
         self
     }
 
+    /// Without the agent after all: shows that a way out exists where nothing confines.
+    pub fn free(mut self) -> Self {
+        self.free = true;
+        self
+    }
+
     /// Starts it.
     pub fn start<S: AsRef<str>>(self, words: &[S]) -> Result<Confined> {
         let file = self.world.path("policy.yaml");
@@ -126,7 +134,7 @@ impl Agent<'_> {
     /// Starts it with a policy file as it is.
     pub fn start_with_file<S: AsRef<str>>(self, file: &Path, words: &[S]) -> Result<Confined> {
         let events = self.world.path("events.jsonl");
-        let mut command = if unconfined() {
+        let mut command = if self.free {
             let mut command = self.world.command("setpriv");
             let user = self.user.as_deref().unwrap_or("0");
             command.args([&format!("--reuid={user}"), &format!("--regid={user}")]);

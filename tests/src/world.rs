@@ -370,6 +370,9 @@ impl Namespaces {
                 ("net/ipv6/ip_nonlocal_bind", "1"),
                 ("net/ipv4/tcp_fastopen", "1539"),
                 ("net/ipv4/icmp_ratelimit", "0"),
+                ("net/ipv4/ip_forward", "1"),
+                ("net/ipv4/conf/all/accept_source_route", "1"),
+                ("net/ipv4/conf/default/accept_source_route", "1"),
             ],
         )?;
         sysctl(
