@@ -6,4 +6,5 @@ pub mod dns;
 pub mod grant;
 pub mod host;
 pub mod kernel;
+pub mod launch;
 pub mod policy;
