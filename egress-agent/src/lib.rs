@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod event;
 pub mod grant;
 pub mod host;
 pub mod policy;
