@@ -2,5 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod grant;
+pub mod host;
+pub mod kernel;
+pub mod launch;
 pub mod policy;

@@ -5,6 +5,7 @@
 //! pins the sizes that rule out hidden padding.
 
 use crate::{
+    event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
     stat::RuleStat,
@@ -17,7 +18,7 @@ macro_rules! pod {
     )*};
 }
 
-pod!(
+pod!(Client, ClientKey, 
     Connector,
     Grant,
     GrantKey,
