@@ -108,7 +108,8 @@ impl Record {
                 .map_err(|_| anyhow!("the installation of cargo-deny broke off"))??;
             for manifest in ["Cargo.toml", "egress-ebpf/Cargo.toml"] {
                 let mut command = deny_on(&deny, manifest);
-                command.args(["--offline", "check", "bans", "licenses", "sources"]);
+                command.args(["--offline", "check", "--hide-inclusion-graph"]);
+                command.args(["bans", "licenses", "sources"]);
                 step::loud(&mut command)?;
             }
             advisories(&deny)
@@ -191,7 +192,9 @@ fn advisories(deny: &Path) -> Result<String> {
     let fetch = step::quiet(
         "advisories",
         "fetching the database of known vulnerabilities",
-        deny_on(deny, "Cargo.toml").args(["fetch", "db"]),
+        deny_on(deny, "Cargo.toml")
+            .args(["fetch", "db"])
+            .env("GIT_TERMINAL_PROMPT", "0"),
     );
     if let Err(error) = fetch {
         println!("advisories: NOT CHECKED, since their database could not be fetched: {error:#}");
@@ -199,7 +202,7 @@ fn advisories(deny: &Path) -> Result<String> {
     }
     for manifest in ["Cargo.toml", "egress-ebpf/Cargo.toml"] {
         let mut command = deny_on(deny, manifest);
-        command.args(["check", "--disable-fetch", "advisories"]);
+        command.args(["--offline", "check", "advisories"]);
         step::loud(&mut command)?;
     }
     Ok(format!("{own}; no known vulnerability"))
