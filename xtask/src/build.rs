@@ -1,5 +1,7 @@
 //! Builds the eBPF programs and, around them, the agent.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::{host, setup, step};
@@ -29,7 +31,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds every program that the demo and the tests start.
-pub(crate) fn programs() -> Result<()> {
-    step::loud(host::cargo().args(["build", "--workspace", "--bins"]))
+/// The command that builds every program that the demo and the tests start. The selection
+/// of packages is that of the tests, so that no dependency is built for each of them.
+pub(crate) fn programs() -> Command {
+    let mut cargo = host::cargo();
+    cargo.args(["build", "--workspace", "--bins"]);
+    cargo
 }

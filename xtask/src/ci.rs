@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::{host, setup, step, test, tidy, toolchain};
+use crate::{build, host, setup, step, test, tidy, toolchain};
 
 /// The release of cargo-deny that is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -67,17 +67,9 @@ pub(crate) fn run() -> Result<()> {
         },
     );
     record.step("policies", "every shipped policy is valid", || {
-        let mut cargo = host::cargo();
-        cargo.args([
-            "run",
-            "--quiet",
-            "--package",
-            "egress-agent",
-            "--",
-            "check",
-            "policies",
-        ]);
-        step::loud(&mut cargo)
+        let mut agent = Command::new(host::target().join("debug/egress-agent"));
+        agent.current_dir(host::workspace());
+        step::loud(agent.args(["check", "policies"]))
     });
     record.step("test", "every test passes", || {
         test::run(&test::Options::default())
@@ -141,10 +133,8 @@ impl Record {
 /// The agent's build script passes the eBPF crate's warnings on, and cargo repeats them even
 /// when it has nothing to build.
 fn data_plane() -> Result<()> {
-    let mut cargo = host::cargo();
-    cargo.args(["build", "--package", "egress-agent"]);
-    let why = "building the eBPF programs, and the agent around them";
-    let output = step::quiet("data plane", why, &mut cargo)?;
+    let why = "building the eBPF programs, and the programs around them";
+    let output = step::quiet("data plane", why, &mut build::programs())?;
     let warnings: Vec<String> = output
         .into_iter()
         .filter(|line| line.starts_with("warning: egress-agent@"))

@@ -15,6 +15,9 @@ use crate::{
 /// Debian's compiler of a recent Rust, with the sources of its library.
 const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
+/// Where Debian's package leaves a trace that another one's compiler does not.
+const WEB_DOCUMENTS: &str = "/usr/share/doc/rustc-web";
+
 /// How much of it is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -103,24 +106,44 @@ fn install_linker(tools: &Path) -> Result<()> {
     )
 }
 
+/// Where a compiler for the eBPF programs is to come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// One is here, or the user named one that set-up does not install.
+    Nowhere,
+    Apt,
+    Rustup,
+}
+
 fn install_packages(packages: &[&Package], no_compiler: bool) -> Result<()> {
-    if packages.is_empty() && !no_compiler {
-        return Ok(());
+    let apt = host::program("apt-get").is_some();
+    if !packages.is_empty() && !apt {
+        bail!(
+            "this host has no apt-get; install these packages and come back:\n  {}",
+            Package::command(packages)
+        );
     }
     for package in packages {
         println!("packages: {} for {}", package.debian(), package.why);
     }
-    if host::program("apt-get").is_none() {
-        return without_apt(packages, no_compiler);
+    let wish = env::var(toolchain::WISH).ok();
+    let may_apt = no_compiler && apt && wish.as_deref().is_none_or(|wish| wish == "debian");
+    if !packages.is_empty() || may_apt {
+        step::quiet(
+            "packages",
+            "fetching the distribution's list",
+            host::as_root("apt-get")?.args(["update", "-q"]),
+        )?;
     }
-    step::quiet(
-        "packages",
-        "fetching the distribution's list",
-        host::as_root("apt-get")?.args(["update", "-q"]),
-    )?;
+    let source = if may_apt && offers_rust() {
+        Source::Apt
+    } else if no_compiler && wish.is_none() {
+        Source::Rustup
+    } else {
+        Source::Nowhere
+    };
     let mut names: Vec<&str> = packages.iter().map(|package| package.debian()).collect();
-    let from_apt = no_compiler && offers_rust();
-    if from_apt {
+    if source == Source::Apt {
         println!(
             "packages: {} for the eBPF programs",
             RUST_PACKAGES.join(" ")
@@ -137,20 +160,7 @@ fn install_packages(packages: &[&Package], no_compiler: bool) -> Result<()> {
         let why = format!("installing {}", names.join(" "));
         step::quiet("packages", &why, &mut install)?;
     }
-    if no_compiler && !from_apt {
-        install_nightly()?;
-    }
-    Ok(())
-}
-
-fn without_apt(packages: &[&Package], no_compiler: bool) -> Result<()> {
-    if !packages.is_empty() {
-        bail!(
-            "this host has no apt-get; install these packages and come back:\n  {}",
-            Package::command(packages)
-        );
-    }
-    if no_compiler {
+    if source == Source::Rustup {
         install_nightly()?;
     }
     Ok(())
@@ -169,20 +179,17 @@ fn offers_rust() -> bool {
             .filter_map(|rest| rest.split('.').next()?.parse::<u32>().ok())
             .any(|minor| minor >= 88)
     });
-    new_enough && !Path::new("/usr/bin/rustc").exists()
+    // A compiler that is there already, but lacks the sources, is the same package.
+    let other = Path::new("/usr/bin/rustc").exists() && !Path::new(WEB_DOCUMENTS).exists();
+    new_enough && !other
 }
 
+/// Brings rustup's; what is missing otherwise is said at the end of set-up.
 fn install_nightly() -> Result<()> {
-    let fix = || compiler().err().unwrap_or_default();
     let mut words = toolchain::FIX_RUSTUP.split_whitespace();
     let (Some(rustup), true) = (words.next(), host::program("rustup").is_some()) else {
-        bail!(fix());
+        return Ok(());
     };
-    step::quiet(
-        "rustup",
-        "installing a nightly with its library's sources, for the eBPF programs",
-        Command::new(rustup).args(words),
-    )
-    .map(drop)
-    .with_context(fix)
+    let why = "installing a nightly with its library's sources, for the eBPF programs";
+    step::quiet("rustup", why, Command::new(rustup).args(words)).map(drop)
 }
