@@ -33,7 +33,7 @@ use crate::{
     dns::{self, Door, Names, NamesConfig},
     event::{
         model::{Body, Exit, NameUnresolved, Started, Warning},
-        stream::{Stream, StreamConfig, StreamHandle},
+        pump::{Pump, PumpConfig, PumpError},
     },
     exit,
     grant::Keeper,
@@ -97,13 +97,13 @@ pub enum RunError {
     Door(#[source] std::io::Error),
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
-    Names(#[from] dns::UpstreamError),
+    Names(#[from] dns::upstream::UpstreamError),
     /// The launcher failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
     /// The stream of events could not be opened.
     #[error(transparent)]
-    Stream(#[from] crate::event::stream::StreamError),
+    Stream(#[from] PumpError),
     /// Waiting for the connector or a signal failed.
     #[error("cannot wait for the connector: {0}")]
     Wait(#[source] std::io::Error),
@@ -151,14 +151,14 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
     let (refusals, refused) = mpsc::channel(REFUSALS);
     let keeper = Arc::new(Keeper::new(Box::new(plane.maps.grants())));
     let names = Arc::new(Names::new(NamesConfig {
-        holder: dns::Holder { connector: CONNECTOR, first_rule: RULE_FIRST },
+        holder: dns::lease::Holder { connector: CONNECTOR, first_rule: RULE_FIRST },
         policy: Arc::clone(&policy),
         keeper: Arc::clone(&keeper),
         now_ns: clock::boot_ns,
         refusals,
     })?);
     let ring = plane.take_ring()?;
-    let stream = Stream::open(StreamConfig {
+    let stream = Pump::start(PumpConfig {
         connector: policy.connector.clone(),
         connector_id: CONNECTOR,
         instance: instance.name().to_owned(),
@@ -172,7 +172,6 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         quiet: run.quiet,
         color: run.color,
     })?;
-    let stream = stream.start();
     for leftover in cleaned {
         stream.say(warning(run, instance, "leftovers", format!("ended {leftover}, which a dead agent had left")));
     }
@@ -203,7 +202,7 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
 async fn launched(
     run: &Run,
     instance: &Instance,
-    stream: &StreamHandle,
+    stream: &Pump,
     mut serving: JoinHandle<std::io::Result<()>>,
 ) -> Result<std::process::ExitStatus, RunError> {
     let mut signals = Signals::listen().map_err(RunError::Wait)?;

@@ -51,30 +51,6 @@ pub fn family(number: u8) -> Option<Cow<'static, str>> {
     }))
 }
 
-/// Name of a DNS record type (IANA DNS parameters); `TYPEn` as in RFC 3597 section 5.
-pub fn query_type(number: u16) -> Cow<'static, str> {
-    Cow::Borrowed(match number {
-        1 => "A",
-        2 => "NS",
-        5 => "CNAME",
-        6 => "SOA",
-        10 => "NULL",
-        12 => "PTR",
-        15 => "MX",
-        16 => "TXT",
-        28 => "AAAA",
-        33 => "SRV",
-        35 => "NAPTR",
-        43 => "DS",
-        48 => "DNSKEY",
-        64 => "SVCB",
-        65 => "HTTPS",
-        255 => "ANY",
-        257 => "CAA",
-        _ => return Cow::Owned(format!("TYPE{number}")),
-    })
-}
-
 macro_rules! by_name {
     ($module:ident, $code:ty, $what:literal) => {
         pub(super) mod $module {
@@ -157,7 +133,5 @@ mod tests {
         assert_eq!(family(0), None);
         assert_eq!(family(10).as_deref(), Some("inet6"));
         assert_eq!(family(99).as_deref(), Some("family-99"));
-        assert_eq!(query_type(28), "AAAA");
-        assert_eq!(query_type(999), "TYPE999");
     }
 }

@@ -38,8 +38,10 @@ pub struct NameRefusal {
     pub connector: String,
     /// The name as it was asked for; any text.
     pub name: String,
-    /// Record type.
-    pub qtype: u16,
+    /// Record type; empty where it could not be read.
+    pub qtype: String,
+    /// Id of the policy's rule concerned.
+    pub rule: Option<String>,
     /// Why.
     pub reason: Reason,
     /// Where the query came from.
@@ -138,10 +140,10 @@ impl Enricher {
                 ip: None,
                 port: Some(egress_common::abi::DNS_PORT),
                 name: Some(refusal.name.clone()),
-                query: Some(codes::query_type(refusal.qtype).into()),
+                query: Some(refusal.qtype.clone()).filter(|query| !query.is_empty()),
             },
             reason: refusal.reason,
-            rule: None,
+            rule: refusal.rule.clone(),
             process,
             count: 1,
             lost,

@@ -10,6 +10,7 @@ pub mod enrich;
 pub mod escape;
 pub mod facts;
 pub mod model;
+pub mod pump;
 pub mod sink;
 pub mod stream;
 pub mod tally;
