@@ -133,9 +133,7 @@ impl Record {
 /// The agent's build script passes the eBPF crate's warnings on, and cargo repeats them even
 /// when it has nothing to build.
 fn data_plane() -> Result<()> {
-    let why = "building the eBPF programs, and the programs around them";
-    let output = step::quiet("data plane", why, &mut build::programs())?;
-    let warnings: Vec<String> = output
+    let warnings: Vec<String> = build::programs()?
         .into_iter()
         .filter(|line| line.starts_with("warning: egress-agent@"))
         .collect();
