@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dns;
+pub mod event;
 pub mod grant;
 pub mod host;
 pub mod kernel;
