@@ -1,7 +1,5 @@
 //! Builds the eBPF programs and, around them, the agent.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use crate::{host, setup, step};
@@ -31,10 +29,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The command that builds every program that the demo and the tests start. The selection
-/// of packages is that of the tests, so that no dependency is built for each of them.
-pub(crate) fn programs() -> Command {
+/// Builds every program that the demo and the tests start; answers what cargo said. The
+/// selection of packages is that of the tests, so that no dependency is built for each.
+pub(crate) fn programs() -> Result<Vec<String>> {
     let mut cargo = host::cargo();
     cargo.args(["build", "--workspace", "--bins"]);
-    cargo
+    let why = "the eBPF programs, the agent and the embedded internet";
+    step::quiet("build", why, &mut cargo)
 }

@@ -16,6 +16,9 @@ use crate::{build, host, setup, step, test, tidy, toolchain};
 /// The release of cargo-deny that is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
 
+/// The two workspaces, each with a lock file of its own.
+const MANIFESTS: [&str; 2] = ["Cargo.toml", "egress-ebpf/Cargo.toml"];
+
 /// What has been done so far.
 #[derive(Default)]
 struct Record {
@@ -66,11 +69,7 @@ pub(crate) fn run() -> Result<()> {
             step::loud(cargo.env("RUSTDOCFLAGS", "-Dwarnings"))
         },
     );
-    record.step("policies", "every shipped policy is valid", || {
-        let mut agent = Command::new(host::target().join("debug/egress-agent"));
-        agent.current_dir(host::workspace());
-        step::loud(agent.args(["check", "policies"]))
-    });
+    record.step("policies", "every shipped policy is valid", policies);
     record.step("test", "every test passes", || {
         test::run(&test::Options::default())
     });
@@ -98,7 +97,12 @@ impl Record {
             let deny = deny
                 .join()
                 .map_err(|_| anyhow!("the installation of cargo-deny broke off"))??;
-            for manifest in ["Cargo.toml", "egress-ebpf/Cargo.toml"] {
+            for manifest in MANIFESTS {
+                // Those of other systems too, which no build fetched.
+                let why = format!("fetching every crate that {manifest} could lead to");
+                let mut fetch = host::cargo();
+                fetch.args(["fetch", "--locked", "--manifest-path", manifest]);
+                step::quiet("crates", &why, &mut fetch)?;
                 let mut command = deny_on(&deny, manifest);
                 command.args(["--offline", "check", "--hide-inclusion-graph"]);
                 command.args(["bans", "licenses", "sources"]);
@@ -133,9 +137,7 @@ impl Record {
 /// The agent's build script passes the eBPF crate's warnings on, and cargo repeats them even
 /// when it has nothing to build.
 fn data_plane() -> Result<()> {
-    let why = "building the eBPF programs, and the programs around them";
-    let output = step::quiet("data plane", why, &mut build::programs())?;
-    let warnings: Vec<String> = output
+    let warnings: Vec<String> = build::programs()?
         .into_iter()
         .filter(|line| line.starts_with("warning: egress-agent@"))
         .collect();
@@ -143,6 +145,17 @@ fn data_plane() -> Result<()> {
         bail!("the eBPF crate has warnings:\n{}", warnings.join("\n"));
     }
     Ok(())
+}
+
+/// As a user would check them.
+fn policies() -> Result<()> {
+    let files = host::files()?;
+    if !files.iter().any(|file| file.starts_with("policies")) {
+        bail!("there is no policy in policies/");
+    }
+    let mut agent = Command::new(host::target().join("debug/egress-agent"));
+    agent.current_dir(host::workspace());
+    step::loud(agent.args(["check", "policies"]))
 }
 
 /// A cargo-deny, installed if there is none.
@@ -190,7 +203,7 @@ fn advisories(deny: &Path) -> Result<String> {
         println!("advisories: NOT CHECKED, since their database could not be fetched: {error:#}");
         return Ok(format!("{own}; advisories NOT CHECKED (no database)"));
     }
-    for manifest in ["Cargo.toml", "egress-ebpf/Cargo.toml"] {
+    for manifest in MANIFESTS {
         let mut command = deny_on(deny, manifest);
         command.args(["--offline", "check", "advisories"]);
         step::loud(&mut command)?;

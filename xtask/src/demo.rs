@@ -7,6 +7,6 @@ use crate::{build, host, setup, step};
 /// Sets up, builds, and hands over to the tests crate's `demo` program, which runs as root.
 pub(crate) fn run() -> Result<()> {
     setup::run(setup::Extent::Everything)?;
-    step::loud(&mut build::programs())?;
+    build::programs()?;
     step::loud(&mut host::as_root(host::target().join("debug/demo"))?)
 }

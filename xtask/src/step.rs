@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Lines of a failed command's output that are shown.
-const TAIL: usize = 40;
+const TAIL: usize = 200;
 
 /// Runs a command without its output, which is shown only when it fails; says what, why and
 /// how long. Takes `name` as the mark of its lines, since steps may run side by side.

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         setup::Extent::Everything
     })?;
     // Tests start the built programs, which `cargo test` alone does not always build.
-    step::loud(&mut build::programs())?;
+    build::programs()?;
 
     let mut total = Total::default();
     let mut complete = true;
