@@ -51,8 +51,8 @@ fn build() -> Result<(), String> {
     let linker = toolchain::bpf_linker(&toolchain::tools(workspace))?;
 
     let built = compile(workspace, &out, &toolchain, &linker)?;
-    let object = fs::read(&built)
-        .map_err(|error| format!("{} cannot be read: {error}", built.display()))?;
+    let object =
+        fs::read(&built).map_err(|error| format!("{} cannot be read: {error}", built.display()))?;
     let stripped =
         strip(&object).map_err(|error| format!("{} is no object: {error}", built.display()))?;
     fs::write(out.join(PROGRAM), stripped)

@@ -18,9 +18,9 @@ pub(crate) const LLVM_MAJOR: u32 = 22;
 /// The release of bpf-linker that is known to work; later ones of the same line are taken.
 pub(crate) const BPF_LINKER: (u32, u32, u32) = (0, 10, 3);
 
-/// What brings a rustup toolchain that can.
+/// What brings a rustup toolchain that can: of a day when its LLVM was the linker's.
 pub(crate) const FIX_RUSTUP: &str =
-    "rustup toolchain install nightly --profile minimal --component rust-src";
+    "rustup toolchain install nightly-2026-05-20 --profile minimal --component rust-src";
 
 /// What brings Debian's.
 pub(crate) const FIX_DEBIAN: &str = "apt-get install rustc-web cargo-web rust-web-src";
@@ -159,7 +159,7 @@ fn candidates(wish: Option<&str>) -> Vec<String> {
     if let Some(name) = wish {
         return vec![name.to_owned()];
     }
-    let listed = run(Command::new("rustup").args(["toolchain", "list", "--quiet"]));
+    let listed = run(Command::new("rustup").args(["toolchain", "list"]));
     let mut names: Vec<String> = listed
         .unwrap_or_default()
         .lines()
