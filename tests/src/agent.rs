@@ -35,6 +35,12 @@ pub fn unconfined() -> bool {
     env::var_os("EGRESS_TEST_UNCONFINED").is_some_and(|value| value == "1")
 }
 
+/// Whether they run under an agent that reports and refuses nothing
+/// (`EGRESS_TEST_UNCONFINED=audit`).
+fn audited() -> bool {
+    env::var_os("EGRESS_TEST_UNCONFINED").is_some_and(|value| value == "audit")
+}
+
 /// One `egress-agent run`, before it starts.
 pub struct Agent<'w> {
     world: &'w World,
@@ -155,6 +161,7 @@ impl Agent<'_> {
             if let Some(user) = &self.user {
                 command.args(["--user", user]);
             }
+            command.args(audited().then_some("--audit"));
             command.args(&self.options).arg("--");
             command
         };

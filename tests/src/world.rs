@@ -59,12 +59,13 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Both namespaces and the servers; gone when dropped.
 pub struct World {
-    name: String,
-    dir: TempDir,
+    // Dropped in this order: first who writes, then what was written to.
     internet: Mutex<Pipe>,
     host: Mutex<Pipe>,
-    runs: AtomicU32,
     _namespaces: Namespaces,
+    dir: TempDir,
+    name: String,
+    runs: AtomicU32,
     _lock: Flock<File>,
 }
 
@@ -90,7 +91,9 @@ impl World {
         mount_bpffs()?;
         let name = format!("{PREFIX}{}", own_name()?);
         let namespaces = Namespaces::create(&name)?;
-        let dir = tempfile::Builder::new().prefix(&name).tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
 
         let internet = Pipe::start(&namespaces.internet(), &["serve"])?;
@@ -112,12 +115,12 @@ impl World {
         )?;
         host.ready()?;
         Ok(Self {
-            name,
-            dir,
             internet: Mutex::new(internet),
             host: Mutex::new(host),
-            runs: AtomicU32::new(0),
             _namespaces: namespaces,
+            dir,
+            name,
+            runs: AtomicU32::new(0),
             _lock: lock,
         })
     }
@@ -428,23 +431,36 @@ impl Drop for Namespaces {
     }
 }
 
-/// Namespaces of test processes that are dead.
+/// Namespaces and folders of test processes that are dead.
 fn remove_leftovers() {
-    let Ok(entries) = fs::read_dir(NETNS) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(owner) = name.strip_prefix(PREFIX) else {
-            continue;
-        };
-        let mut parts = owner.split('-');
-        let pid = parts.next().and_then(|pid| pid.parse().ok());
-        let start = parts.next().and_then(|start| start.parse::<u64>().ok());
-        let alive = pid.is_some_and(|pid| start.is_some() && start_time(pid) == start);
-        if !alive && let Err(error) = remove(&name) {
+    for name in names_of_the_dead(Path::new(NETNS)) {
+        if let Err(error) = remove(&name) {
             eprintln!("leftover network namespace {name}: {error:#}");
         }
+    }
+    let folder = std::env::temp_dir();
+    for name in names_of_the_dead(&folder) {
+        if let Err(error) = fs::remove_dir_all(folder.join(&name)) {
+            eprintln!("leftover folder {name}: {error}");
+        }
+    }
+}
+
+/// Entries of a folder that a world made whose process is gone.
+fn names_of_the_dead(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| owner_is_dead(name)).collect()
+}
+
+/// False for a name that no world gave.
+fn owner_is_dead(name: &str) -> bool {
+    let mut parts = name.strip_prefix(PREFIX).unwrap_or_default().split('-');
+    let pid = parts.next().and_then(|pid| pid.parse().ok());
+    let start = parts.next().and_then(|start| start.parse().ok());
+    match (pid, start) {
+        (Some(pid), Some(start)) => start_time(pid) != Some(start),
+        _ => false,
     }
 }
 
