@@ -12,6 +12,7 @@ pub mod facts;
 pub mod model;
 pub mod sink;
 pub mod stream;
+pub mod tail;
 pub mod tally;
 
 pub use decode::{DecodeError, decode};
@@ -19,3 +20,6 @@ pub use enrich::{Enricher, Lookups, NameRefusal};
 pub use model::{Body, Record};
 pub use stream::Stream;
 pub use tally::{Exact, Tally};
+
+#[cfg(test)]
+mod docs_tests;
