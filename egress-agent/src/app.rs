@@ -6,13 +6,7 @@
 //! door ─▶ names ─▶ keeper ─▶ kernel tables   (names)
 //! ```
 
-use std::{
-    collections::HashMap,
-    ffi::OsString,
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, ffi::OsString, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use egress_common::{
     abi::{RULE_DOOR, RULE_FIRST, RULE_INBOUND, RULE_OWN},
@@ -144,14 +138,19 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let door = Door::bind().map_err(RunError::Door)?;
     fill(&mut plane.maps, &tables, &door, policy.mode)?;
-    plane.maps.set_cgroup(instance.connector().id()?, CONNECTOR)?;
+    plane
+        .maps
+        .set_cgroup(instance.connector().id()?, CONNECTOR)?;
     plane.attach(instance.parent().path())?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
     let keeper = Arc::new(Keeper::new(Box::new(plane.maps.grants())));
     let names = Arc::new(Names::new(NamesConfig {
-        holder: dns::lease::Holder { connector: CONNECTOR, first_rule: RULE_FIRST },
+        holder: dns::lease::Holder {
+            connector: CONNECTOR,
+            first_rule: RULE_FIRST,
+        },
         policy: Arc::clone(&policy),
         keeper: Arc::clone(&keeper),
         now_ns: clock::boot_ns,
@@ -173,12 +172,20 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         color: run.color,
     })?;
     for leftover in cleaned {
-        stream.say(warning(run, instance, "leftovers", format!("ended {leftover}, which a dead agent had left")));
+        stream.say(warning(
+            run,
+            instance,
+            "leftovers",
+            format!("ended {leftover}, which a dead agent had left"),
+        ));
     }
 
     let serving = tokio::spawn(door.serve(Arc::clone(&names), stopped.clone()));
     let prefetched = dns::prefetch(&names).await;
-    for unresolved in prefetched.iter().filter_map(|name| unresolved(run, instance, name)) {
+    for unresolved in prefetched
+        .iter()
+        .filter_map(|name| unresolved(run, instance, name))
+    {
         stream.say(unresolved);
     }
     let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
@@ -188,7 +195,10 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
 
     instance.kill()?;
     let exit = outcome.as_ref().ok().map_or(
-        Exit { code: Some(i32::from(exit::AGENT_FAILED)), signal: None },
+        Exit {
+            code: Some(i32::from(exit::AGENT_FAILED)),
+            signal: None,
+        },
         |status| exit_of(*status),
     );
     let _tasks_gone = stop.send(true);
@@ -208,7 +218,7 @@ async fn launched(
     let mut signals = Signals::listen().map_err(RunError::Wait)?;
     let ready = launch::start(&spec(run, instance)).await?;
     // The launcher's probe was refused and counted; the connector's account starts after it.
-    stream.baseline(ready.pid()).await?;
+    stream.baseline().await?;
     let mut started = ready.go().await?;
     stream.say(Body::Started(Started {
         connector: run.policy.connector.clone(),
@@ -218,7 +228,11 @@ async fn launched(
         rules: run.policy.allow.len() as u64,
         pid: Some(started.pid),
         uid: run.user.uid,
-        command: run.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        command: run
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
     }));
     let mut door_open = true;
     loop {
@@ -272,7 +286,11 @@ fn fill(
 }
 
 fn spec(run: &Run, instance: &Instance) -> Spec {
-    let name = run.user.name.clone().unwrap_or_else(|| run.user.uid.to_string());
+    let name = run
+        .user
+        .name
+        .clone()
+        .unwrap_or_else(|| run.user.uid.to_string());
     let identity = [
         ("HOME", run.user.home.clone().into_os_string()),
         ("USER", OsString::from(&name)),
@@ -307,8 +325,11 @@ async fn sweep(keeper: Arc<Keeper>, mut stop: watch::Receiver<bool>) {
 
 /// Names of the rules, as events and the summary show them.
 fn rule_names(tables: &Tables) -> HashMap<u32, String> {
-    let mut names: HashMap<u32, String> =
-        tables.rules.iter().map(|rule| (rule.slot, rule.id.clone())).collect();
+    let mut names: HashMap<u32, String> = tables
+        .rules
+        .iter()
+        .map(|rule| (rule.slot, rule.id.clone()))
+        .collect();
     names.insert(RULE_DOOR, "dns-door".to_owned());
     names.insert(RULE_OWN, "own-listener".to_owned());
     names.insert(RULE_INBOUND, "loopback-caller".to_owned());
@@ -321,7 +342,11 @@ fn unresolved(run: &Run, instance: &Instance, name: &dns::Prefetched) -> Option<
         connector: run.policy.connector.clone(),
         instance: instance.name().to_owned(),
         name: name.name.to_string(),
-        rule: run.policy.rules_for(&name.name).next().map(|(_, rule)| rule.id.clone()),
+        rule: run
+            .policy
+            .rules_for(&name.name)
+            .next()
+            .map(|(_, rule)| rule.id.clone()),
         message: error.to_string(),
     }))
 }
@@ -344,7 +369,10 @@ fn mode_name(mode: Mode) -> &'static str {
 
 fn exit_of(status: std::process::ExitStatus) -> Exit {
     use std::os::unix::process::ExitStatusExt as _;
-    Exit { code: status.code(), signal: status.signal() }
+    Exit {
+        code: status.code(),
+        signal: status.signal(),
+    }
 }
 
 /// Signals that belong to the connector. It is in a session of its own, so the terminal's
@@ -365,7 +393,11 @@ impl Signals {
         let listen = |&number: &Signal| {
             signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream))
         };
-        FORWARDED.iter().map(listen).collect::<std::io::Result<_>>().map(Self)
+        FORWARDED
+            .iter()
+            .map(listen)
+            .collect::<std::io::Result<_>>()
+            .map(Self)
     }
 
     async fn next(&mut self) -> Signal {
@@ -387,4 +419,3 @@ fn forward(signal: Signal, pid: u32) {
         let _may_be_gone = kill(Pid::from_raw(pid), signal);
     }
 }
-

@@ -2,8 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
+pub mod cli;
 pub mod dns;
 pub mod event;
+pub mod exit;
 pub mod grant;
 pub mod host;
 pub mod kernel;

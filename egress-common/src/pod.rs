@@ -18,7 +18,9 @@ macro_rules! pod {
     )*};
 }
 
-pod!(Client, ClientKey, 
+pod!(
+    Client,
+    ClientKey,
     Connector,
     Grant,
     GrantKey,

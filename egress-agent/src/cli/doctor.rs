@@ -51,7 +51,11 @@ pub fn run(args: &DoctorArgs) -> u8 {
             Err(error) => return super::fail(error),
         },
     }
-    u8::from(findings.iter().any(|finding| finding.state == State::Missing))
+    u8::from(
+        findings
+            .iter()
+            .any(|finding| finding.state == State::Missing),
+    )
 }
 
 fn examine() -> Vec<Finding> {
@@ -60,7 +64,13 @@ fn examine() -> Vec<Finding> {
     let cgroup = Hierarchy::find();
     let running = instance::running().map_or_else(
         |error| error.to_string(),
-        |names| if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+        |names| {
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        },
     );
     vec![
         Finding {
@@ -72,8 +82,14 @@ fn examine() -> Vec<Finding> {
                 probe::OLDEST_KERNEL.1
             ),
         },
-        finding("root, bpf file system", host.map(|()| "the data plane can be loaded and pinned".to_owned())),
-        finding("cgroup2", cgroup.map(|found| format!("mounted at {}", found.mount().display()))),
+        finding(
+            "root, bpf file system",
+            host.map(|()| "the data plane can be loaded and pinned".to_owned()),
+        ),
+        finding(
+            "cgroup2",
+            cgroup.map(|found| format!("mounted at {}", found.mount().display())),
+        ),
         Finding {
             what: "IP packets, TCP, UDP",
             state: State::Ok,
@@ -102,21 +118,34 @@ fn examine() -> Vec<Finding> {
         Finding {
             what: "files and FIFOs",
             state: State::Open,
-            detail: "a helper outside that reads what the connector writes is not stopped".to_owned(),
+            detail: "a helper outside that reads what the connector writes is not stopped"
+                .to_owned(),
         },
         Finding {
             what: "permitted destinations",
             state: State::Open,
             detail: "what is hidden inside permitted traffic is not looked at".to_owned(),
         },
-        Finding { what: "running instances", state: State::Ok, detail: running },
+        Finding {
+            what: "running instances",
+            state: State::Ok,
+            detail: running,
+        },
     ]
 }
 
 fn finding<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) -> Finding {
     match result {
-        Ok(detail) => Finding { what, state: State::Ok, detail },
-        Err(error) => Finding { what, state: State::Missing, detail: error.to_string() },
+        Ok(detail) => Finding {
+            what,
+            state: State::Ok,
+            detail,
+        },
+        Err(error) => Finding {
+            what,
+            state: State::Missing,
+            detail: error.to_string(),
+        },
     }
 }
 

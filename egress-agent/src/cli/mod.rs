@@ -1,9 +1,7 @@
 //! The command line: one file per subcommand.
 
-pub mod check;
 pub mod doctor;
-pub mod events;
-pub mod explain;
+
 pub mod run;
 
 use std::process::ExitCode;
@@ -28,12 +26,6 @@ struct Cli {
 enum Command {
     /// Start one connector, confined, in the foreground (needs root)
     Run(run::RunArgs),
-    /// Show the denials of every connector, from any terminal
-    Events(events::EventsArgs),
-    /// Check policies; every fault of every file at once
-    Check(check::CheckArgs),
-    /// Say whether a connector may reach a destination, and why
-    Explain(explain::ExplainArgs),
     /// Say what this host can enforce, layer by layer, and what stays open
     Doctor(doctor::DoctorArgs),
     /// Become a connector; for the agent itself
@@ -50,9 +42,6 @@ enum Command {
 pub fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(args),
-        Command::Events(args) => events::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
     };

@@ -26,8 +26,10 @@ pub const POLICIES: &str = "/etc/egress-agent/policies";
 /// failed (the connector was then not started); 126 where the program cannot be executed;
 /// 127 where it does not exist.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sudo egress-agent run --policy policies/postmark.yaml -- \
-    npx -y @activecampaign/postmark-mcp@1.0.0")]
+#[command(
+    after_help = "Example:\n  sudo egress-agent run --policy policies/postmark.yaml -- \
+    npx -y @activecampaign/postmark-mcp@1.0.0"
+)]
 pub struct RunArgs {
     /// Name of the connector, whose policy is /etc/egress-agent/policies/<CONNECTOR>.yaml
     #[arg(required_unless_present = "policy", conflicts_with = "policy")]
@@ -61,7 +63,9 @@ pub fn run(args: RunArgs) -> u8 {
         Ok(run) => run,
         Err(message) => return fail(message),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(format!("cannot start: {error}")),
@@ -83,7 +87,8 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
     let user = whom(args.user.as_deref(), &policy)?;
     let command = if args.command.is_empty() {
         let run = policy.run.as_ref();
-        run.map(|run| run.command.iter().map(OsString::from).collect()).unwrap_or_default()
+        run.map(|run| run.command.iter().map(OsString::from).collect())
+            .unwrap_or_default()
     } else {
         args.command
     };

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use egress_common::{
-    key::Addr,
-    verdict::{Layer, Reason},
-};
+use egress_common::{key::Addr, verdict::Reason};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -18,7 +15,6 @@ use tokio::{
 };
 
 use super::{
-    decode::decode,
     enrich::{Enricher, Lookups, NameRefusal},
     model::{Body, Exit, RuleTotal, Stopped},
     sink::{self, Sink, SinkError},
@@ -91,7 +87,7 @@ pub struct Pump {
 
 enum Order {
     Say(Box<Body>),
-    Baseline(Option<u32>, oneshot::Sender<Result<(), PlaneError>>),
+    Baseline(oneshot::Sender<Result<(), PlaneError>>),
     Finish(Exit, oneshot::Sender<()>),
 }
 
@@ -123,6 +119,7 @@ impl Pump {
             stream,
             received: BTreeMap::new(),
             started: Instant::now(),
+            begun: false,
         };
         let task = tokio::spawn(running.run(ordered, config.refusals));
         Ok(Self { orders, task })
@@ -134,10 +131,11 @@ impl Pump {
         let _gone = self.orders.send(Order::Say(Box::new(body)));
     }
 
-    /// Begins the account: what was refused until now is the launcher's probe.
-    pub async fn baseline(&self, launcher: Option<u32>) -> Result<(), PumpError> {
+    /// Begins the account. Until now only the launcher has run, and what was refused is its
+    /// probe of the boundary.
+    pub async fn baseline(&self) -> Result<(), PumpError> {
         let (done, wait) = oneshot::channel();
-        let _gone = self.orders.send(Order::Baseline(launcher, done));
+        let _gone = self.orders.send(Order::Baseline(done));
         Ok(wait.await.map_err(|_| PumpError::Gone)??)
     }
 
@@ -159,6 +157,7 @@ struct Running {
     stream: Stream,
     received: BTreeMap<Reason, u64>,
     started: Instant,
+    begun: bool,
 }
 
 /// What the numbers of a record stand for.
@@ -191,13 +190,15 @@ impl Running {
     ) {
         self.stream.open(0, None, Exact::default());
         let name = self.known.connector.clone();
-        self.stream.open(self.known.id, Some(&name), Exact::default());
+        self.stream
+            .open(self.known.id, Some(&name), Exact::default());
         let mut compare = interval(COMPARE_EVERY);
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watched = true;
         loop {
             tokio::select! {
-                read = self.ring.read(BATCH, take(&mut self.stream, &self.known)), if watched => {
+                read = self.ring.read(BATCH, take(&mut self.stream, &self.known)),
+                    if watched && self.begun => {
                     if read.is_err() {
                         // The counters stay exact; the summary says what was not shown.
                         watched = false;
@@ -216,8 +217,8 @@ impl Running {
                         self.stream.note(*body);
                         self.stream.flush();
                     }
-                    Some(Order::Baseline(launcher, done)) => {
-                        let _asker_gone = done.send(self.baseline(launcher));
+                    Some(Order::Baseline(done)) => {
+                        let _asker_gone = done.send(self.baseline());
                     }
                     Some(Order::Finish(exit, done)) => {
                         while let Ok(refusal) = refusals.try_recv() {
@@ -234,27 +235,24 @@ impl Running {
         }
     }
 
-    /// The launcher's probe is no denial of the connector's.
-    fn baseline(&mut self, launcher: Option<u32>) -> Result<(), PlaneError> {
-        let (stream, known) = (&mut self.stream, &self.known);
-        self.ring.drain(|bytes| {
-            let is_probe = decode(bytes).is_ok_and(|event| {
-                event.layer == Layer::Connect.code() && Some(event.pid) == launcher
-            });
-            if !is_probe {
-                let _counted_as_malformed = stream.record(bytes, known, false);
-            }
-        });
+    /// The launcher's probe is no denial of the connector's: its record is thrown away, and
+    /// the counters begin behind it.
+    fn baseline(&mut self) -> Result<(), PlaneError> {
+        self.ring.drain(|_probe| {});
         let exact = self.exact()?;
-        self.stream.open(self.known.id, Some(&self.known.connector), exact);
-        self.stream.flush();
+        self.stream
+            .open(self.known.id, Some(&self.known.connector), exact);
+        self.begun = true;
         Ok(())
     }
 
     fn refusal(&mut self, refusal: &Refusal, backlog: bool) {
         let count = self.received.entry(refusal.reason).or_default();
         *count = count.saturating_add(1);
-        let pid = self.maps.client(refusal.protocol, refusal.client.port()).map(|client| client.pid);
+        let pid = self
+            .maps
+            .client(refusal.protocol, refusal.client.port())
+            .map(|client| client.pid);
         let refusal = NameRefusal {
             time_ns: refusal.time_ns,
             connector: self.known.connector.clone(),
@@ -271,6 +269,9 @@ impl Running {
     }
 
     fn compare(&mut self) {
+        if !self.begun {
+            return;
+        }
         let mut each = take(&mut self.stream, &self.known);
         self.ring.drain(&mut each);
         drop(each);
@@ -345,7 +346,10 @@ impl Running {
                 denied.insert(reason, count);
             }
         }
-        Ok(Exact { denied, lost: self.maps.lost(connector)? })
+        Ok(Exact {
+            denied,
+            lost: self.maps.lost(connector)?,
+        })
     }
 }
 

@@ -60,7 +60,10 @@ pub fn destroy(cgroups: &HashSet<u64>) -> io::Result<usize> {
 fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<[u8; SOCKET_ID]>> {
     let diag = open()?;
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-    send(&diag, &request(BY_FAMILY, flags, family, protocol, &[0; SOCKET_ID]))?;
+    send(
+        &diag,
+        &request(BY_FAMILY, flags, family, protocol, &[0; SOCKET_ID]),
+    )?;
     let mut found = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -112,7 +115,12 @@ fn request(kind: u16, flags: u16, family: u8, protocol: u8, id: &[u8; SOCKET_ID]
 
 fn open() -> io::Result<OwnedFd> {
     let protocol = SockProtocol::NetlinkSockDiag;
-    Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
+    Ok(socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )?)
 }
 
 fn send(diag: &OwnedFd, message: &[u8]) -> io::Result<()> {

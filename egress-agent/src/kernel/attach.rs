@@ -89,7 +89,11 @@ fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
     let program: &mut CgroupSkb = program(ebpf, EGRESS)?;
     let attached = (|| {
         program.load()?;
-        let id = program.attach(cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)?;
+        let id = program.attach(
+            cgroup,
+            CgroupSkbAttachType::Egress,
+            CgroupAttachMode::Single,
+        )?;
         program.take_link(id)
     })();
     fd_link(EGRESS, attached)
@@ -113,7 +117,10 @@ where
     L: TryInto<FdLink>,
 {
     attached
-        .map_err(|source| PlaneError::Program { name, source: Box::new(source) })?
+        .map_err(|source| PlaneError::Program {
+            name,
+            source: Box::new(source),
+        })?
         .try_into()
         .map_err(|_| PlaneError::Missing("bpf link (Linux 5.7 or newer)"))
 }

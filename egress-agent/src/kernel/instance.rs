@@ -65,9 +65,14 @@ impl Instance {
         let name = free_name(connector)?;
         let lock = lock(&lock_path(&name), FlockArg::LockExclusiveNonblock)?;
         match Self::build(&hierarchy, &name, connector) {
-            Ok((parent, connector, copy, pins)) => {
-                Ok(Self { name, parent, connector, copy, pins, lock })
-            }
+            Ok((parent, connector, copy, pins)) => Ok(Self {
+                name,
+                parent,
+                connector,
+                copy,
+                pins,
+                lock,
+            }),
             Err(error) => {
                 let undone = dismantle(&hierarchy, &name);
                 remove_lock(&name)?;
@@ -228,7 +233,12 @@ fn known_instances(hierarchy: &Hierarchy) -> Result<HashSet<String>, InstanceErr
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(source) => return Err(io_error(format!("cannot list {}", folder.display()), source)),
+            Err(source) => {
+                return Err(io_error(
+                    format!("cannot list {}", folder.display()),
+                    source,
+                ));
+            }
         };
         let is_cgroups = folder != Path::new(LOCKS);
         for entry in entries.flatten() {
@@ -249,10 +259,10 @@ fn free_name(connector: &str) -> Result<String, InstanceError> {
     let pid = std::process::id();
     let hierarchy = Hierarchy::find()?;
     let taken = known_instances(&hierarchy)?;
-    let connector = connector.replace('.', "+");
+    let connector = connector.replace('.', "_");
     let mut count = 0_u32;
     loop {
-        let name = format!("{connector}@{pid}-{count}");
+        let name = format!("{connector}-{pid}-{count}");
         if !taken.contains(&name) {
             return Ok(name);
         }
@@ -282,7 +292,10 @@ fn try_lock(path: &Path) -> Result<Option<Flock<File>>, InstanceError> {
     match Flock::lock(open_lock(path)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(io_error(format!("cannot lock {}", path.display()), error.into())),
+        Err((_, error)) => Err(io_error(
+            format!("cannot lock {}", path.display()),
+            error.into(),
+        )),
     }
 }
 

@@ -26,10 +26,14 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum PlaneError {
     /// The object or one of its maps was refused.
-    #[error("the kernel did not take the data plane: {0}; `egress-agent doctor` shows what this kernel offers")]
+    #[error(
+        "the kernel did not take the data plane: {0}; `egress-agent doctor` shows what this kernel offers"
+    )]
     Load(#[source] Box<aya::EbpfError>),
     /// A program was refused by the verifier.
-    #[error("the kernel did not take the program {name}: {source}; this needs Linux 5.10 or newer and root with CAP_BPF and CAP_NET_ADMIN")]
+    #[error(
+        "the kernel did not take the program {name}: {source}; this needs Linux 5.10 or newer and root with CAP_BPF and CAP_NET_ADMIN"
+    )]
     Program {
         /// Name of the program in the object.
         name: &'static str,
@@ -93,8 +97,10 @@ impl Plane {
         check(settings)?;
         let level = i32::try_from(settings.connector_level).unwrap_or(i32::MAX);
         let connectors = settings.connectors.saturating_add(1);
-        let pin_paths: Vec<_> =
-            PINNED_MAPS.iter().map(|name| (*name, pins.map(name))).collect();
+        let pin_paths: Vec<_> = PINNED_MAPS
+            .iter()
+            .map(|name| (*name, pins.map(name)))
+            .collect();
         let mut loader = EbpfLoader::new();
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
@@ -106,7 +112,9 @@ impl Plane {
         for (name, path) in &pin_paths {
             loader.map_pin_path(name, path.as_path());
         }
-        let mut ebpf = loader.load(OBJECT).map_err(|error| PlaneError::Load(Box::new(error)))?;
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| PlaneError::Load(Box::new(error)))?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self { ebpf, pins, maps })
     }
@@ -119,7 +127,10 @@ impl Plane {
 
     /// The event ring; it can be taken once. Must be called inside a tokio runtime.
     pub fn take_ring(&mut self) -> Result<Ring, PlaneError> {
-        let map = self.ebpf.take_map(map::EVENTS).ok_or(PlaneError::Missing(map::EVENTS))?;
+        let map = self
+            .ebpf
+            .take_map(map::EVENTS)
+            .ok_or(PlaneError::Missing(map::EVENTS))?;
         Ring::new(map)
     }
 
@@ -151,7 +162,10 @@ fn check(settings: &Settings) -> Result<(), PlaneError> {
         });
     }
     if settings.rules > abi::MAX_RULES {
-        return Err(PlaneError::Limit { what: "the number of rules", limit: abi::MAX_RULES });
+        return Err(PlaneError::Limit {
+            what: "the number of rules",
+            limit: abi::MAX_RULES,
+        });
     }
     Ok(())
 }

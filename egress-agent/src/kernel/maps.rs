@@ -54,17 +54,24 @@ impl Maps {
 
     /// Enters a connector. Its cgroup is entered last, by [`Maps::set_cgroup`].
     pub fn set_connector(&mut self, id: u32, connector: &Connector) -> Result<(), PlaneError> {
-        self.connectors.set(id, connector, 0).map_err(failed(map::CONNECTORS))
+        self.connectors
+            .set(id, connector, 0)
+            .map_err(failed(map::CONNECTORS))
     }
 
     /// Says which connector a cgroup holds.
     pub fn set_cgroup(&mut self, cgroup: u64, connector: u32) -> Result<(), PlaneError> {
-        self.cgroups.insert(cgroup, connector, 0).map_err(failed(map::CGROUPS))
+        self.cgroups
+            .insert(cgroup, connector, 0)
+            .map_err(failed(map::CGROUPS))
     }
 
     /// Throws a rule's switch.
     pub fn set_rule(&mut self, slot: u32, connector: u32, active: bool) -> Result<(), PlaneError> {
-        let rule = Rule { active: u32::from(active), connector };
+        let rule = Rule {
+            active: u32::from(active),
+            connector,
+        };
         self.rules.set(slot, rule, 0).map_err(failed(map::RULES))
     }
 
@@ -75,17 +82,24 @@ impl Maps {
         key: &PrefixKey,
         rules: &PrefixRules,
     ) -> Result<(), PlaneError> {
-        self.prefixes.insert(&Key::new(bits, *key), rules, 0).map_err(failed(map::PREFIXES))
+        self.prefixes
+            .insert(&Key::new(bits, *key), rules, 0)
+            .map_err(failed(map::PREFIXES))
     }
 
     /// What passed under a rule, over all CPUs.
     pub fn rule_stat(&self, slot: u32) -> Result<RuleStat, PlaneError> {
-        let per_cpu = self.rule_stats.get(&slot, 0).map_err(failed(map::RULE_STATS))?;
-        Ok(per_cpu.iter().fold(RuleStat::default(), |sum, stat| RuleStat {
-            connections: sum.connections.saturating_add(stat.connections),
-            packets: sum.packets.saturating_add(stat.packets),
-            bytes: sum.bytes.saturating_add(stat.bytes),
-        }))
+        let per_cpu = self
+            .rule_stats
+            .get(&slot, 0)
+            .map_err(failed(map::RULE_STATS))?;
+        Ok(per_cpu
+            .iter()
+            .fold(RuleStat::default(), |sum, stat| RuleStat {
+                connections: sum.connections.saturating_add(stat.connections),
+                packets: sum.packets.saturating_add(stat.packets),
+                bytes: sum.bytes.saturating_add(stat.bytes),
+            }))
     }
 
     /// A connector's denials for a reason, over all CPUs. Exact.
@@ -100,7 +114,10 @@ impl Maps {
 
     /// The process that asks the door from a local port, if the data plane noted it.
     pub fn client(&self, protocol: u8, port: u16) -> Option<Client> {
-        let key = ClientKey { port, protocol: u16::from(protocol) };
+        let key = ClientKey {
+            port,
+            protocol: u16::from(protocol),
+        };
         self.clients.get(&key, 0).ok()
     }
 }
@@ -112,7 +129,9 @@ pub struct GrantTable(Arc<Mutex<HashMap<MapData, GrantKey, Grant>>>);
 impl Table for GrantTable {
     fn put(&self, key: &GrantKey, grant: &Grant) -> Result<(), TableError> {
         let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        grants.insert(key, grant, 0).map_err(|error| table_error(&error))
+        grants
+            .insert(key, grant, 0)
+            .map_err(|error| table_error(&error))
     }
 
     fn delete(&self, key: &GrantKey) -> Result<(), TableError> {
@@ -149,11 +168,20 @@ where
     M::try_from(map).map_err(failed(name))
 }
 
-fn sum(counters: &PerCpuArray<MapData, u64>, slot: u32, name: &'static str) -> Result<u64, PlaneError> {
+fn sum(
+    counters: &PerCpuArray<MapData, u64>,
+    slot: u32,
+    name: &'static str,
+) -> Result<u64, PlaneError> {
     let per_cpu = counters.get(&slot, 0).map_err(failed(name))?;
-    Ok(per_cpu.iter().fold(0, |sum, count| sum.saturating_add(*count)))
+    Ok(per_cpu
+        .iter()
+        .fold(0, |sum, count| sum.saturating_add(*count)))
 }
 
 fn failed(name: &'static str) -> impl Fn(MapError) -> PlaneError {
-    move |source| PlaneError::Map { name, source: Box::new(source) }
+    move |source| PlaneError::Map {
+        name,
+        source: Box::new(source),
+    }
 }

@@ -36,7 +36,10 @@ impl PinFolder {
     pub fn of(instance: &str) -> Self {
         let instance = Path::new(FOLDER).join(instance);
         let versioned = instance.join(ABI_VERSION.to_string());
-        Self { instance, versioned }
+        Self {
+            instance,
+            versioned,
+        }
     }
 
     /// Instances that have a folder.
@@ -67,7 +70,8 @@ impl PinFolder {
 
     /// Whether any link of this instance is pinned, by whatever version.
     pub fn has_links(&self) -> bool {
-        self.files().is_ok_and(|files| files.iter().any(|file| is_link(file)))
+        self.files()
+            .is_ok_and(|files| files.iter().any(|file| is_link(file)))
     }
 
     /// Removes the pins, links first, and with the last reference the enforcement. The
@@ -97,7 +101,8 @@ impl PinFolder {
 }
 
 fn is_link(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"link_"))
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"link_"))
 }
 
 fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
@@ -106,7 +111,9 @@ fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    entries.map(|entry| entry.map(|entry| entry.path())).collect()
+    entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect()
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

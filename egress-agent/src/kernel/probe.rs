@@ -24,7 +24,11 @@ pub enum HostFault {
         release: String,
     },
     /// No bpf file system.
-    #[error("no bpf file system at {}; mount it with: mount -t bpf bpf {}", super::pin::MOUNT, super::pin::MOUNT)]
+    #[error(
+        "no bpf file system at {}; mount it with: mount -t bpf bpf {}",
+        super::pin::MOUNT,
+        super::pin::MOUNT
+    )]
     NoBpfFs,
 }
 
@@ -45,7 +49,10 @@ pub fn check_host() -> Result<(), HostFault> {
 
 /// What `uname -r` says; empty if the call fails.
 pub fn kernel_release() -> String {
-    uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
+    uname().map_or_else(
+        |_| String::new(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
 }
 
 /// Major and minor number of a kernel release such as `6.1.0-28-cloud-amd64`.

@@ -40,7 +40,13 @@ pub fn run(commands: i32, answers: i32) -> u8 {
         }
     };
     let (code, message) = become_connector(commands, &mut answers);
-    let said = say(&mut answers, &Said::Failed { code, message: message.clone() });
+    let said = say(
+        &mut answers,
+        &Said::Failed {
+            code,
+            message: message.clone(),
+        },
+    );
     if said.is_err() {
         eprintln!("egress-agent: {message}");
     }
@@ -62,7 +68,10 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         .map_err(|error| format!("the launcher did not understand the agent: {error}"))?
         .ok_or("the agent is gone; the connector was not started")?;
     fs::write(&spec.cgroup_procs, "0").map_err(|error| {
-        format!("cannot join the cgroup {}: {error}", spec.cgroup_procs.display())
+        format!(
+            "cannot join the cgroup {}: {error}",
+            spec.cgroup_procs.display()
+        )
     })?;
     harden::separate().map_err(|error| error.to_string())?;
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
@@ -113,12 +122,17 @@ fn execute(spec: &Spec) -> (u8, String) {
         ErrorKind::NotFound => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     };
-    (code, format!("cannot execute {}: {error}", program.display()))
+    (
+        code,
+        format!("cannot execute {}: {error}", program.display()),
+    )
 }
 
 fn reopen(commands: i32, answers: i32) -> std::io::Result<(File, File)> {
     let reader = File::open(format!("/proc/self/fd/{commands}"))?;
-    let writer = OpenOptions::new().write(true).open(format!("/proc/self/fd/{answers}"))?;
+    let writer = OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/self/fd/{answers}"))?;
     close(commands)?;
     close(answers)?;
     Ok((reader, writer))

@@ -14,7 +14,11 @@ pub fn build(
 ) -> Vec<(OsString, OsString)> {
     let named = |name: &OsString| match policy {
         Some(policy) => {
-            name == "PATH" || policy.pass.iter().any(|pass| name.as_os_str() == pass.as_str())
+            name == "PATH"
+                || policy
+                    .pass
+                    .iter()
+                    .any(|pass| name.as_os_str() == pass.as_str())
         }
         None => true,
     };
@@ -39,7 +43,9 @@ mod tests {
     use super::*;
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        list.iter().map(|(name, value)| (name.into(), value.into())).collect()
+        list.iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
     }
 
     #[test]
@@ -55,8 +61,16 @@ mod tests {
             pass: vec!["TOKEN".into()],
             set: [("MODE".to_owned(), "production".to_owned())].into(),
         };
-        let caller = pairs(&[("TOKEN", "x"), ("OTHER", "y"), ("PATH", "/bin"), ("MODE", "z")]);
+        let caller = pairs(&[
+            ("TOKEN", "x"),
+            ("OTHER", "y"),
+            ("PATH", "/bin"),
+            ("MODE", "z"),
+        ]);
         let env = build(Some(&policy), caller, &[]);
-        assert_eq!(env, pairs(&[("TOKEN", "x"), ("PATH", "/bin"), ("MODE", "production")]));
+        assert_eq!(
+            env,
+            pairs(&[("TOKEN", "x"), ("PATH", "/bin"), ("MODE", "production")])
+        );
     }
 }

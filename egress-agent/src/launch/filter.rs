@@ -97,7 +97,10 @@ fn refused() -> Result<BpfProgram, FilterError> {
         rules.insert(*call, Vec::new());
     }
     rules.insert(libc::SYS_socket, families()?);
-    rules.insert(libc::SYS_socketpair, vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?]);
+    rules.insert(
+        libc::SYS_socketpair,
+        vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?],
+    );
     rules.insert(libc::SYS_unshare, any_bit(NAMESPACES)?);
     rules.insert(libc::SYS_clone, any_bit(NAMESPACES & !0xff)?);
     let input = TERMINAL_INPUT
@@ -128,7 +131,12 @@ fn missing() -> Result<BpfProgram, FilterError> {
 /// Sockets other than unix, IPv4, IPv6 and netlink's route family (which C libraries use to
 /// list interfaces) are seen by no hook on every kernel.
 fn families() -> Result<Vec<SeccompRule>, FilterError> {
-    let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let known = [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+    ];
     let unknown = known.iter().map(|family| unlike(0, *family as u64));
     Ok(vec![
         rule(unknown.collect::<Result<_, _>>()?)?,
@@ -161,14 +169,10 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, FilterError> {
     SeccompRule::new(conditions).map_err(failed)
 }
 
-fn compile(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    errno: i32,
-) -> Result<BpfProgram, FilterError> {
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
     let refuse = SeccompAction::Errno(errno.unsigned_abs());
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(failed)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(failed)?;
     BpfProgram::try_from(filter).map_err(failed)
 }
 

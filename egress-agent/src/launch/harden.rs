@@ -50,7 +50,12 @@ pub fn drop_rights(uid: u32, gid: u32, groups: &[u32]) -> Result<(), HardenError
     setresgid(gid, gid, gid).map_err(|error| failed("set the group", error))?;
     let uid = Uid::from_raw(uid);
     setresuid(uid, uid, uid).map_err(|error| failed("set the user", error))?;
-    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
         caps::clear(None, set).map_err(|error| failed("clear the capabilities", error))?;
     }
     let left = caps::read(None, CapSet::Permitted)
@@ -77,7 +82,10 @@ pub fn close_descriptors(keep: &[i32]) -> Result<(), HardenError> {
     for fd in list_descriptors().map_err(|error| failed("list the descriptors", error))? {
         let is_listing = fs::read_link(format!("/proc/self/fd/{fd}")).is_err();
         if fd > 2 && !keep.contains(&fd) && !is_listing {
-            return Err(failed("close the descriptors", format!("{fd} is still open")));
+            return Err(failed(
+                "close the descriptors",
+                format!("{fd} is still open"),
+            ));
         }
     }
     Ok(())
@@ -86,7 +94,11 @@ pub fn close_descriptors(keep: &[i32]) -> Result<(), HardenError> {
 fn list_descriptors() -> io::Result<Vec<i32>> {
     let mut list = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
-        if let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+        if let Some(fd) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
             list.push(fd);
         }
     }
@@ -94,5 +106,8 @@ fn list_descriptors() -> io::Result<Vec<i32>> {
 }
 
 fn failed(what: &'static str, why: impl ToString) -> HardenError {
-    HardenError { what, why: why.to_string() }
+    HardenError {
+        what,
+        why: why.to_string(),
+    }
 }

@@ -95,18 +95,19 @@ pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
 }
 
 impl Ready {
-    /// The process that will be the connector.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// Lets the launcher execute the connector's program.
     pub async fn go(mut self) -> Result<Started, LaunchError> {
-        let pid = self.child.id().ok_or_else(|| LaunchError::Gone("no process".to_owned()))?;
+        let pid = self
+            .child
+            .id()
+            .ok_or_else(|| LaunchError::Gone("no process".to_owned()))?;
         say(&mut self.commands, &GO)?;
         match self.next().await? {
             // `execve` closed the pipe.
-            None => Ok(Started { child: self.child, pid }),
+            None => Ok(Started {
+                child: self.child,
+                pid,
+            }),
             Some(Said::Failed { code, message }) => Err(LaunchError::Failed { code, message }),
             Some(Said::Ready) => Err(LaunchError::Gone("it repeated itself".to_owned())),
         }

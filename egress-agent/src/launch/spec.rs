@@ -76,7 +76,10 @@ impl<R: Read> Lines<R> {
             return Ok(None);
         }
         if line.last() != Some(&b'\n') {
-            return Err(io::Error::new(ErrorKind::InvalidData, "the line is not whole"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "the line is not whole",
+            ));
         }
         Ok(Some(serde_json::from_slice(&line)?))
     }

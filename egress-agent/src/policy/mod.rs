@@ -1,4 +1,26 @@
 //! What a connector may reach, from a file's text to the data plane's tables.
+//!
+//! One direction: [`load`] reads bounded text, [`tree`] makes values of it, [`schema`] gives
+//! them their shape, [`lower`] their meaning ([`model`]), [`compile`] the form the kernel
+//! decides by. Only [`load`] touches files. Faults of every stage are collected and reported
+//! together; [`locate`] finds where they stand.
 
+pub mod compile;
+pub mod fault;
+pub mod load;
+pub mod locate;
+pub mod lower;
 pub mod model;
 pub mod name;
+pub mod schema;
+pub mod special;
+pub mod tables;
+pub mod tree;
+
+pub use compile::{CompiledRule, Tables, compile};
+pub use fault::{Fault, Faults};
+pub use load::{find, load_dir, load_file, parse};
+pub use model::Policy;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! What a policy means, once it is known to be free of faults.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
+use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
 
 use super::name::{HostPattern, Name};
@@ -127,16 +128,143 @@ pub struct Environment {
     pub set: BTreeMap<String, String>,
 }
 
+impl PortSpan {
+    /// Whether the span holds a port.
+    pub const fn holds(&self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl fmt::Display for PortSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            return write!(f, "{}", self.first);
+        }
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl Protocols {
+    /// TCP alone.
+    pub const TCP: Self = Self {
+        tcp: true,
+        udp: false,
+    };
+    /// UDP alone.
+    pub const UDP: Self = Self {
+        tcp: false,
+        udp: true,
+    };
+    /// Both.
+    pub const ANY: Self = Self {
+        tcp: true,
+        udp: true,
+    };
+    /// None, for what is no network target.
+    pub const NONE: Self = Self {
+        tcp: false,
+        udp: false,
+    };
+
+    /// Whether an IP protocol number is among them.
+    pub const fn has(&self, protocol: u8) -> bool {
+        match protocol {
+            TCP => self.tcp,
+            UDP => self.udp,
+            _ => false,
+        }
+    }
+
+    /// Their IP protocol numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = u8> + use<> {
+        let own = *self;
+        [TCP, UDP]
+            .into_iter()
+            .filter(move |&number| own.has(number))
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.tcp, self.udp) {
+            (true, true) => "any",
+            (true, false) => "tcp",
+            (false, true) => "udp",
+            (false, false) => "none",
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(pattern) => write!(f, "{pattern}"),
+            Self::Cidr(net) if net.prefix_len() == net.max_prefix_len() => {
+                write!(f, "{}", net.addr())
+            }
+            Self::Cidr(net) => write!(f, "{net}"),
+            Self::Unix(path) => f.write_str(path),
+        }
+    }
+}
+
+impl Rule {
+    /// Whether the rule speaks of a port and IP protocol.
+    pub fn takes(&self, port: u16, protocol: u8) -> bool {
+        self.protocols.has(protocol) && self.ports.iter().any(|span| span.holds(port))
+    }
+}
+
 impl Policy {
-    /// The host rules of `allow` that cover a name, with their place in `allow`. None where
-    /// a host rule of `deny` covers it for every port.
+    /// The host rules of `allow` that cover a name, with their place in `allow`; without
+    /// those of which host rules of `deny` leave no port. What is left of the others is told
+    /// by [`Self::name_denied`], port by port.
     pub fn rules_for<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = (usize, &'a Rule)> {
         self.allow
             .iter()
             .enumerate()
             .filter(move |(_, rule)| match &rule.target {
-                Target::Host(pattern) => pattern.covers(name),
+                Target::Host(pattern) => pattern.covers(name) && !self.is_drained(rule, name),
                 Target::Cidr(_) | Target::Unix(_) => false,
             })
     }
+
+    /// The host rule of `deny` that covers a name for a port and IP protocol. A caller that
+    /// turns an answer into grants asks this for every one of them.
+    pub fn name_denied(&self, name: &Name, port: u16, protocol: u8) -> Option<&Rule> {
+        self.deny.iter().find(|rule| match &rule.target {
+            Target::Host(pattern) => pattern.covers(name) && rule.takes(port, protocol),
+            Target::Cidr(_) | Target::Unix(_) => false,
+        })
+    }
+
+    /// The prefix rule of `deny` that covers an address for an IP protocol and port. An exact
+    /// grant is looked up before every prefix, so a caller that grants the addresses of a
+    /// name asks this for every grant, and leaves out what it answers.
+    pub fn address_denied(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Rule> {
+        let addr = canonical(addr);
+        self.deny.iter().find(|rule| match &rule.target {
+            Target::Cidr(net) => net.contains(&addr) && rule.takes(port, protocol),
+            Target::Host(_) | Target::Unix(_) => false,
+        })
+    }
+
+    /// Whether `deny` leaves nothing of a host rule for a name.
+    fn is_drained(&self, rule: &Rule, name: &Name) -> bool {
+        let mut openings = rule.protocols.numbers().flat_map(|protocol| {
+            let ports = rule.ports.iter().flat_map(|span| span.first..=span.last);
+            ports.map(move |port| (port, protocol))
+        });
+        openings.all(|(port, protocol)| self.name_denied(name, port, protocol).is_some())
+    }
+}
+
+/// An address as the data plane sees it (`egress_common::key::Addr`).
+pub(super) fn canonical(addr: IpAddr) -> IpAddr {
+    let octets = match addr {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let octets = egress_common::key::Addr::from_octets(octets).octets();
+    std::net::Ipv6Addr::from(octets).to_canonical()
 }

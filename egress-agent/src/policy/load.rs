@@ -1,0 +1,308 @@
+//! From files to policies. Everything but [`parse`] reads the disk.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use egress_common::abi::RULE_FIRST;
+use serde::Deserialize;
+
+use super::{
+    compile,
+    fault::{Complaint, Fault, Faults, Finding, Findings, Steps, quote},
+    locate::Places,
+    lower,
+    model::Policy,
+    schema::Document,
+    tree,
+};
+
+/// Bytes of a policy file at most.
+pub const MAX_BYTES: u64 = 1 << 20;
+/// Opening brackets of a file. The parser's time grows with the square of their depth, and
+/// with that of the number of directives.
+const MAX_BRACKETS: usize = 4_096;
+/// Faults that are shown of one file.
+const MAX_FAULTS: usize = 200;
+
+/// Reads one policy. Fails with every fault of the file.
+pub fn load_file(path: &Path) -> Result<Policy, Faults> {
+    let text = read(path).map_err(|complaint| {
+        Faults::from(Fault::of_file(path, complaint.message, complaint.help))
+    })?;
+    parse(path, &text)
+}
+
+/// Reads every `*.yaml` and `*.yml` of a folder, in the order of their names. Fails with
+/// every fault of every file; a connector may have one file only.
+pub fn load_dir(path: &Path) -> Result<Vec<Policy>, Faults> {
+    let mut policies = Vec::new();
+    let mut faults = Vec::new();
+    for file in list(path)? {
+        match load_file(&file) {
+            Ok(policy) => policies.push(policy),
+            Err(found) => faults.extend(found.into_vec()),
+        }
+    }
+    faults.extend(twins(&policies));
+    Faults::check(faults)?;
+    Ok(policies)
+}
+
+/// The policy of a connector in a folder. Faults of other connectors' files are no matter,
+/// unless the connector is not found without them.
+pub fn find(folder: &Path, connector: &str) -> Result<Policy, Faults> {
+    let mut faults = Vec::new();
+    let mut policies = Vec::new();
+    for file in list(folder)? {
+        match load_file(&file) {
+            Ok(policy) => policies.push(policy),
+            Err(found) => faults.extend(found.into_vec()),
+        }
+    }
+    let names: Vec<String> = policies
+        .iter()
+        .map(|policy| policy.connector.clone())
+        .collect();
+    policies.retain(|policy| policy.connector == connector);
+    Faults::check(twins(&policies))?;
+    match policies.pop() {
+        Some(policy) => Ok(policy),
+        None => {
+            let message = format!("no policy here is for the connector {}", quote(connector));
+            let help = if names.is_empty() {
+                "put its policy there, or name a policy file".to_owned()
+            } else {
+                format!("name one of {}, or a policy file", names.join(", "))
+            };
+            faults.push(Fault::of_file(folder, message, help));
+            Err(Faults::check(faults).err().unwrap_or_else(|| {
+                Fault::of_file(folder, "no such policy", "name a policy file").into()
+            }))
+        }
+    }
+}
+
+/// Reads the policy that a text is. Pure: `source` only names the text in faults.
+pub fn parse(source: &Path, text: &str) -> Result<Policy, Faults> {
+    let (policy, findings) = understand(source, text)?;
+    if findings.is_empty() {
+        return Ok(policy);
+    }
+    Err(placed(source, text, findings))
+}
+
+fn understand(source: &Path, text: &str) -> Result<(Policy, Vec<Finding>), Fault> {
+    let plain = |complaint: Complaint| Fault::of_file(source, complaint.message, complaint.help);
+    bounds(text).map_err(plain)?;
+    let mut findings = Findings::default();
+    let value = tree::values(text, &mut findings).map_err(|fault| Fault {
+        file: source.to_owned(),
+        line: fault.line,
+        column: fault.column,
+        message: fault.message,
+        help: fault.help,
+    })?;
+    if value.is_null() {
+        return Err(plain(Complaint::new(
+            "the file is empty",
+            "write a policy: at least “version: 1” and “connector: NAME”",
+        )));
+    }
+    let Ok(document) = Document::deserialize(value) else {
+        return Err(plain(Complaint::new(
+            "the file is no mapping of keys to values",
+            "start with “version: 1” and “connector: NAME” on lines of their own",
+        )));
+    };
+    let policy = lower::lower(source, &document, &mut findings);
+    if findings.is_empty() {
+        fit(&policy, &mut findings);
+    }
+    Ok((policy, findings.into_vec()))
+}
+
+/// Notes what no data plane has room for.
+fn fit(policy: &Policy, findings: &mut Findings) {
+    let Err(misfits) = compile::assemble(policy, 1, RULE_FIRST) else {
+        return;
+    };
+    for misfit in misfits {
+        let allowed = policy.allow.len();
+        let path: Steps = match misfit.rule {
+            None => Steps::new(),
+            Some(index) if index < allowed => vec!["allow".into(), index.into()],
+            Some(index) => vec!["deny".into(), (index - allowed).into()],
+        };
+        findings.note_at(path, misfit.complaint.message, misfit.complaint.help);
+    }
+}
+
+/// Findings with their places.
+fn placed(source: &Path, text: &str, findings: Vec<Finding>) -> Faults {
+    let places = Places::of(text);
+    let count = findings.len();
+    let mut faults: Vec<Fault> = findings
+        .into_iter()
+        .map(|finding| {
+            let place = places.find(&finding.path, finding.spot);
+            Fault {
+                file: source.to_owned(),
+                line: place.line,
+                column: place.column,
+                message: finding.message,
+                help: finding.help,
+            }
+        })
+        .collect();
+    faults.sort_by_key(|fault| (fault.line, fault.column));
+    if count > MAX_FAULTS {
+        faults.truncate(MAX_FAULTS);
+        let last = faults
+            .last()
+            .map_or((1, 1), |fault| (fault.line, fault.column));
+        faults.push(Fault {
+            line: last.0,
+            column: last.1,
+            ..Fault::of_file(
+                source,
+                format!("{} more faults follow", count - MAX_FAULTS),
+                "correct these first",
+            )
+        });
+    }
+    match Faults::check(faults) {
+        Err(faults) => faults,
+        Ok(()) => Fault::of_file(source, "the policy is not usable", "report this fault").into(),
+    }
+}
+
+/// What keeps a text from being looked at.
+fn bounds(text: &str) -> Result<(), Complaint> {
+    if text.len() as u64 > MAX_BYTES {
+        return Err(too_large());
+    }
+    let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}');
+    if let Some(line) = text.lines().position(|line| line.contains(odd)) {
+        return Err(Complaint::new(
+            format!(
+                "line {} holds control characters; this is no text file",
+                line + 1
+            ),
+            "name a policy in YAML; check with “file NAME” what this is",
+        ));
+    }
+    if let Some(line) = text.lines().position(|line| line.starts_with('%')) {
+        return Err(Complaint::new(
+            format!("line {} is a YAML directive (“%…”)", line + 1),
+            "remove it; a policy needs none",
+        ));
+    }
+    let brackets = text
+        .bytes()
+        .filter(|byte| matches!(byte, b'[' | b'{'))
+        .count();
+    if brackets > MAX_BRACKETS {
+        return Err(Complaint::new(
+            format!("the file holds {brackets} opening brackets; at most {MAX_BRACKETS} fit"),
+            "write long lists with “- ” on lines of their own",
+        ));
+    }
+    Ok(())
+}
+
+fn too_large() -> Complaint {
+    Complaint::new(
+        format!("the file is larger than {} KiB", MAX_BYTES / 1024),
+        "name a policy; a long one has a few KiB",
+    )
+}
+
+fn read(path: &Path) -> Result<String, Complaint> {
+    let failed = |error: std::io::Error| {
+        Complaint::new(
+            format!("cannot be read: {error}"),
+            "check the path and that this user may read it",
+        )
+    };
+    let irregular = || Complaint::new("is no regular file", "name a policy file in YAML");
+    // Asked before opening, because opening a device can do something, and again after it,
+    // because the path may lead elsewhere by then; a FIFO must not hold us up.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(irregular());
+    }
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(irregular());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(too_large());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        Complaint::new(
+            format!(
+                "is not UTF-8 (byte {} is none); this is no text file",
+                error.utf8_error().valid_up_to() + 1
+            ),
+            "name a policy in YAML, saved as UTF-8",
+        )
+    })
+}
+
+/// The policy files of a folder, sorted.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Faults> {
+    let failed = |error: std::io::Error| {
+        Faults::from(Fault::of_file(
+            folder,
+            format!("the folder cannot be read: {error}"),
+            "check the path and that this user may read it",
+        ))
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let yaml = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if yaml && !hidden {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Faults of policies that are for the same connector.
+pub fn twins(policies: &[Policy]) -> Vec<Fault> {
+    let mut first = BTreeMap::new();
+    let mut faults = Vec::new();
+    for policy in policies {
+        let Some(other) = first.insert(&policy.connector, &policy.source) else {
+            continue;
+        };
+        let name = quote(&policy.connector);
+        let other = super::fault::quiet(&other.to_string_lossy());
+        faults.push(Fault::of_file(
+            &policy.source,
+            format!("the connector {name} already has the policy {other}"),
+            "give one of them another name, or remove one of the files",
+        ));
+    }
+    faults
+}

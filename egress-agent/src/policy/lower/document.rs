@@ -1,0 +1,175 @@
+//! The top level of a policy.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use super::{rule, settings, value};
+use crate::policy::{
+    fault::{Findings, Step, quote},
+    model::{DnsSettings, Mode, Policy, Rule},
+    schema::{self, Document, Entry, Loose},
+};
+
+/// Rules one policy may have, `allow` and `deny` together.
+const MAX_RULES: usize = 1_000;
+
+/// What a document means. The result is a policy only if `findings` stays empty.
+pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Policy {
+    value::unknown::<Document>("a policy", &document.unknown, findings);
+    version(document, findings);
+    let connector = connector(document, findings);
+    let allow = rules("allow", &document.allow, findings);
+    let deny = rules("deny", &document.deny, findings);
+    let count = allow.len() + deny.len();
+    if count > MAX_RULES {
+        findings.note(
+            format!("the policy has {count} rules; at most {MAX_RULES} fit"),
+            "combine rules: a rule takes several ports, a prefix many addresses",
+        );
+    }
+    repeats(&allow, &deny, findings);
+    require(document, findings);
+    Policy {
+        connector,
+        mode: mode(document, findings),
+        allow: allow.into_iter().map(|(_, rule)| rule).collect(),
+        deny: deny.into_iter().map(|(_, rule)| rule).collect(),
+        dns: dns(document, findings),
+        run: run(document, findings),
+        source: PathBuf::from(source),
+    }
+}
+
+fn version(document: &Document, findings: &mut Findings) {
+    const HELP: &str = "write “version: 1”";
+    if document.version.is_none() {
+        findings.note("“version” is missing", HELP);
+        return;
+    }
+    match value::field("version", &document.version, HELP, findings) {
+        None | Some(1) => {}
+        Some(other) => findings.within("version", |findings| {
+            findings.note(format!("version {other} is not known here"), HELP);
+        }),
+    }
+}
+
+fn connector(document: &Document, findings: &mut Findings) -> String {
+    const HELP: &str =
+        "write a name of 1 to 64 of a-z 0-9 - _ . with a letter or digit first, such as “postmark”";
+    if document.connector.is_none() {
+        findings.note("“connector” is missing", HELP);
+        return String::new();
+    }
+    let Some(name) = value::field("connector", &document.connector, HELP, findings) else {
+        return String::new();
+    };
+    if !is_connector(name) {
+        findings.within("connector", |findings| {
+            findings.note(format!("{} is no connector name", quote(name)), HELP);
+        });
+    }
+    name.clone()
+}
+
+/// Whether a text can name a connector.
+fn is_connector(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 64
+        && name.starts_with(plain)
+        && name.chars().all(|c| plain(c) || "-_.".contains(c))
+}
+
+fn mode(document: &Document, findings: &mut Findings) -> Mode {
+    let help = "write “mode: enforce” or “mode: audit”";
+    match value::field("mode", &document.mode, help, findings) {
+        Some(schema::Mode::Audit) => Mode::Audit,
+        Some(schema::Mode::Enforce) | None => Mode::Enforce,
+    }
+}
+
+type Placed = (Vec<Step>, Rule);
+
+fn rules(
+    key: &str,
+    list: &Option<Loose<Vec<Loose<Entry>>>>,
+    findings: &mut Findings,
+) -> Vec<Placed> {
+    let help = "write a list: each entry on a line of its own with “- ” in front";
+    let Some(entries) = value::field(key, list, help, findings) else {
+        return Vec::new();
+    };
+    let deny = key == "deny";
+    findings.within(key, |findings| {
+        let mut rules = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            findings.within(index, |findings| {
+                if let Some(rule) = rule::lower(entry, deny, findings) {
+                    rules.push((findings.path().to_vec(), rule));
+                }
+            });
+        }
+        rules
+    })
+}
+
+/// Notes rules that say the same, and ids that are used twice.
+fn repeats(allow: &[Placed], deny: &[Placed], findings: &mut Findings) {
+    let mut ids = HashMap::new();
+    let mut meanings = HashMap::new();
+    let all = (allow.iter().map(|rule| (false, rule))).chain(deny.iter().map(|rule| (true, rule)));
+    for (denies, (path, rule)) in all {
+        let meaning = rule::derived_id(rule, denies);
+        if let Some(first) = meanings.insert(meaning.clone(), path) {
+            findings.note_at(
+                path.clone(),
+                format!("this rule says the same as {}", spoken(first)),
+                "remove one of the two",
+            );
+        } else if let Some(first) = ids.insert(rule.id.clone(), path) {
+            findings.note_at(
+                path.clone(),
+                format!("the id {} is that of {}", quote(&rule.id), spoken(first)),
+                "give one of the two another “id:”",
+            );
+        }
+    }
+}
+
+/// A rule's place for a message: “allow entry 2”, counted from 1.
+fn spoken(path: &[Step]) -> String {
+    match path {
+        [Step::Key(list), Step::Index(index)] => format!("entry {} of “{list}”", index + 1),
+        _ => "another".into(),
+    }
+}
+
+fn require(document: &Document, findings: &mut Findings) {
+    const HELP: &str = "remove it: this version has no layers to require";
+    let Some(entries) = value::field("require", &document.require, HELP, findings) else {
+        return;
+    };
+    findings.within("require", |findings| {
+        for index in 0..entries.len() {
+            findings.within(index, |findings| {
+                findings.note("this version does not know this requirement", HELP);
+            });
+        }
+    });
+}
+
+fn dns(document: &Document, findings: &mut Findings) -> DnsSettings {
+    let help = "write a mapping with “servers:” and “ttl:”";
+    let Some(dns) = value::field("dns", &document.dns, help, findings) else {
+        return DnsSettings::default();
+    };
+    findings.within("dns", |findings| settings::dns(dns, findings))
+}
+
+fn run(document: &Document, findings: &mut Findings) -> Option<crate::policy::model::Run> {
+    let help = "write a mapping with “command:”, “user:” and “env:”";
+    let run = value::field("run", &document.run, help, findings)?;
+    Some(findings.within("run", |findings| settings::run(run, findings)))
+}

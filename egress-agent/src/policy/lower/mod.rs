@@ -1,0 +1,12 @@
+//! From what is written ([`super::schema`]) to what it means ([`super::model`]), with every
+//! fault collected on the way.
+
+mod document;
+mod ports;
+mod rule;
+mod settings;
+mod target;
+mod value;
+
+pub use document::lower;
+pub use target::{Short, address, host, short};

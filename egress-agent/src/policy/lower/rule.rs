@@ -1,0 +1,251 @@
+//! One entry of `allow:` or `deny:`.
+
+use super::{ports, target, value};
+use crate::policy::{
+    fault::{Complaint, Findings, quote},
+    model::{PortSpan, Protocols, Rule, Target},
+    schema::{self, Entry, Long, Loose},
+};
+
+/// Ports of one host rule: each becomes an exact grant for each address.
+const MAX_HOST_PORTS: usize = 256;
+
+/// What an entry means; `None` where it means nothing.
+pub(super) fn lower(entry: &Loose<Entry>, deny: bool, findings: &mut Findings) -> Option<Rule> {
+    const HELP: &str =
+        "write “host:port”, or a mapping with “host:”, “cidr:” or “unix:” and “ports:”";
+    let mut rule = match value::entry("a rule", entry, HELP, findings)? {
+        Entry::Short(text) => short(text, deny, findings)?,
+        Entry::Long(long) => self::long(long, deny, findings)?,
+    };
+    if rule.id.is_empty() {
+        rule.id = derived_id(&rule, deny);
+    }
+    Some(rule)
+}
+
+/// The id of a rule that has none of its own; the same for every spelling of one meaning.
+pub(super) fn derived_id(rule: &Rule, deny: bool) -> String {
+    let deny = if deny { "deny:" } else { "" };
+    let target = match &rule.target {
+        Target::Unix(path) => return format!("{deny}unix:{path}"),
+        Target::Host(pattern) => pattern.to_string(),
+        Target::Cidr(net) => {
+            let whole = net.prefix_len() == net.max_prefix_len();
+            let text = if whole {
+                net.addr().to_string()
+            } else {
+                net.to_string()
+            };
+            if net.addr().is_ipv6() {
+                format!("[{text}]")
+            } else {
+                text
+            }
+        }
+    };
+    let ports: Vec<String> = rule.ports.iter().map(PortSpan::to_string).collect();
+    let ports = ports.join(",");
+    format!("{deny}{target}:{ports}/{}", rule.protocols)
+}
+
+fn short(text: &str, deny: bool, findings: &mut Findings) -> Option<Rule> {
+    match target::short(text) {
+        Ok(short) => {
+            if let Some(complaint) = dns_port(&[short.port], deny) {
+                findings.complain(complaint);
+            }
+            Some(Rule {
+                id: String::new(),
+                target: short.target,
+                ports: vec![short.port],
+                protocols: short.protocols.unwrap_or(default_protocols(deny)),
+                why: None,
+                private: false,
+            })
+        }
+        Err(complaint) => {
+            findings.complain(complaint);
+            None
+        }
+    }
+}
+
+fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
+    value::unknown::<Long>("a rule", &long.unknown, findings);
+    let id = id(long, findings);
+    let why = why(long, findings);
+    let protocols = protocols(long, deny, findings);
+    let private = value::field("private", &long.private, "write true or false", findings);
+    let target = destination(long, findings);
+    let ports = ports(long, deny, target.as_ref(), findings);
+    let target = target?;
+    match &target {
+        Target::Host(_) => host(&ports, long.ports.is_some(), deny, private, findings),
+        Target::Cidr(_) => only_host("private", private.is_some(), findings),
+        Target::Unix(_) => {
+            only_host("private", private.is_some(), findings);
+            not_unix("ports", long.ports.is_some(), findings);
+            not_unix("protocol", long.protocol.is_some(), findings);
+        }
+    }
+    let unix = matches!(target, Target::Unix(_));
+    Some(Rule {
+        id,
+        target,
+        ports,
+        protocols: if unix { Protocols::NONE } else { protocols },
+        why,
+        private: private == Some(&true),
+    })
+}
+
+fn destination(long: &Long, findings: &mut Findings) -> Option<Target> {
+    const HELP: &str = "write exactly one of “host:”, “cidr:” and “unix:”";
+    let named = [&long.host, &long.cidr, &long.unix];
+    match named.iter().filter(|value| value.is_some()).count() {
+        0 => {
+            findings.note("the rule has no destination", HELP);
+            return None;
+        }
+        1 => {}
+        _ => findings.note("the rule has more than one destination", HELP),
+    }
+    let host = read("host", &long.host, target::host, findings);
+    let cidr = read(
+        "cidr",
+        &long.cidr,
+        |text| target::cidr(text).map(Target::Cidr),
+        findings,
+    );
+    let unix = read(
+        "unix",
+        &long.unix,
+        |text| target::unix(text).map(Target::Unix),
+        findings,
+    );
+    host.or(cidr).or(unix)
+}
+
+fn read(
+    key: &str,
+    value: &Option<Loose<String>>,
+    parse: impl FnOnce(&str) -> Result<Target, Complaint>,
+    findings: &mut Findings,
+) -> Option<Target> {
+    let text = value::field(key, value, "write a text, in quotes if need be", findings)?;
+    parse(text)
+        .map_err(|complaint| findings.within(key, |findings| findings.complain(complaint)))
+        .ok()
+}
+
+fn ports(
+    long: &Long,
+    deny: bool,
+    target: Option<&Target>,
+    findings: &mut Findings,
+) -> Vec<PortSpan> {
+    const HELP: &str = "write a list, such as “ports: [443]”";
+    if matches!(target, Some(Target::Unix(_))) {
+        return Vec::new();
+    }
+    if long.ports.is_none() {
+        if !deny && target.is_some() {
+            findings.note("the rule has no “ports”", HELP);
+        }
+        return vec![ports::ALL];
+    }
+    let Some(list) = value::field("ports", &long.ports, HELP, findings) else {
+        return Vec::new();
+    };
+    findings.within("ports", |findings| {
+        let spans = ports::lower(list, findings);
+        if let Some(complaint) = dns_port(&spans, deny) {
+            findings.complain(complaint);
+        }
+        spans
+    })
+}
+
+/// A rule cannot lead to port 53. A denial may cover it in passing, not name it.
+fn dns_port(spans: &[PortSpan], deny: bool) -> Option<Complaint> {
+    spans
+        .iter()
+        .filter(|span| !deny || span.first == span.last)
+        .find_map(ports::dns_port)
+}
+
+fn host(
+    ports: &[PortSpan],
+    named: bool,
+    deny: bool,
+    private: Option<&bool>,
+    findings: &mut Findings,
+) {
+    let count = ports::count(ports);
+    if !deny && named && count > MAX_HOST_PORTS {
+        findings.within("ports", |findings| {
+            findings.note(
+                format!("a host rule with {count} ports; at most {MAX_HOST_PORTS} fit"),
+                "name the ports that are needed (each becomes a grant of its own for every \
+                 address of the host), or write the addresses under “cidr:”",
+            );
+        });
+    }
+    if deny {
+        only_host("private", private.is_some(), findings);
+    }
+}
+
+fn only_host(key: &str, present: bool, findings: &mut Findings) {
+    if present {
+        let message = format!("“{key}” belongs to “host” rules of “allow” only");
+        findings.note_key(key, 0, message, "remove it");
+    }
+}
+
+fn not_unix(key: &str, present: bool, findings: &mut Findings) {
+    if present {
+        findings.note_key(key, 0, format!("a unix socket has no “{key}”"), "remove it");
+    }
+}
+
+fn protocols(long: &Long, deny: bool, findings: &mut Findings) -> Protocols {
+    let help = "write “tcp”, “udp” or “any”";
+    match value::field("protocol", &long.protocol, help, findings) {
+        Some(schema::Protocol::Tcp) => Protocols::TCP,
+        Some(schema::Protocol::Udp) => Protocols::UDP,
+        Some(schema::Protocol::Any) => Protocols::ANY,
+        None => default_protocols(deny),
+    }
+}
+
+/// What is not said is not permitted, and is denied.
+fn default_protocols(deny: bool) -> Protocols {
+    if deny { Protocols::ANY } else { Protocols::TCP }
+}
+
+fn id(long: &Long, findings: &mut Findings) -> String {
+    const HELP: &str = "write 1 to 64 letters, digits or any of . _ : / - and no blanks";
+    let Some(id) = value::field("id", &long.id, HELP, findings) else {
+        return String::new();
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        findings.within("id", |findings| {
+            findings.note(format!("{} is no usable id", quote(id)), HELP);
+        });
+    }
+    id.clone()
+}
+
+fn why(long: &Long, findings: &mut Findings) -> Option<String> {
+    const HELP: &str = "write a sentence of at most 500 characters, on one line";
+    let why = value::field("why", &long.why, HELP, findings)?.trim();
+    if why.is_empty() || why.chars().count() > 500 || why.chars().any(char::is_control) {
+        findings.within("why", |findings| {
+            findings.note(format!("{} is no usable reason", quote(why)), HELP);
+        });
+    }
+    Some(why.to_owned())
+}

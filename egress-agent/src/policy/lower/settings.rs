@@ -1,0 +1,272 @@
+//! The `dns:` and `run:` blocks.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::value;
+use crate::policy::{
+    fault::{Findings, quote},
+    model::{DnsSettings, Environment, Run},
+    schema::{self, Dns, Env, Loose, Ttl},
+};
+use egress_common::abi::DNS_PORT;
+
+/// How names become addresses.
+pub(super) fn dns(dns: &Dns, findings: &mut Findings) -> DnsSettings {
+    value::unknown::<Dns>("“dns”", &dns.unknown, findings);
+    let mut settings = DnsSettings {
+        servers: servers(dns, findings),
+        ..DnsSettings::default()
+    };
+    let help = "write a mapping with “floor:”, “ceiling:” and “grace:”";
+    if let Some(ttl) = value::field("ttl", &dns.ttl, help, findings) {
+        findings.within("ttl", |findings| times(ttl, &mut settings, findings));
+    }
+    settings
+}
+
+fn servers(dns: &Dns, findings: &mut Findings) -> Vec<SocketAddr> {
+    const HELP: &str = "write addresses, such as “servers: [192.0.2.53, \"[2001:db8::53]:5353\"]”";
+    let Some(list) = value::field("servers", &dns.servers, HELP, findings) else {
+        return Vec::new();
+    };
+    let mut servers = Vec::new();
+    findings.within("servers", |findings| {
+        if list.len() > 8 {
+            findings.note("more than 8 DNS servers", "keep the nearest ones");
+        }
+        for (index, server) in list.iter().enumerate() {
+            findings.within(index, |findings| {
+                let Some(text) = value::entry("a DNS server", server, HELP, findings) else {
+                    return;
+                };
+                match self::server(text) {
+                    None => findings.note(format!("{} is no DNS server", quote(text)), HELP),
+                    Some(server) if servers.contains(&server) => {
+                        findings.note(format!("{server} is listed twice"), "remove one of them");
+                    }
+                    Some(server) => servers.push(server),
+                }
+            });
+        }
+    });
+    servers
+}
+
+fn server(text: &str) -> Option<SocketAddr> {
+    let server = match text.parse::<IpAddr>() {
+        Ok(addr) => SocketAddr::new(addr, DNS_PORT),
+        Err(_) => text.parse().ok()?,
+    };
+    let usable = server.port() != 0 && !server.ip().is_unspecified() && !server.ip().is_multicast();
+    usable.then_some(server)
+}
+
+fn times(ttl: &Ttl, settings: &mut DnsSettings, findings: &mut Findings) {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    value::unknown::<Ttl>("“ttl”", &ttl.unknown, findings);
+    let zero = Duration::ZERO;
+    let day = HOUR.saturating_mul(24);
+    if let Some(floor) = time("floor", &ttl.floor, zero, HOUR, findings) {
+        settings.ttl_floor = floor;
+    }
+    if let Some(ceiling) = time(
+        "ceiling",
+        &ttl.ceiling,
+        Duration::from_secs(1),
+        day,
+        findings,
+    ) {
+        settings.ttl_ceiling = ceiling;
+    }
+    if let Some(grace) = time("grace", &ttl.grace, zero, HOUR, findings) {
+        settings.grace = grace;
+    }
+    if settings.ttl_floor > settings.ttl_ceiling {
+        findings.note(
+            format!(
+                "the floor ({}) is above the ceiling ({})",
+                spoken(settings.ttl_floor),
+                spoken(settings.ttl_ceiling)
+            ),
+            "lower “floor:” or raise “ceiling:” (defaults: 30s and 1h)",
+        );
+    }
+}
+
+fn time(
+    key: &str,
+    value: &Option<Loose<String>>,
+    least: Duration,
+    most: Duration,
+    findings: &mut Findings,
+) -> Option<Duration> {
+    let help = format!(
+        "write a number with s, m or h behind it, from {} to {}, such as “30s”",
+        spoken(least),
+        spoken(most)
+    );
+    let text = value::field(key, value, &help, findings)?;
+    match duration(text) {
+        Some(time) if least <= time && time <= most => Some(time),
+        _ => {
+            findings.within(key, |findings| {
+                findings.note(format!("{} is no usable time", quote(text)), help);
+            });
+            None
+        }
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        _ => return None,
+    };
+    let digits = text.strip_suffix(unit)?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(Duration::from_secs(number.checked_mul(seconds)?))
+}
+
+fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds > 0 && seconds.is_multiple_of(3_600) {
+        format!("{}h", seconds / 3_600)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+/// How the connector is started.
+pub(super) fn run(run: &schema::Run, findings: &mut Findings) -> Run {
+    value::unknown::<schema::Run>("“run”", &run.unknown, findings);
+    let help = "write a mapping with “pass:” and “set:”";
+    let env = value::field("env", &run.env, help, findings);
+    Run {
+        command: command(run, findings),
+        user: user(run, findings),
+        env: env.map(|env| findings.within("env", |findings| environment(env, findings))),
+    }
+}
+
+fn command(run: &schema::Run, findings: &mut Findings) -> Vec<String> {
+    const HELP: &str =
+        "write program and arguments as a list of texts, such as “command: [npx, -y, \"x@1.0.0\"]”";
+    let Some(list) = value::field("command", &run.command, HELP, findings) else {
+        return Vec::new();
+    };
+    findings.within("command", |findings| {
+        if list.is_empty() {
+            findings.note("“command” is an empty list", HELP);
+        }
+        let mut command = Vec::new();
+        for (index, word) in list.iter().enumerate() {
+            findings.within(index, |findings| {
+                let Some(word) = value::entry("an argument", word, HELP, findings) else {
+                    return;
+                };
+                if word.contains('\0') || (index == 0 && word.is_empty()) {
+                    findings.note(format!("{} cannot be run", quote(word)), HELP);
+                }
+                command.push(word.clone());
+            });
+        }
+        command
+    })
+}
+
+fn user(run: &schema::Run, findings: &mut Findings) -> Option<String> {
+    const HELP: &str = "write a user's name or number, such as “user: connector”";
+    let user = match value::field("user", &run.user, HELP, findings)? {
+        schema::User::Id(id) => id.to_string(),
+        schema::User::Name(name) => name.clone(),
+    };
+    let odd = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';
+    if user.is_empty() || user.starts_with('-') || user.contains(odd) {
+        findings.within("user", |findings| {
+            findings.note(format!("{} is no user", quote(&user)), HELP);
+        });
+    }
+    Some(user)
+}
+
+fn environment(env: &Env, findings: &mut Findings) -> Environment {
+    value::unknown::<Env>("“env”", &env.unknown, findings);
+    let pass = pass(env, findings);
+    let set = set(env, findings);
+    for name in pass.iter().filter(|name| set.contains_key(*name)) {
+        findings.note(
+            format!("{} is both passed and set", quote(name)),
+            "keep it under “pass:” or under “set:”",
+        );
+    }
+    Environment { pass, set }
+}
+
+fn pass(env: &Env, findings: &mut Findings) -> Vec<String> {
+    const HELP: &str = "write names of variables, such as “pass: [API_TOKEN]”";
+    let Some(list) = value::field("pass", &env.pass, HELP, findings) else {
+        return Vec::new();
+    };
+    findings.within("pass", |findings| {
+        let mut names = Vec::new();
+        for (index, name) in list.iter().enumerate() {
+            findings.within(index, |findings| {
+                let Some(name) = value::entry("a variable", name, HELP, findings) else {
+                    return;
+                };
+                if !is_variable(name) {
+                    findings.note(format!("{} is no name of a variable", quote(name)), HELP);
+                }
+                names.push(name.clone());
+            });
+        }
+        names
+    })
+}
+
+fn set(env: &Env, findings: &mut Findings) -> BTreeMap<String, String> {
+    const HELP: &str = "write a text, in quotes where it looks like a number or truth value";
+    let help = "write a mapping, such as “set: { NODE_ENV: production }”";
+    let Some(map) = value::field("set", &env.set, help, findings) else {
+        return BTreeMap::new();
+    };
+    findings.within("set", |findings| {
+        let mut variables = BTreeMap::new();
+        for (name, content) in map {
+            if !is_variable(name) {
+                findings.note_key(
+                    name,
+                    0,
+                    format!("{} is no name of a variable", quote(name)),
+                    "write a name without blanks and “=”",
+                );
+            }
+            findings.within(name.as_str(), |findings| {
+                let Some(content) = value::entry("the value", content, HELP, findings) else {
+                    return;
+                };
+                if content.contains('\0') {
+                    findings.note("the value contains a NUL byte", "remove it");
+                }
+                variables.insert(name.clone(), content.clone());
+            });
+        }
+        variables
+    })
+}
+
+/// What `execve` takes as a name; blanks are refused because they are always a mistake.
+fn is_variable(name: &str) -> bool {
+    let odd = |c: char| c == '=' || c.is_control() || c.is_whitespace();
+    !name.is_empty() && !name.contains(odd)
+}

@@ -1,0 +1,232 @@
+//! The YAML of a policy as it is written: its keys and the kinds of their values.
+//!
+//! Reading never fails on a single value: what is not of its kind stays as it is
+//! ([`Loose::Bad`]) and unknown keys are kept, so that [`super::lower`] can report every
+//! fault of a file at once. The JSON Schema for editors is generated from these types.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde_yaml::Value;
+
+/// A value of its kind, or whatever else was written.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Loose<T> {
+    /// As it should be.
+    Good(T),
+    /// Something else.
+    Bad(Value),
+}
+
+impl<T: JsonSchema> JsonSchema for Loose<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Keys that no field took.
+pub type Unknown = BTreeMap<String, Value>;
+
+/// Which destinations one connector may reach; everything else is refused.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(title = "egress-agent policy", extend("additionalProperties" = false))]
+pub struct Document {
+    /// Version of this format: 1.
+    #[schemars(required, range(min = 1, max = 1))]
+    pub version: Option<Loose<u64>>,
+    /// The connector's name: 1 to 64 of a-z 0-9 - _ . and a letter or digit first.
+    #[schemars(required, regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,63}$"))]
+    pub connector: Option<Loose<String>>,
+    /// enforce (the default): refuse and report. audit: let everything pass and report what
+    /// would have been refused.
+    pub mode: Option<Loose<Mode>>,
+    /// What the connector may reach. Empty or missing: nothing.
+    pub allow: Option<Loose<Vec<Loose<Entry>>>>,
+    /// What it may not reach whatever `allow` says.
+    pub deny: Option<Loose<Vec<Loose<Entry>>>>,
+    /// How names become addresses.
+    pub dns: Option<Loose<Dns>>,
+    /// How the connector is started.
+    pub run: Option<Loose<Run>>,
+    /// Reserved; must be empty.
+    #[schemars(length(max = 0))]
+    pub require: Option<Loose<Vec<Loose<String>>>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// What happens to a flow that no rule permits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is refused and reported.
+    Enforce,
+    /// It passes and is reported.
+    Audit,
+}
+
+/// A rule: a short form such as `api.example.org:443`, or a mapping.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Entry {
+    /// `host:port`, `*.domain:port`, `10.0.0.1:443` or `[2001:db8::1]:443`, with `/udp` or
+    /// `/any` behind it for other protocols than TCP.
+    Short(String),
+    /// Destination, ports and reason.
+    Long(Box<Long>),
+}
+
+/// A rule as a mapping: exactly one of `host`, `cidr` and `unix`.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Long {
+    /// Name of the rule in events and counters; derived from the destination if missing.
+    pub id: Option<Loose<String>>,
+    /// A host name, or `*.domain` for every name below one (not the domain itself).
+    pub host: Option<Loose<String>>,
+    /// An address or address prefix.
+    pub cidr: Option<Loose<String>>,
+    /// Path of a unix socket, or `@name` of an abstract one.
+    pub unix: Option<Loose<String>>,
+    /// Ports and ranges of ports, for example `[443, "6432-6440"]`. Missing in a `deny` rule:
+    /// all ports.
+    #[schemars(length(min = 1))]
+    pub ports: Option<Loose<Vec<Loose<Port>>>>,
+    /// tcp (the default in `allow`), udp, or any (both; the default in `deny`).
+    pub protocol: Option<Loose<Protocol>>,
+    /// Why the connector needs it; shown in events and by `explain`.
+    pub why: Option<Loose<String>>,
+    /// Host rules only: accept answers that point inside (private, loopback, link-local).
+    pub private: Option<Loose<bool>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// A port or a range of ports.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Port {
+    /// One port, 1 to 65535.
+    Number(#[schemars(range(min = 1, max = 65535))] u64),
+    /// First and last port, for example `"6432-6440"`.
+    Range(#[schemars(regex(pattern = r"^[0-9]{1,5}(-[0-9]{1,5})?$"))] String),
+}
+
+/// Transport protocols.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// Both.
+    Any,
+}
+
+/// How names become addresses.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Dns {
+    /// Upstream servers, `ip` or `ip:port`; missing: those of the host.
+    pub servers: Option<Loose<Vec<Loose<String>>>>,
+    /// How long an address stays permitted.
+    pub ttl: Option<Loose<Ttl>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// How long an address that came from DNS stays permitted. Times are `30s`, `5m` or `1h`.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Ttl {
+    /// At least this long, whatever the answer's TTL; default 30s, at most 1h.
+    pub floor: Option<Loose<String>>,
+    /// At most this long; default 1h, at most 24h.
+    pub ceiling: Option<Loose<String>>,
+    /// Added on top, for programs that keep an answer past its TTL; default 30s, at most 1h.
+    pub grace: Option<Loose<String>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// How the connector is started.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Run {
+    /// Program and arguments, as a list; no shell is involved.
+    #[schemars(length(min = 1))]
+    pub command: Option<Loose<Vec<Loose<String>>>>,
+    /// User name or number; missing: the calling user.
+    pub user: Option<Loose<User>>,
+    /// The whole environment; missing: the caller's, as it is.
+    pub env: Option<Loose<Env>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// A user.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum User {
+    /// By number.
+    Id(u32),
+    /// By name.
+    Name(String),
+}
+
+/// The whole environment of the connector.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Env {
+    /// Variables taken from the caller.
+    pub pass: Option<Loose<Vec<Loose<String>>>>,
+    /// Variables set here.
+    pub set: Option<Loose<BTreeMap<String, Loose<String>>>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// The keys a mapping of this type may have.
+pub fn keys<T: JsonSchema>() -> Vec<String> {
+    let schema = SchemaGenerator::default().into_root_schema_for::<T>();
+    schema
+        .get("properties")
+        .and_then(|properties| properties.as_object())
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
+}
+
+/// The JSON Schema of a policy, ended by a line break: what `policies/schema.json` holds.
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(Document);
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
