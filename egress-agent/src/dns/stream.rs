@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     names::Names,
-    server::{Client, Step, answer, framing_lost, receive},
+    server::{Client, Step, framing_lost, receive, respond},
     wire::MAX_QUERY,
 };
 
@@ -81,7 +81,7 @@ async fn converse(
                 Step::Reply(None) => return Err(io::ErrorKind::InvalidData.into()),
                 Step::Ask(ask) => {
                     let names = Arc::clone(names);
-                    pending.spawn(async move { answer(&names, ask).await });
+                    pending.spawn(async move { respond(&names, ask).await });
                 }
             }
         }

@@ -32,6 +32,11 @@ use crate::policy::model::Mode;
 const V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const HTTPS: &[(u16, u16)] = &[(443, 443)];
 
+/// What a refusal looks like to a client.
+fn refused() -> ResponseCode {
+    ResponseCode::from_low(super::answer::REFUSAL)
+}
+
 fn addresses(message: &Message) -> Vec<IpAddr> {
     message
         .answers
@@ -69,22 +74,37 @@ async fn a_permitted_name_is_granted_and_answered() {
     assert_eq!(fixture.names.stats().answered(), 1);
 }
 
+/// The client is a thread of its own: it sees the answer the moment it is sent, also while
+/// the door's only thread is busy in the table.
 #[tokio::test]
 async fn the_answer_waits_for_the_grant() {
     let fixture = one_rule().await;
     fixture.table.slow.store(true, Ordering::SeqCst);
-    let start = Instant::now();
-    let answer = fixture.ask("api.example.com", RecordType::A).await;
+    let (door, puts) = (fixture.door, fixture.table.puts.clone());
+    let client = tokio::task::spawn_blocking(move || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let asked = query("api.example.com", RecordType::A);
+        socket.send_to(&asked, door).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        (
+            puts.load(Ordering::SeqCst),
+            Message::from_vec(&buffer[..length]).unwrap(),
+        )
+    });
+    let (puts, answer) = client.await.unwrap();
     assert_eq!(addresses(&answer).len(), 1);
-    assert_eq!(fixture.table.puts.load(Ordering::SeqCst), 1);
-    assert!(start.elapsed() >= Duration::from_millis(60));
+    assert_eq!(puts, 1);
 }
 
 #[tokio::test]
 async fn another_name_is_refused_and_reported() {
     let mut fixture = one_rule().await;
     let answer = fixture.ask("GiftShop.club", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     assert!(answer.answers.is_empty());
     assert_eq!(fixture.stub.asked(), 0);
     let refusal = fixture.refusals.try_recv().unwrap();
@@ -199,7 +219,7 @@ async fn pipelined_tcp_queries_have_their_own_verdicts() {
         let answer = read_framed(&mut stream).await;
         codes[usize::from(answer.id & 0xff)] = Some(answer.metadata.response_code);
     }
-    let (ok, no) = (Some(ResponseCode::NoError), Some(ResponseCode::Refused));
+    let (ok, no) = (Some(ResponseCode::NoError), Some(refused()));
     assert_eq!(codes, [ok, no, ok, no]);
     assert_eq!(fixture.refusal().await.name, "evil.example");
     assert_eq!(fixture.refusal().await.name, "x.evil.example");
@@ -357,7 +377,7 @@ async fn an_alias_to_a_denied_host_is_denied() {
         },
     );
     let answer = fixture.ask("api.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     let refusal = fixture.refusal().await;
     assert_eq!(refusal.reason, Reason::DenyRule);
     assert_eq!(refusal.rule.as_deref(), Some("*.tracker.example"));
@@ -374,7 +394,7 @@ async fn answers_that_point_inside_are_dropped() {
     ];
     fixture.stub.a("api.example.com", &inside);
     let answer = fixture.ask("api.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     assert_eq!(fixture.refusal().await.reason, Reason::PrivateAnswer);
     assert_eq!(fixture.table.len(), 0);
     // With one good address among them, that one is answered.
@@ -408,7 +428,7 @@ async fn mapped_addresses_are_no_way_round() {
         },
     );
     let answer = fixture.ask("api.example.com", RecordType::AAAA).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     assert_eq!(fixture.table.len(), 0);
 }
 
@@ -445,7 +465,7 @@ async fn a_denied_prefix_is_never_granted() {
     assert_eq!(fixture.table.len(), 1);
     fixture.stub.a("api.example.com", &[gone]);
     let answer = fixture.ask("api.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     assert_eq!(fixture.refusal().await.reason, Reason::DenyRule);
 }
 
@@ -508,7 +528,7 @@ async fn malformed_messages_are_reported_and_do_no_harm() {
     let mut dotted = query("apixexample.com", RecordType::A);
     dotted[16] = b'.';
     let answer = fixture.exchange(&dotted).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     let refusal = fixture.refusal().await;
     assert_eq!(refusal.reason, Reason::NameMalformed);
     assert_eq!(refusal.name, "api\\.example.com");
@@ -531,7 +551,7 @@ async fn a_wildcard_has_a_budget() {
     }
     let asked = fixture.stub.asked();
     let answer = fixture.ask("one-more.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(answer.metadata.response_code, refused());
     assert_eq!(fixture.stub.asked(), asked);
     let refusal = fixture.refusal().await;
     assert_eq!(refusal.reason, Reason::NameBudget);
@@ -620,4 +640,109 @@ async fn both_loopback_addresses_are_served_on_one_port() {
         .collect();
     assert!(ports.iter().all(|port| *port == door.port() && *port != 0));
     assert!(door.addresses()[0].is_ipv4());
+    let fixture = one_rule().await;
+    let (_shutdown, stop) = tokio::sync::watch::channel(false);
+    let all = door.addresses().to_vec();
+    tokio::spawn(door.serve(fixture.names.clone(), stop));
+    for address in all {
+        let any: IpAddr = if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        };
+        let socket = tokio::net::UdpSocket::bind((any, 0)).await.unwrap();
+        let asked = query("api.example.com", RecordType::A);
+        socket.send_to(&asked, address).await.unwrap();
+        let mut buffer = [0; 512];
+        let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(from, address);
+        let answer = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(addresses(&answer).len(), 1);
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&framed(&asked)).await.unwrap();
+        assert_eq!(addresses(&read_framed(&mut stream).await).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
+    let mut rules = policy(vec![host("api.example.com", HTTPS)]);
+    // A port that was free a moment ago.
+    let free = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    rules.dns.servers = vec![free.local_addr().unwrap()];
+    drop(free);
+    let table = stub::FakeTable::default();
+    let keeper = crate::grant::Keeper::new(Box::new(table.clone()));
+    let (sender, _refusals) = tokio::sync::mpsc::channel(1);
+    let names = super::Names::new(super::NamesConfig {
+        holder: stub::HOLDER,
+        policy: rules.into(),
+        keeper: keeper.into(),
+        now_ns,
+        refusals: sender,
+    });
+    let names = std::sync::Arc::new(names.unwrap());
+    let start = Instant::now();
+    let prefetched = prefetch(&names).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(prefetched[0].result.is_err());
+    assert_eq!(table.len(), 0);
+}
+
+#[tokio::test]
+async fn unusual_labels_are_asked_as_they_are() {
+    let strange = [
+        "_dmarc.a_b.example.com",
+        "-a-.example.com",
+        "xn--bcher-kva.example.com",
+    ];
+    let rules = strange.iter().map(|name| host(name, HTTPS)).collect();
+    let fixture = Fixture::start(policy(rules)).await;
+    for name in strange {
+        let mut asked = query("x.example.com", RecordType::A)[..12].to_vec();
+        for label in name.split('.') {
+            asked.push(u8::try_from(label.len()).unwrap());
+            asked.extend(label.bytes());
+        }
+        asked.extend([0, 0, 1, 0, 1]);
+        let answer = fixture.exchange(&asked).await;
+        assert_eq!(
+            answer.metadata.response_code,
+            ResponseCode::NXDomain,
+            "{name}"
+        );
+        let seen = fixture.stub.seen.lock().unwrap().pop().unwrap().0;
+        assert_eq!(seen[12..asked.len()], asked[12..], "{name}");
+    }
+}
+
+/// How much the door adds to asking the upstream directly. Prints; run it alone, optimised:
+/// `cargo test --release -p egress-agent --lib -- --ignored --nocapture added_latency`.
+#[tokio::test]
+#[ignore = "a measurement, not a check"]
+async fn added_latency() {
+    let fixture = one_rule().await;
+    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let asked = query("api.example.com", RecordType::A);
+    let mut medians = [0, 0];
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..4000 {
+        let target = [fixture.stub.address, fixture.door][round % 2];
+        let start = Instant::now();
+        socket.send_to(&asked, target).await.unwrap();
+        let mut buffer = [0; 1500];
+        socket.recv_from(&mut buffer).await.unwrap();
+        times[round % 2].push(start.elapsed().as_micros());
+    }
+    for (median, times) in medians.iter_mut().zip(&mut times) {
+        times.sort_unstable();
+        *median = times[times.len() / 2];
+    }
+    println!("upstream {} µs, door {} µs (p50)", medians[0], medians[1]);
 }

@@ -51,7 +51,7 @@ pub(super) struct Zone {
 pub(super) struct Stub {
     pub(super) address: SocketAddr,
     /// Every query as it came: the bytes of its question, and whether over TCP.
-    pub(super) seen: Arc<Mutex<Vec<(Vec<u8>, bool)>>>,
+    pub(super) seen: Seen,
     zones: Arc<Mutex<HashMap<String, Zone>>>,
     _tasks: JoinSet<()>,
 }
@@ -227,7 +227,7 @@ impl FakeTable {
     }
 }
 
-pub(super) const HOLDER: Holder = Holder {
+pub(in crate::dns) const HOLDER: Holder = Holder {
     connector: 7,
     first_rule: 8,
 };
@@ -239,7 +239,7 @@ pub(super) fn now_ns() -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap() + 1_000_000_000
 }
 
-pub(super) fn host(pattern: &str, ports: &[(u16, u16)]) -> Rule {
+pub(in crate::dns) fn host(pattern: &str, ports: &[(u16, u16)]) -> Rule {
     let target = match pattern.strip_prefix("*.") {
         Some(parent) => HostPattern::Below(Name::parse(parent).unwrap()),
         None => HostPattern::Exact(Name::parse(pattern).unwrap()),
@@ -247,7 +247,7 @@ pub(super) fn host(pattern: &str, ports: &[(u16, u16)]) -> Rule {
     rule(pattern, Target::Host(target), ports)
 }
 
-pub(super) fn cidr(net: &str, ports: &[(u16, u16)]) -> Rule {
+pub(in crate::dns) fn cidr(net: &str, ports: &[(u16, u16)]) -> Rule {
     rule(net, Target::Cidr(net.parse().unwrap()), ports)
 }
 
@@ -268,7 +268,7 @@ fn rule(id: &str, target: Target, ports: &[(u16, u16)]) -> Rule {
     }
 }
 
-pub(super) fn policy(allow: Vec<Rule>) -> Policy {
+pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
     Policy {
         connector: "test".to_owned(),
         mode: Mode::Enforce,
