@@ -12,6 +12,7 @@ pub mod facts;
 pub mod model;
 pub mod sink;
 pub mod stream;
+pub mod tail;
 pub mod tally;
 
 pub use decode::{DecodeError, decode};
