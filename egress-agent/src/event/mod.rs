@@ -20,3 +20,6 @@ pub use enrich::{Enricher, Lookups, NameRefusal};
 pub use model::{Body, Record};
 pub use stream::Stream;
 pub use tally::{Exact, Tally};
+
+#[cfg(test)]
+mod docs_tests;
