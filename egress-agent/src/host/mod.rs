@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod mountinfo;
 pub mod process;
+pub mod socket;
 pub mod user;
 
 pub use cgroup::{Cgroup, CgroupError, Hierarchy};
