@@ -146,6 +146,8 @@ mod tests {
 
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn all(reader: &mut Reader) -> Vec<String> {
@@ -201,5 +203,29 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         assert!(Reader::open(&link).is_err());
+    }
+
+    proptest! {
+        /// However the writes are cut, the lines are those of the whole.
+        #[test]
+        fn cuts_do_not_matter(pieces in proptest::collection::vec("[a-c\n]{0,9}", 0..20)) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x");
+            let mut file = File::create(&path).unwrap();
+            let mut reader = Reader::open(&path).unwrap().unwrap();
+            let mut found = Vec::new();
+            for piece in &pieces {
+                file.write_all(piece.as_bytes()).unwrap();
+                found.extend(all(&mut reader));
+            }
+            let whole = pieces.concat();
+            let ended = whole.rfind('\n').map_or("", |end| &whole[..end]);
+            let expected: Vec<_> = if whole.contains('\n') {
+                ended.split('\n').map(str::to_owned).collect()
+            } else {
+                Vec::new()
+            };
+            prop_assert_eq!(found, expected);
+        }
     }
 }
