@@ -215,6 +215,9 @@ impl Stream {
                     "{fault}; lines wait, and those that do not fit are counted: make room"
                 ),
             }));
+            for sink in &mut self.sinks {
+                sink.flush();
+            }
         }
     }
 }
