@@ -45,7 +45,9 @@ enum Command {
 pub fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(args),
-        Command::Events(args) => events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}"))),
+        Command::Events(args) => {
+            events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}")))
+        }
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
     };

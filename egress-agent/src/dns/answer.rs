@@ -36,10 +36,6 @@ pub enum Code {
     BadVers,
 }
 
-/// The response code of a refusal: REFUSED. glibc and c-ares fail at once on it; musl counts
-/// only 0 and 3 as answers (`src/network/res_msend.c`) and waits out its 5 s on any other.
-pub const REFUSAL: u8 = 5;
-
 impl Code {
     /// RFC 1035 section 4.1.1, RFC 6891 section 9.
     pub const fn number(self) -> u8 {
@@ -49,7 +45,7 @@ impl Code {
             Self::ServFail => 2,
             Self::NxDomain => 3,
             Self::NotImp => 4,
-            Self::Refused => REFUSAL,
+            Self::Refused => 5,
             Self::BadVers => 16,
         }
     }
@@ -95,7 +91,19 @@ impl Echo {
 
     /// QR and RA set; opcode, RD and CD repeated.
     fn answer_flags(&self, code: Code, truncated: bool) -> u16 {
-        0x8080 | self.flags & 0x7910 | u16::from(truncated) << 9 | u16::from(code.number() & 0xf)
+        let code = u16::from(self.told(code).number() & 0xf);
+        0x8080 | self.flags & 0x7910 | u16::from(truncated) << 9 | code
+    }
+
+    /// The code a client is told. A refusal is REFUSED for those that speak EDNS and so can
+    /// be told why. Plain stub resolvers are told that there is no address: musl takes only
+    /// codes 0 and 3 for an answer and waits out its 5 s on any other
+    /// (`src/network/res_msend.c`), and glibc takes REFUSED for a passing fault.
+    fn told(&self, code: Code) -> Code {
+        match code {
+            Code::Refused if self.payload.is_none() => Code::NoError,
+            other => other,
+        }
     }
 }
 

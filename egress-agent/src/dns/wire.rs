@@ -464,11 +464,16 @@ mod tests {
         let bytes = write(&echo, Code::Refused, &[], 0, 512);
         assert!(bytes.ends_with(&[0, 6, 0, 15, 0, 2, 0, 15]));
         let answer = Message::from_vec(&bytes).unwrap();
-        assert_eq!(
-            answer.metadata.response_code,
-            ResponseCode::from_low(REFUSAL)
-        );
+        assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
         assert!(answer.metadata.recursion_available && answer.metadata.recursion_desired);
+    }
+
+    #[test]
+    fn a_plain_client_is_told_that_there_is_no_address() {
+        let echo = read(&query("api.example.com.", A, None)).unwrap().echo;
+        let answer = Message::from_vec(&write(&echo, Code::Refused, &[], 0, 512)).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+        assert!(answer.answers.is_empty());
     }
 
     #[test]

@@ -32,9 +32,9 @@ use crate::policy::model::Mode;
 const V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const HTTPS: &[(u16, u16)] = &[(443, 443)];
 
-/// What a refusal looks like to a client.
+/// What a refusal looks like to a client without EDNS: no error, and no address.
 fn refused() -> ResponseCode {
-    ResponseCode::from_low(super::answer::REFUSAL)
+    ResponseCode::NoError
 }
 
 fn addresses(message: &Message) -> Vec<IpAddr> {

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
@@ -43,6 +43,8 @@ impl Reader {
         let file = match file {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A link, which the agent never makes.
+            Err(error) if error.raw_os_error() == Some(ELOOP) => return Ok(None),
             Err(error) => return Err(error),
         };
         let facts = file.metadata()?;
@@ -146,6 +148,8 @@ mod tests {
 
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn all(reader: &mut Reader) -> Vec<String> {
@@ -200,6 +204,30 @@ mod tests {
         assert!(Reader::open(&folder.path().join("none")).unwrap().is_none());
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
-        assert!(Reader::open(&link).is_err());
+        assert!(Reader::open(&link).unwrap().is_none());
+    }
+
+    proptest! {
+        /// However the writes are cut, the lines are those of the whole.
+        #[test]
+        fn cuts_do_not_matter(pieces in proptest::collection::vec("[a-c\n]{0,9}", 0..20)) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x");
+            let mut file = File::create(&path).unwrap();
+            let mut reader = Reader::open(&path).unwrap().unwrap();
+            let mut found = Vec::new();
+            for piece in &pieces {
+                file.write_all(piece.as_bytes()).unwrap();
+                found.extend(all(&mut reader));
+            }
+            let whole = pieces.concat();
+            let ended = whole.rfind('\n').map_or("", |end| &whole[..end]);
+            let expected: Vec<_> = if whole.contains('\n') {
+                ended.split('\n').map(str::to_owned).collect()
+            } else {
+                Vec::new()
+            };
+            prop_assert_eq!(found, expected);
+        }
     }
 }
