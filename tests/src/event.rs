@@ -16,7 +16,7 @@ pub struct Event {
     pub schema: String,
     /// RFC 3339.
     pub time: String,
-    /// `denied`, `audited`, or a lifecycle change.
+    /// `denied`, `would-deny`, or a lifecycle change.
     pub kind: String,
     /// The connector's name.
     #[serde(default)]
@@ -42,9 +42,21 @@ pub struct Event {
     /// Denials that could not be shown since the last line.
     #[serde(default)]
     pub lost: Option<u64>,
+    /// Every other key of the line.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
     /// The line as it was.
     #[serde(skip)]
     pub line: String,
+}
+
+impl Event {
+    /// One number of a table such as `denied` by reason; 0 where it is not there.
+    pub fn number(&self, table: &str, key: &str) -> u64 {
+        let table = self.rest.get(table);
+        let value = table.and_then(|table| table.get(key));
+        value.and_then(Value::as_u64).unwrap_or_default()
+    }
 }
 
 /// Where a denied flow was going.

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 pub mod doctor;
+pub mod events;
 
 pub mod run;
 
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Start one connector, confined, in the foreground (needs root)
     Run(run::RunArgs),
+    /// Show the denials of every connector, from any terminal
+    Events(events::EventsArgs),
     /// Say what this host can enforce, layer by layer, and what stays open
     Doctor(doctor::DoctorArgs),
     /// Become a connector; for the agent itself
@@ -42,6 +45,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Events(args) => events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}"))),
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
     };

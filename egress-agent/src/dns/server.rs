@@ -21,7 +21,7 @@ use super::{
     report::Refusal,
     stream,
     verdict::{Denial, Family, Verdict, audited, judge, over_budget},
-    wire::{self, Code, Echo, Malformed, Query},
+    wire::{self, Code, Echo, Fault, Malformed, Query},
 };
 use crate::policy::name::Name;
 
@@ -176,6 +176,18 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
         },
     };
     ask(names, query, client, plan)
+}
+
+/// Reports a TCP message of a length that no query has.
+pub(super) fn framing_lost(names: &Names, client: Client) {
+    names.stats.count_query();
+    let malformed = Malformed {
+        reply: None,
+        fault: Fault::Long,
+        shown: String::new(),
+        kind: None,
+    };
+    drop(turn_away(names, malformed, client));
 }
 
 /// Resolves, grants, and only then writes the answer.

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     names::Names,
-    server::{Client, Step, answer, receive},
+    server::{Client, Step, answer, framing_lost, receive},
     wire::MAX_QUERY,
 };
 
@@ -66,7 +66,14 @@ async fn converse(
     let mut deadline = Instant::now() + IDLE;
     loop {
         while pending.len() < MAX_PIPELINED {
-            let Some(message) = inbox.next()? else { break };
+            let message = match inbox.next() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(error) => {
+                    framing_lost(names, client);
+                    return Err(error);
+                }
+            };
             deadline = Instant::now() + IDLE;
             match receive(names, &message, client) {
                 Step::Reply(Some(bytes)) => send(&mut stream, &bytes).await?,
