@@ -24,6 +24,11 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// A denial is in the stream within this time.
 pub const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
+/// What the DNS door answers for a name that no rule permits, as dig spells it.
+pub const DOOR_STATUS: &str = "REFUSED";
+/// The same as a number, RFC 1035 section 4.1.1.
+pub const DOOR_CODE: u8 = 5;
+
 /// Whether the tests run without the agent, to see that they would notice
 /// (`EGRESS_TEST_UNCONFINED=1`).
 pub fn unconfined() -> bool {

@@ -168,6 +168,7 @@ impl World {
             ("CURL_CA_BUNDLE", bundle.clone()),
             ("REQUESTS_CA_BUNDLE", bundle),
             ("NODE_EXTRA_CA_CERTS", format!("{dir}/authority.pem")),
+            ("CLIENTS", format!("{dir}/cache")),
             ("NODE_PATH", format!("{dir}/cache/node/node_modules")),
             ("PYTHONPATH", format!("{dir}/cache/python")),
             ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
