@@ -2,5 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
+pub mod cli;
+pub mod dns;
+pub mod event;
+pub mod exit;
 pub mod grant;
+pub mod host;
+pub mod kernel;
+pub mod launch;
 pub mod policy;

@@ -21,6 +21,8 @@ pub const MAX_RANGES: usize = 16;
 pub const RING_BYTES: u32 = 1 << 20;
 /// Destinations whose repeats are remembered for rate limiting. Decides nothing.
 pub const MAX_REPEATS: u32 = 16_384;
+/// Ports whose process the DNS door can name. Decides nothing.
+pub const MAX_CLIENTS: u32 = 1_024;
 /// Repeats of one denial within this time are counted, not shown. Nanoseconds.
 pub const REPEAT_WINDOW_NS: u64 = 1_000_000_000;
 
@@ -65,6 +67,8 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// Repeat limiting of events; an LRU, read by no verdict.
     pub const REPEATS: &str = "REPEATS";
+    /// [`crate::event::ClientKey`] → [`crate::event::Client`]; an LRU, read by no verdict.
+    pub const CLIENTS: &str = "CLIENTS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
 }

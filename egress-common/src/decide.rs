@@ -1,7 +1,7 @@
 //! The verdict: one pure function that every caller shares.
 
 use crate::{
-    abi::{DNS_PORT, MAX_RANGES, RULE_DOOR, RULE_NONE, RULE_OWN, UDP},
+    abi::{DNS_PORT, MAX_RANGES, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
     grant::{Connector, Grant, PortRange, PrefixRules},
     key::{Addr, GrantKey, PrefixKey},
     verdict::{Action, Layer, Reason, Verdict},
@@ -20,6 +20,9 @@ pub struct Flow {
     pub protocol: u8,
     /// The hook that asks.
     pub layer: Layer,
+    /// The packet answers a connection that came in: its socket was made by `accept()` or
+    /// listens.
+    pub inbound: bool,
 }
 
 /// The tables a verdict is taken from: maps in the kernel, plain collections elsewhere.
@@ -128,6 +131,14 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     if !matches!(reason, Reason::DenyRule) && flow.addr.is_loopback() && lookup.own_listener(flow) {
         return allow(RULE_OWN);
     }
+    if flow.inbound {
+        // Loopback peers may call in, so that a browser can reach an OAuth call-back; what
+        // answers to others would be a way out.
+        if flow.addr.is_loopback() && flow.protocol == TCP {
+            return allow(RULE_INBOUND);
+        }
+        reason = Reason::Inbound;
+    }
     if matches!(reason, Reason::NoRule) {
         reason = by_class(&flow.addr);
     }
@@ -194,7 +205,7 @@ fn is_dns(flow: &Flow) -> bool {
 impl Flow {
     #[inline(always)]
     fn protocol_has_door(&self) -> bool {
-        self.protocol == UDP || self.protocol == crate::abi::TCP
+        self.protocol == UDP || self.protocol == TCP
     }
 }
 

@@ -65,3 +65,23 @@ pub struct Repeat {
     /// Denials since then.
     pub hidden: u64,
 }
+
+/// Key of the door's client table: a local port that asks. 4 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientKey {
+    /// Source port, host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u16,
+}
+
+/// Who sends from that port. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Client {
+    /// Process that made the socket.
+    pub pid: u32,
+    /// User that made the socket.
+    pub uid: u32,
+}

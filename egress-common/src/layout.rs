@@ -3,7 +3,7 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    event::{Event, Repeat, RepeatKey},
+    event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
     key::{Addr, GrantKey, PrefixKey},
     stat::RuleStat,
@@ -33,5 +33,7 @@ const _: () = {
     assert!(offset_of!(Event, comm) == 56);
     assert!(size_of::<RepeatKey>() == 24);
     assert!(size_of::<Repeat>() == 16);
+    assert!(size_of::<ClientKey>() == 4);
+    assert!(size_of::<Client>() == 8);
     assert!(size_of::<RuleStat>() == 24);
 };

@@ -5,6 +5,7 @@
 //! pins the sizes that rule out hidden padding.
 
 use crate::{
+    event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
     stat::RuleStat,
@@ -18,6 +19,8 @@ macro_rules! pod {
 }
 
 pod!(
+    Client,
+    ClientKey,
     Connector,
     Grant,
     GrantKey,

@@ -111,6 +111,8 @@ codes! {
         Inbound = 21, "inbound";
         /// A permitted address over an interface that the route does not use.
         Interface = 22, "interface";
+        /// More names, or longer ones, under a wildcard than its rule takes.
+        NameBudget = 23, "name-budget";
     }
 }
 

@@ -1,1 +1,17 @@
-//! x
+//! A small internet inside network namespaces, and what the tests need to run connectors in it.
+
+pub mod agent;
+pub mod attempts;
+pub mod demo;
+pub mod event;
+pub mod internet;
+pub mod leftovers;
+pub mod probe;
+pub mod process;
+pub mod programs;
+pub mod protocol;
+pub mod shell;
+pub mod token;
+pub mod vectors;
+pub mod world;
+pub mod zone;

@@ -1,1 +1,58 @@
-fn main() {}
+//! Set-up, build, demo, tests and checks of this project: `cargo xtask help`.
+
+mod build;
+mod ci;
+mod demo;
+mod host;
+mod packages;
+mod setup;
+mod step;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, build, demo, tests and checks of this project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing, saying each step and why
+    Setup,
+    /// Build the eBPF programs and the agent
+    Build(build::Options),
+    /// Show the main job in a small embedded internet (set-up included)
+    Demo,
+    /// Run every test, unprivileged and kernel ones (set-up included)
+    Test(test::Options),
+    /// Check the house rules
+    Tidy,
+    /// Everything a change must pass
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup => setup::run(setup::Extent::Everything),
+        Task::Build(options) => build::run(&options),
+        Task::Demo => demo::run(),
+        Task::Test(options) => test::run(&options),
+        Task::Tidy => tidy::run(),
+        Task::Ci => ci::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

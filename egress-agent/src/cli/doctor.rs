@@ -1,0 +1,161 @@
+//! `egress-agent doctor`: what this host can enforce.
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::{
+    host::Hierarchy,
+    kernel::{instance, probe},
+};
+
+/// Say what this host can enforce, layer by layer, and what stays open.
+///
+/// Exit status: 0 where a connector can be confined, 1 where something is missing.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// How to print the findings
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    state: State,
+    detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Missing,
+    Open,
+}
+
+/// Prints the findings. Answers the exit code.
+pub fn run(args: &DoctorArgs) -> u8 {
+    let findings = examine();
+    match args.output {
+        Output::Text => print(&findings),
+        Output::Json => match serde_json::to_string_pretty(&findings) {
+            Ok(json) => println!("{json}"),
+            Err(error) => return super::fail(error),
+        },
+    }
+    u8::from(
+        findings
+            .iter()
+            .any(|finding| finding.state == State::Missing),
+    )
+}
+
+fn examine() -> Vec<Finding> {
+    let host = probe::check_host();
+    let release = probe::kernel_release();
+    let cgroup = Hierarchy::find();
+    let running = instance::running().map_or_else(
+        |error| error.to_string(),
+        |names| {
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        },
+    );
+    vec![
+        Finding {
+            what: "kernel",
+            state: State::Ok,
+            detail: format!(
+                "Linux {release}; {}.{} or newer is needed",
+                probe::OLDEST_KERNEL.0,
+                probe::OLDEST_KERNEL.1
+            ),
+        },
+        finding(
+            "root, bpf file system",
+            host.map(|()| "the data plane can be loaded and pinned".to_owned()),
+        ),
+        finding(
+            "cgroup2",
+            cgroup.map(|found| format!("mounted at {}", found.mount().display())),
+        ),
+        Finding {
+            what: "IP packets, TCP, UDP",
+            state: State::Ok,
+            detail: "cgroup programs at connect, sendmsg, socket and packet".to_owned(),
+        },
+        Finding {
+            what: "names",
+            state: State::Ok,
+            detail: "the connector's own DNS door; port 53 of any host leads there".to_owned(),
+        },
+        Finding {
+            what: "other ways out",
+            state: State::Ok,
+            detail: "at launch: no inherited descriptors, no capabilities, no new privileges, own \
+                     session and IPC namespace, system call filter (io_uring, ptrace, keyrings, \
+                     namespaces, other socket families)"
+                .to_owned(),
+        },
+        Finding {
+            what: "unix sockets",
+            state: State::Open,
+            detail: "a connector can talk to any unix socket its user may open (docker.sock, \
+                     D-Bus, ssh-agent): run it as a user that may open none"
+                .to_owned(),
+        },
+        Finding {
+            what: "files and FIFOs",
+            state: State::Open,
+            detail: "a helper outside that reads what the connector writes is not stopped"
+                .to_owned(),
+        },
+        Finding {
+            what: "permitted destinations",
+            state: State::Open,
+            detail: "what is hidden inside permitted traffic is not looked at".to_owned(),
+        },
+        Finding {
+            what: "running instances",
+            state: State::Ok,
+            detail: running,
+        },
+    ]
+}
+
+fn finding<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) -> Finding {
+    match result {
+        Ok(detail) => Finding {
+            what,
+            state: State::Ok,
+            detail,
+        },
+        Err(error) => Finding {
+            what,
+            state: State::Missing,
+            detail: error.to_string(),
+        },
+    }
+}
+
+fn print(findings: &[Finding]) {
+    for finding in findings {
+        let state = match finding.state {
+            State::Ok => "ok     ",
+            State::Missing => "missing",
+            State::Open => "open   ",
+        };
+        println!("{state}  {:<24}  {}", finding.what, finding.detail);
+    }
+}

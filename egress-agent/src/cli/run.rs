@@ -1,0 +1,136 @@
+//! `egress-agent run`: one connector in the foreground.
+
+use std::{ffi::OsString, io::IsTerminal as _, path::PathBuf};
+
+use clap::Args;
+
+use super::fail;
+use crate::{
+    app,
+    host::{User, calling_user, user},
+    policy::{
+        load,
+        model::{Mode, Policy},
+    },
+};
+
+/// Where policies are looked for by connector name.
+pub const POLICIES: &str = "/etc/egress-agent/policies";
+
+/// Start one connector, confined, in the foreground.
+///
+/// Standard input and output belong to the connector. Denials and a closing summary go to
+/// standard error, and as JSON Lines to /run/egress-agent/events/.
+///
+/// Exit status: the connector's own; 128 and the signal that ended it; 125 where the agent
+/// failed (the connector was then not started); 126 where the program cannot be executed;
+/// 127 where it does not exist.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  sudo egress-agent run --policy policies/postmark.yaml -- \
+    npx -y @activecampaign/postmark-mcp@1.0.0"
+)]
+pub struct RunArgs {
+    /// Name of the connector, whose policy is /etc/egress-agent/policies/<CONNECTOR>.yaml
+    #[arg(required_unless_present = "policy", conflicts_with = "policy")]
+    connector: Option<String>,
+    /// Policy file
+    #[arg(long, short, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Run the connector as this user: NAME, UID, NAME:GROUP or UID:GID
+    ///
+    /// Default: the policy's `run.user`, otherwise the user who called sudo. The connector
+    /// never runs as root unless the policy or this option says root.
+    #[arg(long, short, value_name = "USER")]
+    user: Option<String>,
+    /// Report what would be refused, but refuse nothing
+    #[arg(long)]
+    audit: bool,
+    /// Show no denials and no summary on standard error
+    #[arg(long, short)]
+    quiet: bool,
+    /// Write events to this file, too (JSON Lines, appended)
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Program and arguments; default: the policy's `run.command`
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Runs the connector. Answers the exit code.
+pub fn run(args: RunArgs) -> u8 {
+    let run = match prepare(args) {
+        Ok(run) => run,
+        Err(message) => return fail(message),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(format!("cannot start: {error}")),
+    };
+    match runtime.block_on(app::run(run)) {
+        Ok(code) => code,
+        Err(error) => {
+            fail(&error);
+            error.code()
+        }
+    }
+}
+
+fn prepare(args: RunArgs) -> Result<app::Run, String> {
+    let mut policy = policy(&args)?;
+    if args.audit {
+        policy.mode = Mode::Audit;
+    }
+    let user = whom(args.user.as_deref(), &policy)?;
+    let command = if args.command.is_empty() {
+        let run = policy.run.as_ref();
+        run.map(|run| run.command.iter().map(OsString::from).collect())
+            .unwrap_or_default()
+    } else {
+        args.command
+    };
+    if command.is_empty() {
+        return Err(format!(
+            "nothing to start: give a command after --, or add run.command to {}",
+            policy.source.display()
+        ));
+    }
+    Ok(app::Run {
+        policy,
+        user,
+        command,
+        caller_env: std::env::vars_os().collect(),
+        events: args.events,
+        quiet: args.quiet,
+        color: std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    })
+}
+
+fn policy(args: &RunArgs) -> Result<Policy, String> {
+    let loaded = match (&args.policy, &args.connector) {
+        (Some(file), _) => load::load_file(file),
+        (None, Some(connector)) => load::find(std::path::Path::new(POLICIES), connector),
+        (None, None) => return Err("name a connector or give --policy FILE".to_owned()),
+    };
+    loaded.map_err(|faults| format!("the policy has faults; nothing was started\n{faults}"))
+}
+
+/// Root only where somebody wrote root.
+fn whom(option: Option<&str>, policy: &Policy) -> Result<User, String> {
+    let spec = option.or_else(|| policy.run.as_ref().and_then(|run| run.user.as_deref()));
+    let user = match spec {
+        Some(spec) => user::resolve(spec).map_err(|error| error.to_string())?,
+        None => calling_user().map_err(|error| error.to_string())?,
+    };
+    if user.is_root() && spec.is_none() {
+        return Err(
+            "the connector would run as root; start the agent with sudo as an ordinary user, \
+             or say whom to run as with --user NAME or `run: { user: NAME }` in the policy"
+                .to_owned(),
+        );
+    }
+    Ok(user)
+}

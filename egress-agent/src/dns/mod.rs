@@ -1,0 +1,41 @@
+//! Names: the DNS door, a connector's only resolver.
+//!
+//! `server → wire → verdict → upstream → lease → grant::keeper → answer`, in that order and
+//! never another: an address is in the kernel's table before the connector learns it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `wire` ◦ | strict reading of a query |
+//! | `answer` ◦ | writing of an answer |
+//! | `opening` ◦ | which ports the rules leave open for a name and for an address |
+//! | `budget` ◦ | how much a connector may say through the labels under a wildcard |
+//! | `verdict` ◦ | resolve, empty or refuse |
+//! | `address` ◦ | rebinding protection: what an answer may point to |
+//! | `lease` ◦ | TTL → lease, answered TTL and time of refresh |
+//! | `upstream` | the host's or the policy's servers, through hickory-resolver |
+//! | `names` | one name from verdict to grant; shared by the door and the refresher |
+//! | `report` | refusals and exact counters |
+//! | `server`, `stream` | the sockets |
+//! | `refresh` | exact names, resolved before the start and kept fresh |
+
+pub mod address;
+pub mod answer;
+pub mod budget;
+pub mod lease;
+pub mod names;
+pub mod opening;
+pub mod refresh;
+pub mod report;
+pub mod server;
+pub mod upstream;
+pub mod verdict;
+pub mod wire;
+
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use names::{Names, NamesConfig};
+pub use refresh::{Prefetched, prefetch, refresh};
+pub use report::{DoorStats, Refusal};
+pub use server::Door;

@@ -1,0 +1,242 @@
+//! One name from verdict to grant: what the door and the refresher share.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use egress_common::verdict::Reason;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    answer::MAX_ADDRESSES,
+    budget::Budget,
+    lease::{self, Granted, Holder},
+    opening::{Opening, denier},
+    report::{DoorStats, Refusal},
+    upstream::{Found, Reply, Upstream, UpstreamError},
+    verdict::{Denial, Family, audited},
+};
+use crate::{
+    grant::Keeper,
+    policy::{model::Policy, name::Name},
+};
+
+/// Lookups under way at once, the door's and the refresher's together. Each may hold two
+/// upstream sockets.
+pub const MAX_LOOKUPS: usize = 128;
+
+/// What a connector's names need.
+pub struct NamesConfig {
+    /// The connector and its rules' slots in the data plane.
+    pub holder: Holder,
+    /// Its policy.
+    pub policy: Arc<Policy>,
+    /// Who writes grants to the kernel.
+    pub keeper: Arc<Keeper>,
+    /// Boot clock, nanoseconds.
+    pub now_ns: fn() -> u64,
+    /// Where refusals go. When it is full, refusals are counted as lost.
+    pub refusals: mpsc::Sender<Refusal>,
+}
+
+/// The names of one connector.
+pub struct Names {
+    pub(super) holder: Holder,
+    pub(super) policy: Arc<Policy>,
+    pub(super) now_ns: fn() -> u64,
+    pub(super) refusals: mpsc::Sender<Refusal>,
+    pub(super) stats: Arc<DoorStats>,
+    pub(super) lookups: Arc<Semaphore>,
+    keeper: Arc<Keeper>,
+    upstream: Upstream,
+    budget: Mutex<Budget>,
+}
+
+/// Addresses that are in the kernel and may be told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// The addresses; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// The TTL to tell. Seconds.
+    pub ttl: u32,
+    /// When to ask again so that the grants do not end in between.
+    pub refresh: Duration,
+    /// What an enforced policy would have refused the answer for.
+    pub would_deny: Option<Denial>,
+}
+
+/// Why a name has no addresses for the connector.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The upstream says the name does not exist.
+    #[error("the name does not exist")]
+    NxDomain,
+    /// The name has no address of this kind.
+    #[error("the name has no address")]
+    NoData,
+    /// The upstream gave no answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// There are addresses, but none that may be granted.
+    #[error("no address of the name may be reached: {}", .0.reason.as_str())]
+    Denied(Denial),
+    /// The kernel did not take the grants.
+    #[error("the kernel did not take the grants: {0}")]
+    Table(String),
+}
+
+impl Names {
+    /// The names of a connector. Asks nothing yet; fails where no upstream server is known.
+    pub fn new(config: NamesConfig) -> Result<Self, UpstreamError> {
+        let upstream = Upstream::new(&config.policy.dns)?;
+        Ok(Self {
+            holder: config.holder,
+            policy: config.policy,
+            now_ns: config.now_ns,
+            refusals: config.refusals,
+            stats: Arc::default(),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            keeper: config.keeper,
+            upstream,
+            budget: Mutex::default(),
+        })
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Arc<DoorStats> {
+        &self.stats
+    }
+
+    /// Asks upstream, filters, grants. When it returns `Ok`, every address is in the kernel's
+    /// table through every opening (but for a would-be denial, where the policy is only
+    /// audited and the kernel lets it pass anyway).
+    pub(super) async fn resolve(
+        &self,
+        name: &Name,
+        family: Family,
+        openings: Vec<Opening>,
+    ) -> Result<Resolved, ResolveError> {
+        let mut found = match self.upstream.lookup(name, family).await? {
+            Reply::Found(found) => found,
+            Reply::NoData => return Err(ResolveError::NoData),
+            Reply::NxDomain => return Err(ResolveError::NxDomain),
+        };
+        found.addresses.truncate(MAX_ADDRESSES);
+        let term = lease::term(found.ttl, &self.policy.dns);
+        let resolved = |addresses, would_deny| Resolved {
+            addresses,
+            ttl: term.ttl,
+            refresh: term.refresh,
+            would_deny,
+        };
+        let lease_ns = u64::try_from(term.lease.as_nanos()).unwrap_or(u64::MAX);
+        let expires_ns = (self.now_ns)().saturating_add(lease_ns);
+        let (openings, alias_denial) = self.past_aliases(openings, &found);
+        let granted = lease::grant(
+            &self.policy,
+            &openings,
+            &found.addresses,
+            self.holder,
+            expires_ns,
+        );
+        let written = self
+            .keeper
+            .grant(name.as_str(), &granted.leases)
+            .map_err(|error| ResolveError::Table(error.to_string()));
+        if audited(&self.policy) {
+            let denial = match written {
+                Ok(()) => denial(&granted, alias_denial),
+                Err(_) => Some(TABLE_FULL),
+            };
+            return Ok(resolved(found.addresses, denial));
+        }
+        written?;
+        let denial = denial(&granted, alias_denial);
+        if let Some(denial) = denial {
+            return Err(ResolveError::Denied(denial));
+        }
+        self.stats
+            .count_dropped(found.addresses.len() - granted.addresses.len());
+        Ok(resolved(granted.addresses, None))
+    }
+
+    /// Asks upstream for a name that the policy does not permit, for an audited policy:
+    /// answered, never granted.
+    pub(super) async fn resolve_unchecked(
+        &self,
+        name: &Name,
+        family: Family,
+        denial: Denial,
+    ) -> Result<Resolved, ResolveError> {
+        match self.upstream.lookup(name, family).await? {
+            Reply::Found(found) => {
+                let term = lease::term(found.ttl, &self.policy.dns);
+                Ok(Resolved {
+                    addresses: found.addresses,
+                    ttl: term.ttl,
+                    refresh: term.refresh,
+                    would_deny: Some(denial),
+                })
+            }
+            Reply::NoData => Err(ResolveError::NoData),
+            Reply::NxDomain => Err(ResolveError::NxDomain),
+        }
+    }
+
+    /// Whether a name under a wildcard is within its budget.
+    pub(super) fn within_budget(&self, wildcard: usize, name: &Name) -> bool {
+        self.budget
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .spend(wildcard, name, (self.now_ns)())
+    }
+
+    /// Openings less what `deny:` says of the names on the way, and the rule that closed the
+    /// last one.
+    fn past_aliases(
+        &self,
+        mut openings: Vec<Opening>,
+        found: &Found,
+    ) -> (Vec<Opening>, Option<Denial>) {
+        for alias in &found.aliases {
+            openings = openings
+                .into_iter()
+                .filter_map(|opening| opening.without_name(&self.policy, alias))
+                .collect();
+            if openings.is_empty() {
+                let denial = Denial {
+                    reason: Reason::DenyRule,
+                    rule: denier(&self.policy, alias).map(|rule| rule.id.clone()),
+                };
+                return (openings, Some(denial));
+            }
+        }
+        (openings, None)
+    }
+}
+
+/// The denial of a name whose grants the kernel did not take.
+pub(super) const TABLE_FULL: Denial = Denial {
+    reason: Reason::TableFull,
+    rule: None,
+};
+
+/// Why nothing was granted; `None` where something was.
+fn denial(granted: &Granted, alias_denial: Option<Denial>) -> Option<Denial> {
+    if !granted.addresses.is_empty() {
+        return None;
+    }
+    if alias_denial.is_some() {
+        return alias_denial;
+    }
+    let reason = if granted.excess > 0 {
+        Reason::TableFull
+    } else if granted.denied > 0 {
+        Reason::DenyRule
+    } else {
+        Reason::PrivateAnswer
+    };
+    Some(Denial { reason, rule: None })
+}

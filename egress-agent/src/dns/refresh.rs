@@ -1,0 +1,163 @@
+//! Exact names: resolved before the connector starts, and kept fresh while it runs, so that
+//! a program which brings its own addresses (hosts file, cache) finds them permitted.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+
+use super::{
+    names::{Names, ResolveError, Resolved},
+    opening::openings,
+    verdict::Family,
+};
+use crate::policy::{
+    model::Target,
+    name::{HostPattern, Name},
+};
+
+/// First wait after a failure; doubled with each further one.
+pub const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait after a failure.
+pub const RETRY_LAST: Duration = Duration::from_secs(60);
+/// Longest time [`prefetch`] takes, however many names there are.
+pub const PREFETCH: Duration = Duration::from_secs(10);
+
+/// One exact name, resolved before the start.
+#[derive(Debug)]
+pub struct Prefetched {
+    /// The name.
+    pub name: Name,
+    /// How many addresses were granted, or why none: to be told, not to be fatal.
+    pub result: Result<usize, ResolveError>,
+    /// When to resolve it again.
+    next: Duration,
+    /// Waits after failures so far.
+    retry: Duration,
+}
+
+/// Resolves and grants every exact name of the policy, all at the same time.
+pub async fn prefetch(names: &Arc<Names>) -> Vec<Prefetched> {
+    let exact = exact_names(names);
+    let mut tasks = JoinSet::new();
+    for (index, name) in exact.iter().cloned().enumerate() {
+        let names = Arc::clone(names);
+        tasks.spawn(async move { (index, resolve(&names, &name).await) });
+    }
+    let mut outcomes: Vec<Option<Outcome>> = exact.iter().map(|_| None).collect();
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            if let Ok((index, outcome)) = done
+                && let Some(slot) = outcomes.get_mut(index)
+            {
+                *slot = Some(outcome);
+            }
+        }
+    };
+    // A name that is not done by then is reported as late; the refresher tries again.
+    drop(tokio::time::timeout(PREFETCH, all).await);
+    exact
+        .into_iter()
+        .zip(outcomes)
+        .map(|(name, outcome)| {
+            let result = outcome.unwrap_or(Err(super::upstream::UpstreamError::Timeout.into()));
+            Prefetched {
+                name,
+                next: result.as_ref().map_or(RETRY_FIRST, |(_, next)| *next),
+                retry: if result.is_ok() {
+                    RETRY_FIRST
+                } else {
+                    RETRY_FIRST * 2
+                },
+                result: result.map(|(count, _)| count),
+            }
+        })
+        .collect()
+}
+
+/// Keeps prefetched names fresh until `shutdown` becomes true or its sender is gone. What
+/// fails is tried again at growing intervals; what was granted before stays until it ends.
+pub async fn refresh(
+    names: Arc<Names>,
+    prefetched: Vec<Prefetched>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut tasks = JoinSet::new();
+    for entry in prefetched {
+        tasks.spawn(keep_fresh(Arc::clone(&names), entry));
+    }
+    // The tasks never end by themselves; leaving this function ends them.
+    drop(shutdown.wait_for(|&stop| stop).await.map(|_| ()));
+}
+
+type Outcome = Result<(usize, Duration), ResolveError>;
+
+async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
+    let Prefetched {
+        name,
+        mut next,
+        mut retry,
+        ..
+    } = entry;
+    loop {
+        sleep(next).await;
+        match resolve(&names, &name).await {
+            Ok((_, refresh)) => {
+                next = refresh;
+                retry = RETRY_FIRST;
+            }
+            Err(_) => {
+                names.stats.count_refresh_failed();
+                next = retry;
+                retry = (retry * 2).min(RETRY_LAST);
+            }
+        }
+    }
+}
+
+/// Both kinds of address at once. One kind is enough: most names have no AAAA record.
+async fn resolve(names: &Names, name: &Name) -> Outcome {
+    let [v4, v6] = Family::ALL.map(|family| resolve_family(names, name, family));
+    let (v4, v6) = tokio::join!(v4, v6);
+    match (v4, v6) {
+        (Ok(v4), Ok(v6)) => Ok((
+            v4.addresses.len() + v6.addresses.len(),
+            v4.refresh.min(v6.refresh),
+        )),
+        (Ok(one), Err(ResolveError::NoData)) | (Err(ResolveError::NoData), Ok(one)) => {
+            Ok((one.addresses.len(), one.refresh))
+        }
+        // The other kind failed for the moment: take what there is, and ask again soon.
+        (Ok(one), Err(_)) | (Err(_), Ok(one)) => {
+            Ok((one.addresses.len(), one.refresh.min(RETRY_LAST)))
+        }
+        (Err(ResolveError::NoData), Err(error)) | (Err(error), Err(_)) => Err(error),
+    }
+}
+
+async fn resolve_family(
+    names: &Names,
+    name: &Name,
+    family: Family,
+) -> Result<Resolved, ResolveError> {
+    let openings = openings(&names.policy, name);
+    // The semaphore is never closed; if it were, going without a permit is harmless.
+    let _permit = names.lookups.acquire().await.ok();
+    names.resolve(name, family, openings).await
+}
+
+/// Names of exact host rules that `deny:` leaves open, each once.
+fn exact_names(names: &Names) -> Vec<Name> {
+    let mut exact: Vec<Name> = names
+        .policy
+        .allow
+        .iter()
+        .filter_map(|rule| match &rule.target {
+            Target::Host(HostPattern::Exact(name)) => Some(name.clone()),
+            _ => None,
+        })
+        .filter(|name| !openings(&names.policy, name).is_empty())
+        .collect();
+    exact.sort();
+    exact.dedup();
+    exact
+}

@@ -1,0 +1,368 @@
+//! The door: UDP and TCP listeners on loopback that answer one connector.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use egress_common::{
+    abi::{TCP, UDP},
+    verdict::Reason,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    task::JoinSet,
+};
+
+use super::{
+    answer::{self, Code},
+    names::{Names, ResolveError, Resolved, TABLE_FULL},
+    report::Refusal,
+    stream,
+    verdict::{Denial, Family, Verdict, audited, judge, over_budget},
+    wire::{self, Echo, Fault, Malformed, Query},
+};
+use crate::policy::name::Name;
+
+/// Ports tried before binding gives up.
+const BIND_TRIES: usize = 64;
+
+/// Sockets of a door, bound but not yet served: its port is known before the data plane is
+/// told, and queries wait in the sockets meanwhile.
+#[derive(Debug)]
+pub struct Door {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Door {
+    /// Binds a port that is free for UDP and TCP on 127.0.0.1 and, where the host has ::1, on
+    /// ::1 as well.
+    pub fn bind() -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for _ in 0..BIND_TRIES {
+            match Self::try_bind() {
+                Ok(door) => return Ok(door),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// A door from sockets that the caller bound, for example to adopt those of an earlier
+    /// agent. The addresses are those of the UDP sockets.
+    pub fn from_sockets(udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> io::Result<Self> {
+        let addresses = udp
+            .iter()
+            .map(UdpSocket::local_addr)
+            .collect::<io::Result<Vec<_>>>()?;
+        for socket in &udp {
+            socket.set_nonblocking(true)?;
+        }
+        for socket in &tcp {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self {
+            udp,
+            tcp,
+            addresses,
+        })
+    }
+
+    /// The addresses bound, 127.0.0.1 first; every one serves UDP and TCP.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The port, the same on every address; 0 for a door without sockets.
+    pub fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
+    }
+
+    /// Answers queries until `shutdown` becomes true or its sender is gone. Needs a tokio
+    /// runtime with time and I/O. An error means that a socket failed: the connector then
+    /// resolves nothing more.
+    pub async fn serve(self, names: Arc<Names>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
+        let mut listeners: JoinSet<io::Result<()>> = JoinSet::new();
+        for socket in self.udp {
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            listeners.spawn(serve_udp(Arc::new(socket), Arc::clone(&names)));
+        }
+        for listener in self.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            listeners.spawn(stream::serve(listener, Arc::clone(&names)));
+        }
+        // Leaving this function drops the set, and with it every task below.
+        tokio::select! {
+            () = ended(shutdown) => Ok(()),
+            Some(result) = listeners.join_next() => match result {
+                Ok(result) => result,
+                Err(error) => Err(io::Error::other(error)),
+            },
+        }
+    }
+
+    fn try_bind() -> io::Result<Self> {
+        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = v4.local_addr()?.port();
+        let mut udp = vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?];
+        let mut tcp = vec![v4];
+        let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
+        match UdpSocket::bind(v6) {
+            Ok(socket) => {
+                udp.push(socket);
+                tcp.push(TcpListener::bind(v6)?);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            // No IPv6, or no ::1: then there is nothing to serve there.
+            Err(_) => {}
+        }
+        Self::from_sockets(udp, tcp)
+    }
+}
+
+/// Where a message came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    pub(super) address: SocketAddr,
+    /// IP protocol number.
+    pub(super) protocol: u8,
+}
+
+/// What to do with a message: send this now, or wait for an answer.
+pub(super) enum Step {
+    /// Send this; `None`: nothing.
+    Reply(Option<Vec<u8>>),
+    /// Ask upstream first.
+    Ask(Ask),
+}
+
+/// A query on its way upstream.
+pub(super) struct Ask {
+    query: Query,
+    client: Client,
+    plan: Plan,
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Plan {
+    Granted(Family, Vec<super::opening::Opening>),
+    Audited(Family, Denial),
+}
+
+/// Decides a message without waiting for anything.
+pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
+    names.stats.count_query();
+    let query = match wire::read(bytes) {
+        Ok(query) => query,
+        Err(malformed) => return Step::Reply(turn_away(names, malformed, client)),
+    };
+    let plan = match judge(&names.policy, &query.name, query.kind) {
+        Verdict::Empty => return reply(&query.echo, Code::NoError, client),
+        Verdict::Refuse(denial) => return refuse(names, query, denial, client),
+        Verdict::Resolve {
+            family,
+            openings,
+            wildcard,
+        } => match wildcard {
+            Some(rule) if !names.within_budget(rule, &query.name) => {
+                let denial = over_budget(&names.policy, rule);
+                return refuse(names, query, denial, client);
+            }
+            _ => Plan::Granted(family, openings),
+        },
+    };
+    ask(names, query, client, plan)
+}
+
+/// Reports a TCP message of a length that no query has.
+pub(super) fn framing_lost(names: &Names, client: Client) {
+    names.stats.count_query();
+    let malformed = Malformed {
+        reply: None,
+        fault: Fault::Long,
+        shown: String::new(),
+        kind: None,
+    };
+    drop(turn_away(names, malformed, client));
+}
+
+/// Resolves, grants, and only then writes the answer.
+pub(super) async fn respond(names: &Names, ask: Ask) -> Vec<u8> {
+    let Ask {
+        query,
+        client,
+        plan,
+        _permit,
+    } = ask;
+    let result = match plan {
+        Plan::Granted(family, openings) => names.resolve(&query.name, family, openings).await,
+        Plan::Audited(family, denial) => names.resolve_unchecked(&query.name, family, denial).await,
+    };
+    let limit = limit(&query.echo, client);
+    match result {
+        Ok(Resolved {
+            addresses,
+            ttl,
+            would_deny,
+            ..
+        }) => {
+            names.stats.count_answered();
+            if let Some(denial) = would_deny {
+                report(names, shown(&query), denial, client, true);
+            }
+            answer::write(&query.echo, Code::NoError, &addresses, ttl, limit)
+        }
+        Err(error) => {
+            let code = failure(names, &query, error, client);
+            answer::write(&query.echo, code, &[], 0, limit)
+        }
+    }
+}
+
+/// The code for a query without addresses; reports it where the policy is the cause.
+fn failure(names: &Names, query: &Query, error: ResolveError, client: Client) -> Code {
+    let denial = match error {
+        ResolveError::NoData => return Code::NoError,
+        ResolveError::NxDomain => return Code::NxDomain,
+        ResolveError::Upstream(_) => {
+            names.stats.count_failed();
+            return Code::ServFail;
+        }
+        ResolveError::Denied(denial) => denial,
+        ResolveError::Table(_) => TABLE_FULL,
+    };
+    let code = match denial.reason {
+        Reason::TableFull => Code::ServFail,
+        _ => Code::Refused,
+    };
+    report(names, shown(query), denial, client, false);
+    code
+}
+
+/// A name outside the policy: refused, or resolved and reported where it is only audited.
+fn refuse(names: &Names, query: Query, denial: Denial, client: Client) -> Step {
+    if !audited(&names.policy) {
+        report(names, shown(&query), denial, client, false);
+        return reply(&query.echo, Code::Refused, client);
+    }
+    match Family::of(query.kind) {
+        Some(family) => ask(names, query, client, Plan::Audited(family, denial)),
+        None => {
+            report(names, shown(&query), denial, client, true);
+            reply(&query.echo, Code::NoError, client)
+        }
+    }
+}
+
+fn ask(names: &Names, query: Query, client: Client, plan: Plan) -> Step {
+    match Arc::clone(&names.lookups).try_acquire_owned() {
+        Ok(permit) => Step::Ask(Ask {
+            query,
+            client,
+            plan,
+            _permit: permit,
+        }),
+        Err(_) => {
+            names.stats.count_busy();
+            reply(&query.echo, Code::ServFail, client)
+        }
+    }
+}
+
+fn turn_away(names: &Names, malformed: Malformed, client: Client) -> Option<Vec<u8>> {
+    let kind = malformed.kind.map(wire::kind_name).unwrap_or_default();
+    let denial = Denial {
+        reason: Reason::NameMalformed,
+        rule: None,
+    };
+    report(names, (malformed.shown, kind), denial, client, false);
+    let Some((echo, code)) = malformed.reply else {
+        names.stats.count_ignored();
+        return None;
+    };
+    Some(answer::write(&echo, code, &[], 0, limit(&echo, client)))
+}
+
+fn reply(echo: &Echo, code: Code, client: Client) -> Step {
+    Step::Reply(Some(answer::write(echo, code, &[], 0, limit(echo, client))))
+}
+
+fn limit(echo: &Echo, client: Client) -> usize {
+    if client.protocol == TCP {
+        usize::from(u16::MAX)
+    } else {
+        echo.udp_limit()
+    }
+}
+
+fn shown(query: &Query) -> (String, String) {
+    let name: &Name = &query.name;
+    (name.as_str().to_owned(), wire::kind_name(query.kind))
+}
+
+fn report(
+    names: &Names,
+    (name, qtype): (String, String),
+    denial: Denial,
+    client: Client,
+    audited: bool,
+) {
+    let refusal = Refusal {
+        time_ns: (names.now_ns)(),
+        name,
+        qtype,
+        reason: denial.reason,
+        rule: denial.rule,
+        client: client.address,
+        protocol: client.protocol,
+        audited,
+    };
+    names.stats.refuse(&names.refusals, refusal);
+}
+
+async fn serve_udp(socket: Arc<tokio::net::UdpSocket>, names: Arc<Names>) -> io::Result<()> {
+    // One byte more than the longest query, so that a longer one is seen as such.
+    let mut buffer = [0; wire::MAX_QUERY + 1];
+    let mut pending = JoinSet::new();
+    loop {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => received,
+            Some(_) = pending.join_next() => continue,
+        };
+        let Ok((length, address)) = received else {
+            // The socket stays usable after an error (a full buffer, a vanished client); a
+            // pause keeps one that repeats from taking the processor.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let client = Client {
+            address,
+            protocol: UDP,
+        };
+        match receive(&names, buffer.get(..length).unwrap_or_default(), client) {
+            Step::Reply(Some(bytes)) => send(&socket, &bytes, address).await,
+            Step::Reply(None) => {}
+            Step::Ask(ask) => {
+                let (socket, names) = (Arc::clone(&socket), Arc::clone(&names));
+                pending.spawn(async move {
+                    let bytes = respond(&names, ask).await;
+                    send(&socket, &bytes, address).await;
+                });
+            }
+        }
+    }
+}
+
+/// A client that is gone is no concern of the door.
+async fn send(socket: &tokio::net::UdpSocket, bytes: &[u8], to: SocketAddr) {
+    drop(socket.send_to(bytes, to).await);
+}
+
+async fn ended(mut shutdown: watch::Receiver<bool>) {
+    drop(shutdown.wait_for(|&stop| stop).await.map(|_| ()));
+}

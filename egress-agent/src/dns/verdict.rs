@@ -1,0 +1,259 @@
+//! What a query gets, before anything is asked upstream. Pure.
+
+use egress_common::verdict::Reason;
+
+use super::{
+    opening::{Opening, denier, openings},
+    wire,
+};
+use crate::policy::{
+    model::{Mode, Policy, Target},
+    name::{HostPattern, Name},
+};
+
+/// The kinds of address record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// A records.
+    V4,
+    /// AAAA records.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are asked.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of a QTYPE.
+    pub fn of(kind: u16) -> Option<Self> {
+        match kind {
+            wire::A => Some(Self::V4),
+            wire::AAAA => Some(Self::V6),
+            _ => None,
+        }
+    }
+}
+
+/// What happens to a query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The name is resolved and its addresses granted through these openings.
+    Resolve {
+        /// Addresses of which kind.
+        family: Family,
+        /// What the rules leave open; never empty.
+        openings: Vec<Opening>,
+        /// The place in `allow` of the wildcard that alone covers the name: asking upstream
+        /// then tells the zone's owner the labels, and counts against the budget.
+        wildcard: Option<usize>,
+    },
+    /// A permitted name, asked for records that are never given: an empty answer.
+    Empty,
+    /// The name is not permitted.
+    Refuse(Denial),
+}
+
+/// Why a name is refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denial {
+    /// The reason code.
+    pub reason: Reason,
+    /// Id of the rule that refused it, or whose bounds it broke.
+    pub rule: Option<String>,
+}
+
+/// Most labels a name may have in the place of a wildcard's `*`.
+pub const MAX_WILDCARD_LABELS: usize = 4;
+/// Most bytes a name may have in the place of a wildcard's `*`, dots included.
+pub const MAX_WILDCARD_BYTES: usize = 63;
+
+/// Decides a query by its name and QTYPE.
+pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
+    let openings = openings(policy, name);
+    if openings.is_empty() {
+        return Verdict::Refuse(not_open(policy, name));
+    }
+    let Some(family) = Family::of(kind) else {
+        return Verdict::Empty;
+    };
+    let wildcard = match covered_by(policy, name, &openings) {
+        Cover::Exact => None,
+        Cover::Wildcard(rule) => Some(rule),
+        Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
+    };
+    Verdict::Resolve {
+        family,
+        openings,
+        wildcard,
+    }
+}
+
+/// The denial of a name that says more through a wildcard than it may.
+pub fn over_budget(policy: &Policy, rule: usize) -> Denial {
+    Denial {
+        reason: Reason::NameBudget,
+        rule: policy.allow.get(rule).map(|rule| rule.id.clone()),
+    }
+}
+
+/// Whether refusals are only reported.
+pub fn audited(policy: &Policy) -> bool {
+    policy.mode == Mode::Audit
+}
+
+/// The denial of a name that nothing is left open for.
+pub fn not_open(policy: &Policy, name: &Name) -> Denial {
+    match denier(policy, name) {
+        Some(rule) => Denial {
+            reason: Reason::DenyRule,
+            rule: Some(rule.id.clone()),
+        },
+        None => Denial {
+            reason: Reason::NameNotAllowed,
+            rule: None,
+        },
+    }
+}
+
+enum Cover {
+    Exact,
+    Wildcard(usize),
+    TooLong(usize),
+}
+
+/// The most generous pattern counts: an exact rule has no bounds, and of two wildcards the
+/// longer leaves fewer labels for the connector to choose.
+fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
+    let mut tightest: Option<(usize, &str)> = None;
+    for opening in openings {
+        let Some(rule) = policy.allow.get(opening.rule) else {
+            continue;
+        };
+        let Target::Host(pattern) = &rule.target else {
+            continue;
+        };
+        let HostPattern::Below(parent) = pattern else {
+            return Cover::Exact;
+        };
+        let chosen = name
+            .as_str()
+            .strip_suffix(parent.as_str())
+            .map_or(name.as_str(), |rest| rest.trim_end_matches('.'));
+        if tightest.is_none_or(|(_, other)| chosen.len() < other.len()) {
+            tightest = Some((opening.rule, chosen));
+        }
+    }
+    match tightest {
+        None => Cover::Exact,
+        Some((rule, chosen)) => {
+            if chosen.len() > MAX_WILDCARD_BYTES || chosen.split('.').count() > MAX_WILDCARD_LABELS
+            {
+                Cover::TooLong(rule)
+            } else {
+                Cover::Wildcard(rule)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dns::tests::stub::{cidr, host, policy};
+
+    const HTTPS: &[(u16, u16)] = &[(443, 443)];
+
+    fn of(policy: &Policy, name: &str, kind: u16) -> Verdict {
+        let name = Name::parse(name).unwrap_or_else(|error| unreachable!("{name} {error}"));
+        judge(policy, &name, kind)
+    }
+
+    fn reason(verdict: Verdict) -> Option<(Reason, Option<String>)> {
+        match verdict {
+            Verdict::Refuse(denial) => Some((denial.reason, denial.rule)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_default() {
+        let empty = policy(Vec::new());
+        let addresses = policy(vec![cidr("0.0.0.0/0", HTTPS)]);
+        for rules in [empty, addresses] {
+            for kind in [wire::A, wire::AAAA, 12, 16, 255] {
+                let told = reason(of(&rules, "7.113.0.203.in-addr.arpa", kind));
+                assert_eq!(told, Some((Reason::NameNotAllowed, None)));
+            }
+        }
+    }
+
+    #[test]
+    fn only_addresses_are_resolved() {
+        let rules = policy(vec![host("api.example.com", HTTPS)]);
+        for kind in 0..=u16::MAX {
+            let verdict = of(&rules, "api.example.com", kind);
+            match Family::of(kind) {
+                Some(_) => assert!(matches!(verdict, Verdict::Resolve { wildcard: None, .. })),
+                None => assert_eq!(verdict, Verdict::Empty),
+            }
+        }
+    }
+
+    #[test]
+    fn deny_beats_allow_and_says_which_rule() {
+        let mut rules = policy(vec![
+            host("*.example.com", HTTPS),
+            host("a.example.com", HTTPS),
+        ]);
+        rules.deny = vec![host("a.example.com", &[(1, 65535)])];
+        let told = reason(of(&rules, "a.example.com", wire::A));
+        assert_eq!(
+            told,
+            Some((Reason::DenyRule, Some("a.example.com".to_owned())))
+        );
+    }
+
+    #[test]
+    fn wildcards_are_bounded_and_exact_names_are_not() {
+        let rules = policy(vec![
+            host("*.example.com", HTTPS),
+            host("*.deep.example.com", HTTPS),
+            host("a.b.c.d.e.example.com", HTTPS),
+        ]);
+        let over = |id: &str| Some((Reason::NameBudget, Some(id.to_owned())));
+        assert_eq!(reason(of(&rules, "a.b.c.d.example.com", wire::A)), None);
+        assert_eq!(
+            reason(of(&rules, "x.b.c.d.e.example.com", wire::A)),
+            over("*.example.com")
+        );
+        assert_eq!(reason(of(&rules, "a.b.c.d.e.example.com", wire::A)), None);
+        let longest = format!("{}.example.com", "x".repeat(63));
+        assert_eq!(reason(of(&rules, &longest, wire::A)), None);
+        let longer = format!("{}.y.example.com", "x".repeat(62));
+        assert_eq!(reason(of(&rules, &longer, wire::A)), over("*.example.com"));
+        // The nearer wildcard leaves fewer labels to choose.
+        assert_eq!(
+            reason(of(&rules, "a.b.c.d.deep.example.com", wire::A)),
+            None
+        );
+    }
+
+    proptest! {
+        /// No name but those the rules mean, whatever is put around them.
+        #[test]
+        fn look_alikes_are_refused(prefix in "[a-z0-9-]{0,10}", suffix in "[a-z0-9-]{0,10}") {
+            let rules = policy(vec![host("api.example.com", HTTPS), host("*.cdn.example", HTTPS)]);
+            for base in ["api.example.com", "cdn.example"] {
+                for name in [format!("{prefix}{base}{suffix}"), format!("{prefix}.{base}.{suffix}")] {
+                    let Ok(parsed) = Name::from_ascii(name.as_bytes()) else { continue };
+                    let permitted = !matches!(judge(&rules, &parsed, wire::A), Verdict::Refuse(_));
+                    let meant = parsed.as_str() == "api.example.com"
+                        || parsed.as_str().ends_with(".cdn.example");
+                    prop_assert_eq!(permitted, meant, "{}", name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Bytes of the ring → [`Event`], field by field and with every check. Pure.
+
+use std::mem::{offset_of, size_of};
+
+use egress_common::{
+    abi::{MAX_CONNECTORS, MAX_RULES},
+    event::Event,
+    key::Addr,
+    verdict::{Action, Layer, Reason},
+};
+
+/// Why a record cannot be what the data plane of this version writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Another size than the record has.
+    #[error("the record has {0} bytes instead of {size}", size = size_of::<Event>())]
+    Length(usize),
+    /// A layer this version does not know.
+    #[error("layer {0} is unknown")]
+    Layer(u8),
+    /// A reason this version does not know, or none.
+    #[error("reason {0} is unknown or none")]
+    Reason(u8),
+    /// Neither denied nor audited.
+    #[error("action {0} is neither deny nor audit")]
+    Action(u8),
+    /// A record of nothing.
+    #[error("the record counts no denial")]
+    Count,
+    /// A connector id out of range.
+    #[error("connector {0} is out of range")]
+    Connector(u32),
+    /// A rule slot out of range.
+    #[error("rule {0} is out of range")]
+    Rule(u32),
+    /// Bytes that must be zero are not: the record has another layout.
+    #[error("padding is not zero")]
+    Padding,
+}
+
+/// Reads one record. The address comes out in canonical form, or all zero where the hook
+/// had none.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let event = fields(bytes).ok_or(DecodeError::Length(bytes.len()))?;
+    if Layer::from_code(event.layer).is_none() {
+        return Err(DecodeError::Layer(event.layer));
+    }
+    if matches!(Reason::from_code(event.reason), None | Some(Reason::None)) {
+        return Err(DecodeError::Reason(event.reason));
+    }
+    if !matches!(
+        Action::from_code(event.action),
+        Some(Action::Deny | Action::Audit)
+    ) {
+        return Err(DecodeError::Action(event.action));
+    }
+    if event.count == 0 {
+        return Err(DecodeError::Count);
+    }
+    if event.connector >= MAX_CONNECTORS {
+        return Err(DecodeError::Connector(event.connector));
+    }
+    if event.rule >= MAX_RULES {
+        return Err(DecodeError::Rule(event.rule));
+    }
+    if event.pad != 0 {
+        return Err(DecodeError::Padding);
+    }
+    Ok(event)
+}
+
+fn fields(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        return None;
+    }
+    Some(Event {
+        time_ns: u64::from_ne_bytes(field(bytes, offset_of!(Event, time_ns))?),
+        addr: address(field(bytes, offset_of!(Event, addr))?),
+        connector: u32::from_ne_bytes(field(bytes, offset_of!(Event, connector))?),
+        pid: u32::from_ne_bytes(field(bytes, offset_of!(Event, pid))?),
+        tid: u32::from_ne_bytes(field(bytes, offset_of!(Event, tid))?),
+        uid: u32::from_ne_bytes(field(bytes, offset_of!(Event, uid))?),
+        rule: u32::from_ne_bytes(field(bytes, offset_of!(Event, rule))?),
+        count: u32::from_ne_bytes(field(bytes, offset_of!(Event, count))?),
+        port: u16::from_ne_bytes(field(bytes, offset_of!(Event, port))?),
+        protocol: u8::from_ne_bytes(field(bytes, offset_of!(Event, protocol))?),
+        layer: u8::from_ne_bytes(field(bytes, offset_of!(Event, layer))?),
+        reason: u8::from_ne_bytes(field(bytes, offset_of!(Event, reason))?),
+        action: u8::from_ne_bytes(field(bytes, offset_of!(Event, action))?),
+        family: u8::from_ne_bytes(field(bytes, offset_of!(Event, family))?),
+        pad: u8::from_ne_bytes(field(bytes, offset_of!(Event, pad))?),
+        comm: field(bytes, offset_of!(Event, comm))?,
+    })
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// All zero means that there is no address; the canonical form never is all zero.
+fn address(octets: [u8; 16]) -> Addr {
+    if octets == [0; 16] {
+        return Addr { halves: [0, 0] };
+    }
+    Addr::from_octets(octets)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![expect(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        reason = "a test stops at its first fault"
+    )]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The bytes as the kernel writes them, by hand and independent of `offset_of!`.
+    pub(crate) fn encode(event: &Event) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(event.time_ns.to_ne_bytes());
+        bytes.extend(event.addr.halves[0].to_ne_bytes());
+        bytes.extend(event.addr.halves[1].to_ne_bytes());
+        for word in [
+            event.connector,
+            event.pid,
+            event.tid,
+            event.uid,
+            event.rule,
+            event.count,
+        ] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(event.port.to_ne_bytes());
+        bytes.extend([
+            event.protocol,
+            event.layer,
+            event.reason,
+            event.action,
+            event.family,
+            event.pad,
+        ]);
+        bytes.extend(event.comm);
+        bytes
+    }
+
+    pub(crate) fn sample() -> Event {
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"node");
+        Event {
+            time_ns: 1_000_000_007,
+            addr: Addr::from_v4(0xcb00_7107),
+            connector: 3,
+            pid: 4242,
+            tid: 4243,
+            uid: 1000,
+            rule: 0,
+            count: 1,
+            port: 443,
+            protocol: 6,
+            layer: Layer::Connect.code(),
+            reason: Reason::NoRule.code(),
+            action: Action::Deny.code(),
+            family: 2,
+            pad: 0,
+            comm,
+        }
+    }
+
+    fn broken(change: impl Fn(&mut Event)) -> DecodeError {
+        let mut event = sample();
+        change(&mut event);
+        decode(&encode(&event)).unwrap_err()
+    }
+
+    #[test]
+    fn every_check() {
+        assert_eq!(decode(&encode(&sample())).unwrap(), sample());
+        assert_eq!(broken(|e| e.layer = 0), DecodeError::Layer(0));
+        assert_eq!(broken(|e| e.layer = 200), DecodeError::Layer(200));
+        assert_eq!(broken(|e| e.reason = 0), DecodeError::Reason(0));
+        assert_eq!(broken(|e| e.reason = 255), DecodeError::Reason(255));
+        for action in [Action::Allow, Action::Redirect] {
+            let code = action.code();
+            assert_eq!(broken(|e| e.action = code), DecodeError::Action(code));
+        }
+        assert_eq!(broken(|e| e.count = 0), DecodeError::Count);
+        assert_eq!(
+            broken(|e| e.connector = MAX_CONNECTORS),
+            DecodeError::Connector(MAX_CONNECTORS)
+        );
+        assert_eq!(broken(|e| e.rule = MAX_RULES), DecodeError::Rule(MAX_RULES));
+        assert_eq!(broken(|e| e.pad = 1), DecodeError::Padding);
+        assert_eq!(decode(&[]), Err(DecodeError::Length(0)));
+        assert_eq!(decode(&[0; 73]), Err(DecodeError::Length(73)));
+    }
+
+    #[test]
+    fn addresses_come_out_canonical() {
+        let mut event = sample();
+        event.addr = Addr { halves: [0, 0] };
+        assert_eq!(decode(&encode(&event)).unwrap().addr, event.addr);
+        // ::ffff:0.0.0.0, which canonical code never writes.
+        event.addr.halves = [0, 0x0000_ffff_0000_0000_u64.to_be()];
+        assert!(decode(&encode(&event)).unwrap().addr.is_loopback());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..160)) {
+            if let Ok(event) = decode(&bytes) {
+                prop_assert!(event.count >= 1);
+                prop_assert_eq!(bytes.len(), size_of::<Event>());
+            }
+        }
+
+        #[test]
+        fn what_is_read_is_what_was_written(
+            mut bytes in proptest::collection::vec(any::<u8>(), 72),
+            layer in 0..Layer::ALL.len(), reason in 1..Reason::ALL.len(), audit: bool,
+        ) {
+            bytes[51] = Layer::ALL[layer].code();
+            bytes[52] = Reason::ALL[reason].code();
+            bytes[53] = if audit { Action::Audit.code() } else { Action::Deny.code() };
+            bytes[55] = 0;
+            for (at, limit) in [(24, MAX_CONNECTORS), (40, MAX_RULES)] {
+                let word = u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()) % limit;
+                bytes[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+            }
+            bytes[44] |= 1;
+            let event = decode(&bytes).unwrap();
+            let mut expected = bytes.clone();
+            let octets = event.addr.octets();
+            if expected[8..24] != [0; 16] {
+                prop_assert_eq!(event.addr, Addr::from_octets(expected[8..24].try_into().unwrap()));
+            }
+            expected[8..24].copy_from_slice(&octets);
+            prop_assert_eq!(encode(&event), expected);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Kernel records and refused names → lines of the stream.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use egress_common::{
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN},
+    event::Event,
+    key::Addr,
+    verdict::{Action, Layer, Reason},
+};
+
+use super::{
+    codes,
+    facts::{Cache, Caller, Facts, Proc, Source},
+    model::{Body, Denial, Destination, Parent, ProcessFacts, Record},
+};
+use crate::host::clock::BootToWall;
+
+/// How long a comparison of boot and wall clock is used. Nanoseconds.
+const CLOCK_NS: u64 = 1_000_000_000;
+
+/// What the numbers of a record stand for. Each answers `None` for what it does not know.
+pub trait Lookups {
+    /// Name of a connector, by its id.
+    fn connector(&self, id: u32) -> Option<String>;
+    /// Id of a policy's rule, by its slot in the data plane.
+    fn rule(&self, slot: u32) -> Option<String>;
+    /// Name under which an address was last granted to a connector.
+    fn name(&self, connector: u32, addr: &Addr) -> Option<String>;
+}
+
+/// A name that the DNS door did not give an answer for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NameRefusal {
+    /// Boot clock, nanoseconds.
+    pub time_ns: u64,
+    /// Name of the connector.
+    pub connector: String,
+    /// The name as it was asked for; any text.
+    pub name: String,
+    /// Record type; empty where it could not be read.
+    pub qtype: String,
+    /// Id of the policy's rule concerned.
+    pub rule: Option<String>,
+    /// Why.
+    pub reason: Reason,
+    /// Where the query came from.
+    pub client: SocketAddr,
+    /// IP protocol of the query.
+    pub protocol: u8,
+    /// The connector is only audited: the name was answered nevertheless.
+    pub audited: bool,
+    /// Process that asked, where the caller knows.
+    pub pid: Option<u32>,
+}
+
+/// Turns records into lines.
+pub struct Enricher {
+    instance: String,
+    cache: Cache,
+    clock: BootToWall,
+    sampled_ns: Option<u64>,
+}
+
+impl Enricher {
+    /// For an instance of the data plane, with facts from /proc.
+    pub fn new(instance: impl Into<String>) -> Self {
+        Self::with_source(instance, Box::new(Proc::new()))
+    }
+
+    /// With facts from elsewhere.
+    pub fn with_source(instance: impl Into<String>, source: Box<dyn Source + Send>) -> Self {
+        Self {
+            instance: instance.into(),
+            cache: Cache::new(source),
+            clock: BootToWall::fixed(0),
+            sampled_ns: None,
+        }
+    }
+
+    /// The line of one kernel record that passed [`super::decode`]. `now_ns` is the boot
+    /// clock; `backlog`: more records wait, so nothing slow may be done; `lost` is reported
+    /// in the line. `None`: the record does not come from `decode`.
+    pub fn denial(
+        &mut self,
+        event: &Event,
+        lookups: &dyn Lookups,
+        lost: u64,
+        now_ns: u64,
+        backlog: bool,
+    ) -> Option<Record> {
+        let layer = Layer::from_code(event.layer)?;
+        let reason = Reason::from_code(event.reason)?;
+        let action = Action::from_code(event.action)?;
+        let process = self.process(event, now_ns, backlog);
+        let denial = Denial {
+            connector: lookups.connector(event.connector),
+            layer,
+            protocol: protocol(event, layer),
+            destination: destination(event, layer, lookups),
+            reason,
+            rule: rule(event.rule, lookups),
+            process,
+            count: u64::from(event.count),
+            lost,
+            family: codes::family(event.family).map(Into::into),
+            instance: self.instance.clone(),
+        };
+        Some(Record::new(
+            self.time(event.time_ns, now_ns),
+            denied(denial, action == Action::Audit),
+        ))
+    }
+
+    /// The line of a refused name.
+    pub fn refusal(
+        &mut self,
+        refusal: &NameRefusal,
+        lost: u64,
+        now_ns: u64,
+        backlog: bool,
+    ) -> Record {
+        let process = refusal.pid.filter(|&pid| pid != 0).and_then(|pid| {
+            // No hook saw the caller, so /proc alone says who it is.
+            let caller = Caller {
+                pid,
+                uid: 0,
+                comm: [0; 16],
+            };
+            self.cache
+                .facts(caller, refusal.time_ns, now_ns, backlog)
+                .map(|facts| known(pid, None, String::new(), Some(&facts)))
+        });
+        let family = if refusal.client.is_ipv4() { 2 } else { 10 };
+        let denial = Denial {
+            connector: Some(refusal.connector.clone()),
+            layer: Layer::Dns,
+            protocol: codes::protocol(refusal.protocol.into()).into(),
+            destination: Destination {
+                ip: None,
+                port: Some(egress_common::abi::DNS_PORT),
+                name: Some(refusal.name.clone()),
+                query: Some(refusal.qtype.clone()).filter(|query| !query.is_empty()),
+            },
+            reason: refusal.reason,
+            rule: refusal.rule.clone(),
+            process,
+            count: 1,
+            lost,
+            family: codes::family(family).map(Into::into),
+            instance: self.instance.clone(),
+        };
+        Record::new(
+            self.time(refusal.time_ns, now_ns),
+            denied(denial, refusal.audited),
+        )
+    }
+
+    /// The instance whose lines these are.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn process(&mut self, event: &Event, now_ns: u64, backlog: bool) -> Option<ProcessFacts> {
+        if event.pid == 0 {
+            return None;
+        }
+        let caller = Caller {
+            pid: event.pid,
+            uid: event.uid,
+            comm: event.comm,
+        };
+        let facts = self.cache.facts(caller, event.time_ns, now_ns, backlog);
+        let comm = comm(&event.comm);
+        // A hook that could not know the name could not know the user either, unless the
+        // socket's record had it; 0 then is no claim that it was root.
+        let uid = (!comm.is_empty() || event.uid != 0).then_some(event.uid);
+        Some(known(event.pid, uid, comm, facts.as_deref()))
+    }
+
+    fn time(&mut self, time_ns: u64, now_ns: u64) -> jiff::Timestamp {
+        let fresh = self
+            .sampled_ns
+            .is_some_and(|sampled| now_ns.saturating_sub(sampled) < CLOCK_NS);
+        if !fresh {
+            self.clock = BootToWall::sample();
+            self.sampled_ns = Some(now_ns);
+        }
+        self.clock.at(time_ns)
+    }
+}
+
+fn denied(denial: Denial, audited: bool) -> Body {
+    if audited {
+        Body::WouldDeny(denial)
+    } else {
+        Body::Denied(denial)
+    }
+}
+
+/// The kernel's record first; /proc fills in what it lacks.
+fn known(pid: u32, uid: Option<u32>, comm: String, facts: Option<&Facts>) -> ProcessFacts {
+    let Some(facts) = facts else {
+        return ProcessFacts {
+            pid,
+            uid,
+            comm,
+            exe: None,
+            cmdline: Vec::new(),
+            parents: Vec::new(),
+        };
+    };
+    let process = &facts.process;
+    ProcessFacts {
+        pid,
+        uid: uid.or(Some(process.uid)),
+        comm: if comm.is_empty() {
+            process.stat.comm.clone()
+        } else {
+            comm
+        },
+        exe: process.exe.clone(),
+        cmdline: process.cmdline.clone(),
+        parents: facts
+            .parents
+            .iter()
+            .map(|parent| Parent {
+                pid: parent.pid,
+                comm: parent.comm.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0);
+    let name = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// For a refused socket the record has the socket's protocol in the place of the port.
+fn protocol(event: &Event, layer: Layer) -> String {
+    let number = match layer {
+        Layer::Socket if event.protocol == 0 => event.port,
+        _ => event.protocol.into(),
+    };
+    codes::protocol(number).into()
+}
+
+fn destination(event: &Event, layer: Layer, lookups: &dyn Lookups) -> Destination {
+    let ip = address(&event.addr);
+    Destination {
+        ip,
+        port: (layer != Layer::Socket && ip.is_some()).then_some(event.port),
+        name: ip.and_then(|_| lookups.name(event.connector, &event.addr)),
+        query: None,
+    }
+}
+
+/// All zero stands for no address.
+fn address(addr: &Addr) -> Option<IpAddr> {
+    if addr.halves == [0, 0] {
+        return None;
+    }
+    Some(match addr.v4() {
+        Some(v4) => IpAddr::V4(Ipv4Addr::from(v4)),
+        None => IpAddr::V6(Ipv6Addr::from(addr.octets())),
+    })
+}
+
+/// What no policy declares stands in parentheses.
+fn rule(slot: u32, lookups: &dyn Lookups) -> Option<String> {
+    match slot {
+        RULE_NONE => None,
+        RULE_DOOR => Some("(dns-door)".into()),
+        RULE_OWN => Some("(own-listener)".into()),
+        RULE_INBOUND => Some("(inbound)".into()),
+        slot => lookups
+            .rule(slot)
+            .or_else(|| Some(format!("(slot {slot})"))),
+    }
+}
+
+#[cfg(test)]
+#[path = "enrich_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,381 @@
+//! The thread that carries the evidence of one instance: ring and door in, lines out.
+//!
+//! A thread of its own, because it reads /proc and writes files, and neither may hold up an
+//! answer of the DNS door.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use egress_common::{key::Addr, verdict::Reason};
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    enrich::{Enricher, Lookups, NameRefusal},
+    model::{Body, Exit, RuleTotal, Stopped},
+    sink::{self, Sink, SinkError},
+    stream::Stream,
+    tally::{Exact, by_name},
+};
+use crate::{
+    dns::{DoorStats, Refusal},
+    grant::Keeper,
+    kernel::{
+        PlaneError,
+        maps::Maps,
+        ring::{Ring, RingMap},
+    },
+};
+
+/// Records taken from the ring before anything else gets its turn.
+const BATCH: usize = 1024;
+/// With more than this many records at once, nothing slow is done for each.
+const BACKLOG: usize = 64;
+/// How often the exact counters are compared with what was shown.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything the thread owns.
+pub struct PumpConfig {
+    /// Name of the connector.
+    pub connector: String,
+    /// Its id in the data plane.
+    pub connector_id: u32,
+    /// Name of the instance.
+    pub instance: String,
+    /// Names of the rules by their slots, reserved ones included.
+    pub rules: HashMap<u32, String>,
+    /// Who knows the names of granted addresses.
+    pub keeper: Arc<Keeper>,
+    /// The door's exact counters.
+    pub door: Arc<DoorStats>,
+    /// The data plane's tables, for its counters.
+    pub maps: Maps,
+    /// The data plane's records.
+    pub ring: RingMap,
+    /// The door's refusals.
+    pub refusals: mpsc::Receiver<Refusal>,
+    /// A further file for events.
+    pub extra: Option<PathBuf>,
+    /// Nothing on standard error.
+    pub quiet: bool,
+    /// Colours on standard error.
+    pub color: bool,
+}
+
+/// Why the evidence cannot be carried on.
+#[derive(Debug, thiserror::Error)]
+pub enum PumpError {
+    /// An event file cannot be opened.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A thread of the stream cannot be started.
+    #[error("cannot start the event stream: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The counters cannot be read.
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    /// The thread ended early.
+    #[error("the event stream ended early; denials are still enforced and counted")]
+    Gone,
+}
+
+/// The way to talk to the running thread. Dropping it ends the thread.
+pub struct Pump {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+enum Order {
+    Say(Box<Body>),
+    Baseline(oneshot::Sender<Result<(), PlaneError>>),
+    Finish(Exit, oneshot::Sender<()>),
+}
+
+impl Pump {
+    /// Opens the files and starts the thread.
+    pub fn start(config: PumpConfig) -> Result<Self, PumpError> {
+        let jsonl = sink::jsonl::Jsonl::start(&config.connector, &config.instance)?;
+        let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(jsonl)];
+        if let Some(path) = &config.extra {
+            sinks.push(Box::new(sink::append::UserFile::open(path)?));
+        }
+        if !config.quiet {
+            let terminal = sink::terminal::Terminal::start(std::io::stderr(), config.color);
+            sinks.push(Box::new(terminal.map_err(PumpError::Thread)?));
+        }
+        let stream = Stream::new(Enricher::new(config.instance.clone()), sinks);
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let known = Known {
+            connector: config.connector,
+            id: config.connector_id,
+            rules: config.rules,
+            keeper: config.keeper,
+        };
+        let (door, maps, ring) = (config.door, config.maps, config.ring);
+        let refusals = config.refusals;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(PumpError::Thread)?;
+        let ring = {
+            let _inside = runtime.enter();
+            ring.open()?
+        };
+        let running = Running {
+            known,
+            door,
+            maps,
+            ring,
+            stream,
+            received: BTreeMap::new(),
+            started: Instant::now(),
+            begun: false,
+        };
+        thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || runtime.block_on(running.run(ordered, refusals)))
+            .map_err(PumpError::Thread)?;
+        Ok(Self { orders })
+    }
+
+    /// Writes a line about something that happened now.
+    pub fn say(&self, body: Body) {
+        // A task that is gone has been reported by whoever waits for it.
+        let _gone = self.orders.send(Order::Say(Box::new(body)));
+    }
+
+    /// Begins the account. Until now only the launcher has run, and what was refused is its
+    /// probe of the boundary.
+    pub async fn baseline(&self) -> Result<(), PumpError> {
+        let (done, wait) = oneshot::channel();
+        let _gone = self.orders.send(Order::Baseline(done));
+        Ok(wait.await.map_err(|_| PumpError::Gone)??)
+    }
+
+    /// Reads everything that is left, writes the summary, and closes the files.
+    pub async fn finish(self, exit: Exit) -> Result<(), PumpError> {
+        let (done, wait) = oneshot::channel();
+        let _gone = self.orders.send(Order::Finish(exit, done));
+        wait.await.map_err(|_| PumpError::Gone)
+    }
+}
+
+struct Running {
+    known: Known,
+    door: Arc<DoorStats>,
+    maps: Maps,
+    ring: Ring,
+    stream: Stream,
+    received: BTreeMap<Reason, u64>,
+    started: Instant,
+    begun: bool,
+}
+
+/// What the numbers of a record stand for.
+struct Known {
+    connector: String,
+    id: u32,
+    rules: HashMap<u32, String>,
+    keeper: Arc<Keeper>,
+}
+
+impl Lookups for Known {
+    fn connector(&self, id: u32) -> Option<String> {
+        (id == self.id).then(|| self.connector.clone())
+    }
+
+    fn rule(&self, slot: u32) -> Option<String> {
+        self.rules.get(&slot).cloned()
+    }
+
+    fn name(&self, _connector: u32, addr: &Addr) -> Option<String> {
+        self.keeper.name_of(addr)
+    }
+}
+
+impl Running {
+    async fn run(
+        mut self,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut refusals: mpsc::Receiver<Refusal>,
+    ) {
+        self.stream.open(0, None, Exact::default());
+        let name = self.known.connector.clone();
+        self.stream
+            .open(self.known.id, Some(&name), Exact::default());
+        let mut compare = interval(COMPARE_EVERY);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watched = true;
+        loop {
+            tokio::select! {
+                read = self.ring.read(BATCH, take(&mut self.stream, &self.known)),
+                    if watched && self.begun => {
+                    if read.is_err() {
+                        // The counters stay exact; the summary says what was not shown.
+                        watched = false;
+                    }
+                    self.stream.flush();
+                }
+                Some(refusal) = refusals.recv() => {
+                    self.refusal(&refusal, false);
+                    while let Ok(refusal) = refusals.try_recv() {
+                        self.refusal(&refusal, true);
+                    }
+                    self.stream.flush();
+                }
+                order = orders.recv() => match order {
+                    Some(Order::Say(body)) => {
+                        self.stream.note(*body);
+                        self.stream.flush();
+                    }
+                    Some(Order::Baseline(done)) => {
+                        let _asker_gone = done.send(self.baseline());
+                    }
+                    Some(Order::Finish(exit, done)) => {
+                        while let Ok(refusal) = refusals.try_recv() {
+                            self.refusal(&refusal, true);
+                        }
+                        self.finish(exit);
+                        let _asker_gone = done.send(());
+                        return;
+                    }
+                    None => return,
+                },
+                _ = compare.tick() => self.compare(),
+            }
+        }
+    }
+
+    /// The launcher's probe is no denial of the connector's: its record is thrown away, and
+    /// the counters begin behind it.
+    fn baseline(&mut self) -> Result<(), PlaneError> {
+        self.ring.drain(|_probe| {});
+        let exact = self.exact()?;
+        self.stream
+            .open(self.known.id, Some(&self.known.connector), exact);
+        self.begun = true;
+        Ok(())
+    }
+
+    fn refusal(&mut self, refusal: &Refusal, backlog: bool) {
+        let count = self.received.entry(refusal.reason).or_default();
+        *count = count.saturating_add(1);
+        let pid = self
+            .maps
+            .client(refusal.protocol, refusal.client.port())
+            .map(|client| client.pid);
+        let refusal = NameRefusal {
+            time_ns: refusal.time_ns,
+            connector: self.known.connector.clone(),
+            name: refusal.name.clone(),
+            qtype: refusal.qtype.clone(),
+            rule: refusal.rule.clone(),
+            reason: refusal.reason,
+            client: refusal.client,
+            protocol: refusal.protocol,
+            audited: refusal.audited,
+            pid,
+        };
+        self.stream.refusal(self.known.id, &refusal, backlog);
+    }
+
+    fn compare(&mut self) {
+        if !self.begun {
+            return;
+        }
+        let mut each = take(&mut self.stream, &self.known);
+        self.ring.drain(&mut each);
+        drop(each);
+        // Without counters there is nothing to compare; the next second tries again.
+        if let Ok(exact) = self.exact() {
+            self.stream.counters(self.known.id, exact);
+        }
+        if let Ok(exact) = self.kernel_counters(0) {
+            self.stream.counters(0, exact);
+        }
+        self.stream.flush();
+    }
+
+    fn finish(&mut self, exit: Exit) {
+        self.compare();
+        let allowed = self.allowed();
+        let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let instance = self.stream.instance().to_owned();
+        let tally = self.stream.tally(self.known.id);
+        let summary = Body::Stopped(Stopped {
+            connector: self.known.connector.clone(),
+            instance,
+            exit,
+            duration_ms,
+            allowed,
+            denied: by_name(&tally.denied()),
+            not_shown: by_name(&tally.not_shown()),
+            lost: tally.lost(),
+            unwritten: tally.lines_unwritten(),
+        });
+        self.stream.note(summary);
+        self.stream.close();
+    }
+
+    /// What passed under each rule that anything passed under.
+    fn allowed(&self) -> Vec<RuleTotal> {
+        let mut slots: Vec<_> = self.known.rules.iter().collect();
+        slots.sort();
+        slots
+            .into_iter()
+            .filter_map(|(slot, rule)| {
+                let stat = self.maps.rule_stat(*slot).ok()?;
+                (stat.connections != 0 || stat.packets != 0).then(|| RuleTotal {
+                    rule: rule.clone(),
+                    connections: stat.connections,
+                    packets: stat.packets,
+                    bytes: stat.bytes,
+                })
+            })
+            .collect()
+    }
+
+    /// The kernel's counters, and the door's refusals that never reached the stream.
+    fn exact(&self) -> Result<Exact, PlaneError> {
+        let mut exact = self.kernel_counters(self.known.id)?;
+        for &reason in Reason::ALL {
+            let received = self.received.get(&reason).copied().unwrap_or(0);
+            let missed = self.door.refused(reason).saturating_sub(received);
+            if missed > 0 {
+                let count = exact.denied.entry(reason).or_default();
+                *count = count.saturating_add(missed);
+            }
+        }
+        Ok(exact)
+    }
+
+    fn kernel_counters(&self, connector: u32) -> Result<Exact, PlaneError> {
+        let mut denied = BTreeMap::new();
+        for &reason in Reason::ALL {
+            let count = self.maps.denials(connector, reason)?;
+            if count > 0 {
+                denied.insert(reason, count);
+            }
+        }
+        Ok(Exact {
+            denied,
+            lost: self.maps.lost(connector)?,
+        })
+    }
+}
+
+/// Turns each record into a line.
+fn take<'a>(stream: &'a mut Stream, known: &'a Known) -> impl FnMut(&[u8]) + 'a {
+    let mut taken = 0_usize;
+    move |bytes| {
+        taken = taken.saturating_add(1);
+        let _counted_as_malformed = stream.record(bytes, known, taken > BACKLOG);
+    }
+}

@@ -1,0 +1,17 @@
+//! Facts about this host: its clocks, its users, its cgroups and its processes.
+//!
+//! Nothing here decides anything. What is read is either certain or an error that says what
+//! to do; text that other programs chose (names, arguments) is passed on as it is, and is
+//! escaped by whoever shows it.
+
+pub mod cgroup;
+pub mod clock;
+pub mod mountinfo;
+pub mod process;
+pub mod sockets;
+pub mod user;
+
+pub use cgroup::{Cgroup, CgroupError, Hierarchy};
+pub use clock::{BootToWall, boot_ns};
+pub use process::{Process, Stat};
+pub use user::{User, UserError, calling_user};

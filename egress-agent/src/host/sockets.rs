@@ -1,0 +1,209 @@
+//! Ending the sockets of a cgroup, with the kernel's socket diagnosis (`sock_diag(7)`).
+//!
+//! A refused connection keeps its bytes queued, and a socket outlives its process: once the
+//! data plane is detached, such an orphan would send them. So every socket of a connector is
+//! destroyed before its links go.
+
+use std::{
+    collections::HashSet,
+    io::{self, ErrorKind},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
+        socket,
+    },
+};
+
+/// `SOCK_DIAG_BY_FAMILY`, `include/uapi/linux/sock_diag.h`.
+const BY_FAMILY: u16 = 20;
+/// `SOCK_DESTROY`, `include/uapi/linux/sock_diag.h`.
+const DESTROY: u16 = 21;
+/// `INET_DIAG_CGROUP_ID`, `include/uapi/linux/inet_diag.h`; Linux 5.7.
+const CGROUP_ID: u16 = 21;
+/// Length of `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Length of `struct inet_diag_sockid`.
+const SOCKET_ID: usize = 48;
+/// Offset of the socket id in `struct inet_diag_msg`; it has the same length in the request.
+const MSG_SOCKET_ID: usize = 4;
+/// Length of `struct inet_diag_msg`.
+const MSG: usize = 72;
+/// Length of `struct inet_diag_req_v2`.
+const REQUEST: usize = 56;
+
+/// Destroys every TCP and UDP socket that belongs to one of the cgroups (ids), in this
+/// network namespace. Answers how many there were.
+pub fn destroy(cgroups: &HashSet<u64>) -> io::Result<usize> {
+    let mut destroyed = 0_usize;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+            let (family, protocol) = (low_byte(family), low_byte(protocol));
+            for id in list(family, protocol, cgroups)? {
+                match end(family, protocol, &id) {
+                    Ok(()) => destroyed = destroyed.saturating_add(1),
+                    // It ended by itself in between.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(destroyed)
+}
+
+/// Socket ids of a family and protocol that belong to one of the cgroups.
+fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<[u8; SOCKET_ID]>> {
+    let diag = open()?;
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    send(
+        &diag,
+        &request(BY_FAMILY, flags, family, protocol, &[0; SOCKET_ID]),
+    )?;
+    let mut found = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for message in Messages(buffer.get(..length).unwrap_or_default()) {
+            match message.kind {
+                kind if kind == libc::NLMSG_DONE as u16 => return Ok(found),
+                kind if kind == libc::NLMSG_ERROR as u16 => return Err(error_of(message.body)),
+                _ => {}
+            }
+            if cgroup_of(message.body).is_some_and(|cgroup| cgroups.contains(&cgroup)) {
+                found.extend(array::<SOCKET_ID>(message.body, MSG_SOCKET_ID));
+            }
+        }
+    }
+}
+
+/// Destroys one socket.
+fn end(family: u8, protocol: u8, id: &[u8; SOCKET_ID]) -> io::Result<()> {
+    let diag = open()?;
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    send(&diag, &request(DESTROY, flags, family, protocol, id))?;
+    let mut buffer = vec![0; 8 * 1024];
+    let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    for message in Messages(buffer.get(..length).unwrap_or_default()) {
+        if message.kind == libc::NLMSG_ERROR as u16 {
+            return match array::<4>(message.body, 0).map(i32::from_ne_bytes) {
+                Some(0) => Ok(()),
+                _ => Err(error_of(message.body)),
+            };
+        }
+    }
+    Err(ErrorKind::InvalidData.into())
+}
+
+/// `nlmsghdr` and `inet_diag_req_v2` for sockets in any state.
+fn request(kind: u16, flags: u16, family: u8, protocol: u8, id: &[u8; SOCKET_ID]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEADER + REQUEST);
+    let length = u32::try_from(HEADER + REQUEST).unwrap_or(u32::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([family, protocol, 0, 0]);
+    message.extend(u32::MAX.to_ne_bytes());
+    message.extend(id);
+    message
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let protocol = SockProtocol::NetlinkSockDiag;
+    Ok(socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )?)
+}
+
+fn send(diag: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(diag.as_raw_fd(), message, &kernel, MsgFlags::empty())?;
+    Ok(())
+}
+
+/// The cgroup attribute of an `inet_diag_msg`.
+fn cgroup_of(body: &[u8]) -> Option<u64> {
+    let mut rest = body.get(MSG..)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(array::<2>(rest, 0)?));
+        let kind = u16::from_ne_bytes(array::<2>(rest, 2)?);
+        if length < 4 {
+            return None;
+        }
+        if kind == CGROUP_ID {
+            return array::<8>(rest, 4).map(u64::from_ne_bytes);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+/// One netlink message.
+struct Message<'a> {
+    kind: u16,
+    body: &'a [u8],
+}
+
+/// The messages of a datagram; stops at the first one that is not whole.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let length = usize::try_from(u32::from_ne_bytes(array::<4>(self.0, 0)?)).ok()?;
+        let kind = u16::from_ne_bytes(array::<2>(self.0, 4)?);
+        let body = self.0.get(HEADER..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Message { kind, body })
+    }
+}
+
+fn error_of(body: &[u8]) -> io::Error {
+    match array::<4>(body, 0).map(i32::from_ne_bytes) {
+        Some(code) => Errno::from_raw(code.saturating_neg()).into(),
+        None => ErrorKind::InvalidData.into(),
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
+}
+
+/// Families and protocols are small numbers.
+fn low_byte(number: i32) -> u8 {
+    u8::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_any_bytes_end() {
+        for length in 0..64 {
+            let bytes = vec![length; usize::from(length)];
+            assert!(Messages(&bytes).count() <= 64);
+            let _none = cgroup_of(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_attribute_is_found_behind_others() {
+        let mut body = vec![0; MSG];
+        body.extend(5_u16.to_ne_bytes());
+        body.extend(8_u16.to_ne_bytes());
+        body.extend([7, 0, 0, 0]);
+        body.extend(12_u16.to_ne_bytes());
+        body.extend(CGROUP_ID.to_ne_bytes());
+        body.extend(4711_u64.to_ne_bytes());
+        assert_eq!(cgroup_of(&body), Some(4711));
+    }
+}

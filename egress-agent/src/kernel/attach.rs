@@ -1,0 +1,126 @@
+//! Attaches the programs at the instance's parent cgroup and pins their links.
+
+use std::{fs::File, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, links::FdLink,
+    },
+};
+
+use super::{load::PlaneError, pin::PinFolder};
+
+/// Socket-address programs, by their name in the object.
+const SOCK_ADDR: &[&str] = &[
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+    "recvmsg4",
+    "recvmsg6",
+    "getpeername4",
+    "getpeername6",
+];
+/// The program for `socket()`.
+const SOCK_CREATE: &str = "sock_create";
+/// The packet program.
+const EGRESS: &str = "egress";
+
+/// Every program of an instance.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SOCK_ADDR.iter().copied().chain([SOCK_CREATE, EGRESS])
+}
+
+/// Attaches all programs. Links are dropped, and so detached, when one of them fails.
+pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<(), PlaneError> {
+    let file = File::open(cgroup).map_err(|source| PlaneError::Cgroup {
+        path: cgroup.display().to_string(),
+        source,
+    })?;
+    let mut links = Vec::new();
+    // The packet program first: with it alone nothing unapproved leaves.
+    links.push((EGRESS, egress(ebpf, &file)?));
+    for name in SOCK_ADDR {
+        links.push((*name, sock_addr(ebpf, name, &file)?));
+    }
+    links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
+    let mut pinned = Vec::new();
+    for (name, link) in links {
+        let path = pins.link(name);
+        match link.pin(&path) {
+            Ok(link) => pinned.push(link),
+            Err(error) => {
+                for link in pinned {
+                    // A pin that stays keeps refusing; the next start removes it.
+                    let _stays_closed = link.unpin();
+                }
+                return Err(PlaneError::Pin {
+                    path: path.display().to_string(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sock_addr(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, PlaneError> {
+    let program: &mut CgroupSockAddr = program(ebpf, name)?;
+    let attached = (|| {
+        program.load()?;
+        let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+        program.take_link(id)
+    })();
+    fd_link(name, attached)
+}
+
+fn sock_create(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
+    let program: &mut CgroupSock = program(ebpf, SOCK_CREATE)?;
+    let attached = (|| {
+        program.load()?;
+        let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+        program.take_link(id)
+    })();
+    fd_link(SOCK_CREATE, attached)
+}
+
+fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
+    let program: &mut CgroupSkb = program(ebpf, EGRESS)?;
+    let attached = (|| {
+        program.load()?;
+        let id = program.attach(
+            cgroup,
+            CgroupSkbAttachType::Egress,
+            CgroupAttachMode::Single,
+        )?;
+        program.take_link(id)
+    })();
+    fd_link(EGRESS, attached)
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, PlaneError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(PlaneError::Missing(name))
+}
+
+/// Kernels from 5.7 on make real links; without one nothing could be pinned.
+fn fd_link<L>(
+    name: &'static str,
+    attached: Result<L, aya::programs::ProgramError>,
+) -> Result<FdLink, PlaneError>
+where
+    L: TryInto<FdLink>,
+{
+    attached
+        .map_err(|source| PlaneError::Program {
+            name,
+            source: Box::new(source),
+        })?
+        .try_into()
+        .map_err(|_| PlaneError::Missing("bpf link (Linux 5.7 or newer)"))
+}

@@ -1,0 +1,171 @@
+//! Loads one instance of the data plane.
+
+use aya::{Ebpf, EbpfLoader};
+use egress_common::{
+    abi::{self, map},
+    stat::REASON_SLOTS,
+};
+
+use super::{attach, maps::Maps, pin::PinFolder, ring::RingMap};
+
+/// The eBPF object that the build script made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
+
+/// What differs between instances.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Depth of connector cgroups below the root of the hierarchy (root = 0).
+    pub connector_level: u32,
+    /// Connectors the instance will hold; ids run from 1 to this number.
+    pub connectors: u32,
+    /// Rule slots the instance needs, reserved ones included.
+    pub rules: u32,
+}
+
+/// Why an instance could not be brought up. Nothing of it is attached after an error.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// The object or one of its maps was refused.
+    #[error(
+        "the kernel did not take the data plane: {0}; `egress-agent doctor` shows what this kernel offers"
+    )]
+    Load(#[source] Box<aya::EbpfError>),
+    /// A program was refused by the verifier.
+    #[error(
+        "the kernel did not take the program {name}: {source}; this needs Linux 5.10 or newer and root with CAP_BPF and CAP_NET_ADMIN"
+    )]
+    Program {
+        /// Name of the program in the object.
+        name: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// A program or map is missing in the object: the build is broken.
+    #[error("the built-in data plane has no {0}; this build of egress-agent is broken")]
+    Missing(&'static str),
+    /// A map operation failed.
+    #[error("the map {name} could not be used: {source}")]
+    Map {
+        /// Name of the map.
+        name: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// A link or folder could not be pinned.
+    #[error("cannot pin {path}: {reason}; is a bpf file system mounted at {mount}?", mount = super::pin::MOUNT)]
+    Pin {
+        /// What was to be pinned.
+        path: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The cgroup could not be opened.
+    #[error("cannot open the cgroup {path}: {source}")]
+    Cgroup {
+        /// Its path.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A value is beyond what the data plane holds.
+    #[error("{what} is beyond the data plane's {limit}")]
+    Limit {
+        /// What was asked for.
+        what: &'static str,
+        /// The ceiling.
+        limit: u32,
+    },
+    /// The ring could not be watched.
+    #[error("cannot watch the event ring: {0}")]
+    Ring(#[source] std::io::Error),
+}
+
+/// A loaded instance: its maps, its ring and the programs that wait to be attached.
+pub struct Plane {
+    ebpf: Ebpf,
+    pins: PinFolder,
+    /// The tables the data plane decides by.
+    pub maps: Maps,
+}
+
+impl Plane {
+    /// Loads the object with its maps pinned in `pins`. Nothing is attached yet.
+    pub fn load(settings: &Settings, pins: PinFolder) -> Result<Self, PlaneError> {
+        check(settings)?;
+        let level = i32::try_from(settings.connector_level).unwrap_or(i32::MAX);
+        let connectors = settings.connectors.saturating_add(1);
+        let pin_paths: Vec<_> = PINNED_MAPS
+            .iter()
+            .map(|name| (*name, pins.map(name)))
+            .collect();
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
+            .map_max_entries(map::CONNECTORS, connectors)
+            .map_max_entries(map::LOST, connectors)
+            .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
+            .map_max_entries(map::RULES, settings.rules)
+            .map_max_entries(map::RULE_STATS, settings.rules);
+        for (name, path) in &pin_paths {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| PlaneError::Load(Box::new(error)))?;
+        let maps = Maps::take(&mut ebpf)?;
+        Ok(Self { ebpf, pins, maps })
+    }
+
+    /// Attaches every program at `cgroup` and pins the links. After an error no program of
+    /// this instance stays attached.
+    pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
+        attach::attach_all(&mut self.ebpf, cgroup, &self.pins)
+    }
+
+    /// The event ring; it can be taken once.
+    pub fn take_ring(&mut self) -> Result<RingMap, PlaneError> {
+        let map = self
+            .ebpf
+            .take_map(map::EVENTS)
+            .ok_or(PlaneError::Missing(map::EVENTS))?;
+        Ok(RingMap(map))
+    }
+
+    /// Where this instance is pinned.
+    pub fn pins(&self) -> &PinFolder {
+        &self.pins
+    }
+}
+
+/// Maps that stay when the agent is gone, because programs that stay decide by them.
+const PINNED_MAPS: &[&str] = &[
+    map::CGROUPS,
+    map::CONNECTORS,
+    map::GRANTS,
+    map::PREFIXES,
+    map::RULES,
+    map::RULE_STATS,
+    map::DENIALS,
+    map::LOST,
+    map::EVENTS,
+    map::SOCKETS,
+];
+
+fn check(settings: &Settings) -> Result<(), PlaneError> {
+    if settings.connectors >= abi::MAX_CONNECTORS {
+        return Err(PlaneError::Limit {
+            what: "the number of connectors",
+            limit: abi::MAX_CONNECTORS - 1,
+        });
+    }
+    if settings.rules > abi::MAX_RULES {
+        return Err(PlaneError::Limit {
+            what: "the number of rules",
+            limit: abi::MAX_RULES,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The data plane's tables, typed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+};
+use egress_common::{
+    abi::map,
+    event::{Client, ClientKey},
+    grant::{Connector, Grant, PrefixRules, Rule},
+    key::{GrantKey, PrefixKey},
+    stat::{RuleStat, denial_slot},
+    verdict::Reason,
+};
+
+use super::load::PlaneError;
+use crate::grant::{Table, TableError};
+
+/// Typed handles on all tables of an instance.
+pub struct Maps {
+    cgroups: HashMap<MapData, u64, u32>,
+    connectors: Array<MapData, Connector>,
+    prefixes: LpmTrie<MapData, PrefixKey, PrefixRules>,
+    rules: Array<MapData, Rule>,
+    rule_stats: PerCpuArray<MapData, RuleStat>,
+    denials: PerCpuArray<MapData, u64>,
+    lost: PerCpuArray<MapData, u64>,
+    clients: HashMap<MapData, ClientKey, Client>,
+    grants: GrantTable,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
+        Ok(Self {
+            cgroups: typed(ebpf, map::CGROUPS)?,
+            connectors: typed(ebpf, map::CONNECTORS)?,
+            prefixes: typed(ebpf, map::PREFIXES)?,
+            rules: typed(ebpf, map::RULES)?,
+            rule_stats: typed(ebpf, map::RULE_STATS)?,
+            denials: typed(ebpf, map::DENIALS)?,
+            lost: typed(ebpf, map::LOST)?,
+            clients: typed(ebpf, map::CLIENTS)?,
+            grants: GrantTable(Arc::new(Mutex::new(typed(ebpf, map::GRANTS)?))),
+        })
+    }
+
+    /// The exact grants, for the keeper.
+    pub fn grants(&self) -> GrantTable {
+        self.grants.clone()
+    }
+
+    /// Enters a connector. Its cgroup is entered last, by [`Maps::set_cgroup`].
+    pub fn set_connector(&mut self, id: u32, connector: &Connector) -> Result<(), PlaneError> {
+        self.connectors
+            .set(id, connector, 0)
+            .map_err(failed(map::CONNECTORS))
+    }
+
+    /// Says which connector a cgroup holds.
+    pub fn set_cgroup(&mut self, cgroup: u64, connector: u32) -> Result<(), PlaneError> {
+        self.cgroups
+            .insert(cgroup, connector, 0)
+            .map_err(failed(map::CGROUPS))
+    }
+
+    /// Throws a rule's switch.
+    pub fn set_rule(&mut self, slot: u32, connector: u32, active: bool) -> Result<(), PlaneError> {
+        let rule = Rule {
+            active: u32::from(active),
+            connector,
+        };
+        self.rules.set(slot, rule, 0).map_err(failed(map::RULES))
+    }
+
+    /// Enters what holds for a prefix of `bits` bits, [`PrefixKey::FIXED_BITS`] included.
+    pub fn set_prefix(
+        &mut self,
+        bits: u32,
+        key: &PrefixKey,
+        rules: &PrefixRules,
+    ) -> Result<(), PlaneError> {
+        self.prefixes
+            .insert(&Key::new(bits, *key), rules, 0)
+            .map_err(failed(map::PREFIXES))
+    }
+
+    /// What passed under a rule, over all CPUs.
+    pub fn rule_stat(&self, slot: u32) -> Result<RuleStat, PlaneError> {
+        let per_cpu = self
+            .rule_stats
+            .get(&slot, 0)
+            .map_err(failed(map::RULE_STATS))?;
+        Ok(per_cpu
+            .iter()
+            .fold(RuleStat::default(), |sum, stat| RuleStat {
+                connections: sum.connections.saturating_add(stat.connections),
+                packets: sum.packets.saturating_add(stat.packets),
+                bytes: sum.bytes.saturating_add(stat.bytes),
+            }))
+    }
+
+    /// A connector's denials for a reason, over all CPUs. Exact.
+    pub fn denials(&self, connector: u32, reason: Reason) -> Result<u64, PlaneError> {
+        sum(&self.denials, denial_slot(connector, reason), map::DENIALS)
+    }
+
+    /// A connector's denials whose record found no room in the ring. Exact.
+    pub fn lost(&self, connector: u32) -> Result<u64, PlaneError> {
+        sum(&self.lost, connector, map::LOST)
+    }
+
+    /// The process that asks the door from a local port, if the data plane noted it.
+    pub fn client(&self, protocol: u8, port: u16) -> Option<Client> {
+        let key = ClientKey {
+            port,
+            protocol: u16::from(protocol),
+        };
+        self.clients.get(&key, 0).ok()
+    }
+}
+
+/// The exact grants, shared with the keeper.
+#[derive(Clone)]
+pub struct GrantTable(Arc<Mutex<HashMap<MapData, GrantKey, Grant>>>);
+
+impl Table for GrantTable {
+    fn put(&self, key: &GrantKey, grant: &Grant) -> Result<(), TableError> {
+        let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        grants
+            .insert(key, grant, 0)
+            .map_err(|error| table_error(&error))
+    }
+
+    fn delete(&self, key: &GrantKey) -> Result<(), TableError> {
+        let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match grants.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(table_error(&error)),
+        }
+    }
+}
+
+/// `E2BIG` is how a hash without eviction says that it is full (`kernel/bpf/hashtab.c`).
+fn table_error(error: &MapError) -> TableError {
+    match error {
+        MapError::SyscallError(error)
+            if error.io_error.raw_os_error() == Some(nix::errno::Errno::E2BIG as i32) =>
+        {
+            TableError::Full
+        }
+        other => TableError::Kernel(other.to_string()),
+    }
+}
+
+fn typed<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, PlaneError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(PlaneError::Missing(name))?;
+    M::try_from(map).map_err(failed(name))
+}
+
+fn sum(
+    counters: &PerCpuArray<MapData, u64>,
+    slot: u32,
+    name: &'static str,
+) -> Result<u64, PlaneError> {
+    let per_cpu = counters.get(&slot, 0).map_err(failed(name))?;
+    Ok(per_cpu
+        .iter()
+        .fold(0, |sum, count| sum.saturating_add(*count)))
+}
+
+fn failed(name: &'static str) -> impl Fn(MapError) -> PlaneError {
+    move |source| PlaneError::Map {
+        name,
+        source: Box::new(source),
+    }
+}

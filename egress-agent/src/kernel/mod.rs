@@ -1,0 +1,11 @@
+//! The only room that knows aya: loading, attaching, pinning, maps and the event ring.
+
+pub mod attach;
+pub mod instance;
+pub mod load;
+pub mod maps;
+pub mod pin;
+pub mod probe;
+pub mod ring;
+
+pub use load::{Plane, PlaneError, Settings};

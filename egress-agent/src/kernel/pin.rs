@@ -1,0 +1,142 @@
+//! Where an instance is pinned: `/sys/fs/bpf/egress-agent/<instance>/<abi version>/`.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use egress_common::abi::ABI_VERSION;
+
+/// Where the bpf file system is expected.
+pub const MOUNT: &str = "/sys/fs/bpf";
+/// The folder of all instances.
+const FOLDER: &str = "/sys/fs/bpf/egress-agent";
+
+/// The pin folder of one instance.
+#[derive(Clone, Debug)]
+pub struct PinFolder {
+    instance: PathBuf,
+    versioned: PathBuf,
+}
+
+impl PinFolder {
+    /// The folder of an instance, which must not exist yet.
+    pub fn create(instance: &str) -> io::Result<Self> {
+        let folder = Self::of(instance);
+        private_folder().recursive(true).create(FOLDER)?;
+        check_owner(Path::new(FOLDER))?;
+        private_folder().create(&folder.instance)?;
+        private_folder().create(&folder.versioned)?;
+        Ok(folder)
+    }
+
+    /// The folder of an instance, whether it exists or not.
+    pub fn of(instance: &str) -> Self {
+        let instance = Path::new(FOLDER).join(instance);
+        let versioned = instance.join(ABI_VERSION.to_string());
+        Self {
+            instance,
+            versioned,
+        }
+    }
+
+    /// Instances that have a folder.
+    pub fn instances() -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(FOLDER) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Path of a pinned map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.versioned.join(format!("map_{name}"))
+    }
+
+    /// Path of a pinned link.
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.versioned.join(format!("link_{name}"))
+    }
+
+    /// Whether any link of this instance is pinned, by whatever version.
+    pub fn has_links(&self) -> bool {
+        self.files()
+            .is_ok_and(|files| files.iter().any(|file| is_link(file)))
+    }
+
+    /// Removes the pins, links first, and with the last reference the enforcement. The
+    /// caller has made sure that nothing is left to confine.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut files = self.files()?;
+        files.sort_by_key(|file| !is_link(file));
+        for file in files {
+            ignore_missing(fs::remove_file(file))?;
+        }
+        for version in folders(&self.instance)? {
+            ignore_missing(fs::remove_dir(version))?;
+        }
+        ignore_missing(fs::remove_dir(&self.instance))
+    }
+
+    /// Pinned files of every version.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for version in folders(&self.instance)? {
+            for entry in fs::read_dir(version)? {
+                files.push(entry?.path());
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"link_"))
+}
+
+fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect()
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn private_folder() -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+/// A folder that somebody else owns could be changed under our feet.
+fn check_owner(folder: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(folder)?;
+    if metadata.uid() != 0 || !metadata.is_dir() {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!("{} is not a folder of root; remove it", folder.display()),
+        ));
+    }
+    Ok(())
+}

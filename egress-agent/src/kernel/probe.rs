@@ -1,0 +1,85 @@
+//! What this host offers, before anything is started.
+
+use std::{fs, path::Path};
+
+use nix::{
+    sys::{statfs, utsname::uname},
+    unistd::geteuid,
+};
+
+/// The oldest kernel with every feature the data plane needs: `bpf_sk_storage_get` and the
+/// current cgroup in all hooks, the ring buffer (5.8), links (5.7).
+pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
+
+/// Why the data plane cannot be brought up on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum HostFault {
+    /// Not root.
+    #[error("egress-agent run needs root to load the data plane; start it with sudo")]
+    NotRoot,
+    /// Kernel too old.
+    #[error("Linux {release} is too old: the data plane needs {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
+    Kernel {
+        /// What `uname -r` says.
+        release: String,
+    },
+    /// No bpf file system.
+    #[error(
+        "no bpf file system at {}; mount it with: mount -t bpf bpf {}",
+        super::pin::MOUNT,
+        super::pin::MOUNT
+    )]
+    NoBpfFs,
+}
+
+/// Checks what can be checked without changing anything.
+pub fn check_host() -> Result<(), HostFault> {
+    if !geteuid().is_root() {
+        return Err(HostFault::NotRoot);
+    }
+    let release = kernel_release();
+    if kernel_version(&release).is_some_and(|version| version < OLDEST_KERNEL) {
+        return Err(HostFault::Kernel { release });
+    }
+    if !is_bpffs(Path::new(super::pin::MOUNT)) {
+        return Err(HostFault::NoBpfFs);
+    }
+    Ok(())
+}
+
+/// What `uname -r` says; empty if the call fails.
+pub fn kernel_release() -> String {
+    uname().map_or_else(
+        |_| String::new(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
+}
+
+/// Major and minor number of a kernel release such as `6.1.0-28-cloud-amd64`.
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Security modules that are active, as `/sys/kernel/security/lsm` lists them.
+pub fn security_modules() -> Option<Vec<String>> {
+    let list = fs::read_to_string("/sys/kernel/security/lsm").ok()?;
+    Some(list.trim().split(',').map(str::to_owned).collect())
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type() == statfs::BPF_FS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kernel_version;
+
+    #[test]
+    fn reads_release_numbers() {
+        assert_eq!(kernel_version("6.1.0-28-cloud-amd64"), Some((6, 1)));
+        assert_eq!(kernel_version("5.10.209"), Some((5, 10)));
+        assert_eq!(kernel_version("7.2+debian"), Some((7, 2)));
+        assert_eq!(kernel_version("six"), None);
+    }
+}

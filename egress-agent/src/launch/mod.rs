@@ -1,0 +1,19 @@
+//! Starting a connector: no moment at which its code runs outside the boundary.
+//!
+//! The agent re-executes its own binary as a small launcher ([`child`]), which joins the
+//! connector's cgroup before anything else, gives up every right, shows that the boundary
+//! holds, and only then becomes the connector. [`spawn`] is the agent's side of that talk,
+//! [`spec`] what they say to each other.
+
+pub mod child;
+pub mod env;
+pub mod filter;
+pub mod harden;
+pub mod spawn;
+pub mod spec;
+
+pub use spawn::{LaunchError, Ready, Started, start};
+pub use spec::Spec;
+
+/// The hidden subcommand under which the binary calls itself.
+pub const LAUNCHER: &str = "__launch";

@@ -1,0 +1,86 @@
+//! What agent and launcher say to each other, one JSON line each way at a time.
+//!
+//! agent → launcher: [`Spec`], then [`GO`]. launcher → agent: [`Said::Ready`], then either
+//! [`Said::Failed`] or, when `execve` closes the pipe, nothing.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Everything the launcher needs. The environment travels here and not as the launcher's
+/// own: `LD_PRELOAD` and its like must not reach a process that is still root.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The `cgroup.procs` file to join.
+    pub cgroup_procs: PathBuf,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+    /// Program and arguments; never empty.
+    pub command: Vec<OsString>,
+    /// The whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Whether the boundary must refuse the probe; false for an audited connector.
+    pub enforced: bool,
+}
+
+/// What the launcher says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// Inside, without rights, the probe was refused. Waits for [`GO`].
+    Ready,
+    /// The connector was not started.
+    Failed {
+        /// Exit code for this failure: 125, 126 or 127.
+        code: u8,
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+/// What the agent says after [`Said::Ready`].
+pub const GO: &str = "go";
+
+/// A line longer than this is not one of ours. `execve` itself takes 2 MiB by default.
+const MAX_LINE: u64 = 16 * 1024 * 1024;
+
+/// Writes one line.
+pub fn say<T: Serialize>(to: &mut impl Write, what: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    to.write_all(&line)?;
+    to.flush()
+}
+
+/// Reads lines of the other side.
+pub struct Lines<R>(BufReader<R>);
+
+impl<R: Read> Lines<R> {
+    /// Reads from `source`.
+    pub fn new(source: R) -> Self {
+        Self(BufReader::new(source))
+    }
+
+    /// The next line; `None` when the other side is gone.
+    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let mut line = Vec::new();
+        let read = (&mut self.0).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if line.last() != Some(&b'\n') {
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "the line is not whole",
+            ));
+        }
+        Ok(Some(serde_json::from_slice(&line)?))
+    }
+}

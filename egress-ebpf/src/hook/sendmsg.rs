@@ -1,0 +1,55 @@
+//! `sendto()`, `sendmsg()`, `sendmmsg()` with an address on a UDP socket.
+//!
+//! Nothing is remembered as approved here: several threads may send on one socket without a
+//! lock, so each packet is decided again by the packet hook.
+
+use aya_ebpf::{EbpfContext as _, programs::SockAddrContext};
+use egress_common::{
+    decide::{Flow, decide},
+    verdict::{Action, Layer, Reason},
+};
+
+use super::{PASS, REFUSE, connect};
+use crate::{
+    emit,
+    flow::{self, Family},
+    lookup::Maps,
+};
+
+/// Decides a datagram by its address.
+#[inline(always)]
+pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
+    let mut flow = Flow {
+        addr: flow::destination(ctx, family),
+        connector: 0,
+        port: flow::port(ctx),
+        protocol: flow::protocol(ctx) as u8,
+        layer: Layer::Sendmsg,
+        inbound: false,
+    };
+    let state = connect::state_of(ctx);
+    if state.is_null() {
+        return connect::refuse(&flow, Reason::NoMemory, family);
+    }
+    // SAFETY: not null; the connector is written once, when the record is made.
+    flow.connector = unsafe { (*state).connector };
+    let maps = Maps { ctx: ctx.as_ptr(), local_port: flow::local_port(ctx) };
+    let verdict = decide(&flow, &maps);
+    match verdict.action {
+        Action::Allow => {}
+        Action::Redirect => {
+            connect::to_door(ctx, family, &flow, &maps, state);
+            return PASS;
+        }
+        Action::Deny | Action::Audit => {
+            emit::denial(&flow, &verdict, &emit::Process::current(), family.code() as u8);
+            if matches!(verdict.action, Action::Deny) {
+                return REFUSE;
+            }
+        }
+    }
+    if flow::is_unspecified(ctx, family) {
+        flow::set_destination(ctx, family, &flow.addr);
+    }
+    PASS
+}

@@ -1,0 +1,76 @@
+//! `socket()`: only what the other hooks can judge is made at all.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::programs::SockContext;
+use egress_common::{
+    abi::{RULE_NONE, TCP, UDP},
+    decide::{Flow, Lookup as _, audited},
+    grant::Connector,
+    key::Addr,
+    verdict::{Action, Layer, Reason, Verdict},
+};
+
+use super::{PASS, REFUSE};
+use crate::{emit, lookup::Maps, socket};
+
+/// `IPPROTO_MPTCP`, `include/uapi/linux/in.h`.
+const MPTCP: u32 = 262;
+/// `SOCK_STREAM`, `include/linux/net.h`.
+const STREAM: u32 = 1;
+/// `SOCK_DGRAM`, `include/linux/net.h`.
+const DATAGRAM: u32 = 2;
+
+/// Lets TCP, MPTCP and UDP sockets of a connector through and gives each its record.
+#[inline(always)]
+pub fn create(ctx: &SockContext) -> i32 {
+    // SAFETY: the program's own context; these fields are readable in `sock_create`.
+    let (family, kind, protocol) = unsafe {
+        (
+            read_volatile(addr_of!((*ctx.sock).family)),
+            read_volatile(addr_of!((*ctx.sock).type_)),
+            read_volatile(addr_of!((*ctx.sock).protocol)),
+        )
+    };
+    let connector = socket::current_connector();
+    let maps = Maps { ctx: ctx.sock.cast(), local_port: 0 };
+    let mode = maps.connector(connector).map_or(0, |connector| connector.mode);
+    if mode == 0 {
+        return refuse(connector, Reason::UnknownConnector, protocol, family, false);
+    }
+    let known = matches!(
+        (kind, protocol),
+        (STREAM, MPTCP) | (STREAM, PROTOCOL_TCP) | (DATAGRAM, PROTOCOL_UDP)
+    );
+    let audit = mode == Connector::AUDIT;
+    if !known && refuse(connector, Reason::SocketType, protocol, family, audit) == REFUSE {
+        return REFUSE;
+    }
+    let mut state = socket::new_state(connector);
+    // SAFETY: the context's socket.
+    if unsafe { socket::get_or_create(ctx.sock, &mut state) }.is_null() {
+        return refuse(connector, Reason::NoMemory, protocol, family, false);
+    }
+    PASS
+}
+
+const PROTOCOL_TCP: u32 = TCP as u32;
+const PROTOCOL_UDP: u32 = UDP as u32;
+
+#[inline(always)]
+fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32, audit: bool) -> i32 {
+    let flow = Flow {
+        addr: Addr { halves: [0, 0] },
+        connector,
+        port: 0,
+        protocol: if protocol > 255 { 255 } else { protocol as u8 },
+        layer: Layer::Socket,
+        inbound: false,
+    };
+    let mut verdict = Verdict { action: Action::Deny, reason, rule: RULE_NONE };
+    if audit {
+        verdict = audited(verdict);
+    }
+    emit::denial(&flow, &verdict, &emit::Process::current(), family as u8);
+    if audit { PASS } else { REFUSE }
+}

@@ -1,0 +1,94 @@
+//! The data plane: cgroup programs that refuse every outbound flow without a grant.
+//!
+//! This file names the hooks; each hook's story is in [`hook`]. All of them are attached
+//! once, at the parent cgroup of a data-plane instance, before any process is put below it.
+//! Return values: 1 lets the call or packet pass, 0 refuses it with `EPERM`.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![expect(missing_docs, reason = "the entry-point macros drop the docs they are given")]
+
+mod emit;
+mod flow;
+mod hook;
+mod lookup;
+mod maps;
+mod socket;
+
+use aya_ebpf::{
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr},
+    programs::{SkBuffContext, SockAddrContext, SockContext},
+};
+
+/// `connect()` on an `AF_INET` socket.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    hook::connect::connect(&ctx, flow::Family::V4)
+}
+
+/// `connect()` on an `AF_INET6` socket.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    hook::connect::connect(&ctx, flow::Family::V6)
+}
+
+/// `sendto()` and relatives with an IPv4 address on a UDP socket.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    hook::sendmsg::sendmsg(&ctx, flow::Family::V4)
+}
+
+/// `sendto()` and relatives with an IPv6 address on a UDP socket.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    hook::sendmsg::sendmsg(&ctx, flow::Family::V6)
+}
+
+/// The source address of a received IPv4 datagram.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    hook::recvmsg::restore(&ctx, flow::Family::V4)
+}
+
+/// The source address of a received IPv6 datagram.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    hook::recvmsg::restore(&ctx, flow::Family::V6)
+}
+
+/// `getpeername()` on an `AF_INET` socket.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    hook::recvmsg::restore(&ctx, flow::Family::V4)
+}
+
+/// `getpeername()` on an `AF_INET6` socket.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    hook::recvmsg::restore(&ctx, flow::Family::V6)
+}
+
+/// `socket()` for `AF_INET` and `AF_INET6`.
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    hook::socket::create(&ctx)
+}
+
+/// Every packet of every socket below the parent, on its way out.
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    hook::packet::egress(&ctx)
+}
+
+/// The kernel allows some helpers to programs with a GPL-compatible licence only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// A reachable panic is an endless loop, which the verifier refuses: what loads cannot panic.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

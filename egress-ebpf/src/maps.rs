@@ -1,0 +1,78 @@
+//! Every map of the data plane. Sizes here are ceilings; the agent lowers the per-CPU ones
+//! for an instance with one connector.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    macros::btf_map,
+};
+use egress_common::{
+    abi,
+    event::{Client, ClientKey, Event, Repeat, RepeatKey},
+    grant::{Connector, Grant, PrefixRules, Rule, SocketState},
+    key::{GrantKey, PrefixKey},
+    stat::{REASON_SLOTS, RuleStat},
+};
+
+/// Depth of a connector's cgroup below the hierarchy's root; set by the agent. With the
+/// default no cgroup is found, and so everything is refused.
+#[unsafe(no_mangle)]
+pub static CONNECTOR_LEVEL: Global<i32> = Global::new(i32::MAX);
+
+/// cgroup id → connector id.
+#[btf_map]
+pub static CGROUPS: HashMap<u64, u32, { abi::MAX_CONNECTORS as usize }> = HashMap::new();
+
+/// connector id → connector.
+#[btf_map]
+pub static CONNECTORS: Array<Connector, { abi::MAX_CONNECTORS as usize }> = Array::new();
+
+/// Exact grants. Never evicts: a full table is an error in the agent, not a hole here.
+#[btf_map]
+pub static GRANTS: HashMap<
+    GrantKey,
+    Grant,
+    { abi::MAX_GRANTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Grants for prefixes.
+#[btf_map]
+pub static PREFIXES: LpmTrie<PrefixKey, PrefixRules, { abi::MAX_PREFIXES as usize }> =
+    LpmTrie::new();
+
+/// Which rules are in force.
+#[btf_map]
+pub static RULES: Array<Rule, { abi::MAX_RULES as usize }> = Array::new();
+
+/// What passed under each rule.
+#[btf_map]
+pub static RULE_STATS: PerCpuArray<RuleStat, { abi::MAX_RULES as usize }> = PerCpuArray::new();
+
+/// Denials by connector and reason; exact.
+#[btf_map]
+pub static DENIALS: PerCpuArray<u64, { (abi::MAX_CONNECTORS * REASON_SLOTS) as usize }> =
+    PerCpuArray::new();
+
+/// Denials whose record found no room in the ring, by connector; exact.
+#[btf_map]
+pub static LOST: PerCpuArray<u64, { abi::MAX_CONNECTORS as usize }> = PerCpuArray::new();
+
+/// Records of denials, to the agent.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { abi::RING_BYTES as usize }> = RingBuf::new();
+
+/// Limits repeats of one denial. An LRU may evict: no verdict reads it.
+#[btf_map]
+pub static REPEATS: LruHashMap<RepeatKey, Repeat, { abi::MAX_REPEATS as usize }> =
+    LruHashMap::new();
+
+/// Who asks the DNS door from which port. An LRU may evict: no verdict reads it.
+#[btf_map]
+pub static CLIENTS: LruHashMap<ClientKey, Client, { abi::MAX_CLIENTS as usize }> =
+    LruHashMap::new();
+
+/// What each socket carries.
+#[btf_map]
+pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();

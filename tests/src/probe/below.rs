@@ -1,0 +1,136 @@
+//! Below and beside TCP and UDP: raw, ping and packet sockets, rarer protocols.
+
+use std::net::{SocketAddr, SocketAddrV4};
+
+use libc::{AF_INET, AF_INET6, IPPROTO_RAW, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
+
+use super::{
+    Attempt, Job, Stop, Vector,
+    sys::{self, UDP_LITE, address},
+};
+
+const ICMP: i32 = 1;
+const ICMP6: i32 = 58;
+const ETH_P_IP: u16 = 0x0800;
+
+pub(super) const VECTORS: &[Vector] = &[
+    Vector::new("udplite4", "UDP-Lite, unconnected", |job| {
+        lite(job, AF_INET, job.target, false)
+    }),
+    Vector::new("udplite6", "UDP-Lite over IPv6", |job| {
+        lite(job, AF_INET6, job.target6, false)
+    }),
+    Vector::new(
+        "udplite4-connected",
+        "UDP-Lite, connected: no address hook runs",
+        |job| lite(job, AF_INET, job.target, true),
+    ),
+    Vector::new(
+        "udplite6-connected",
+        "UDP-Lite over IPv6, connected",
+        |job| lite(job, AF_INET6, job.target6, true),
+    ),
+    Vector::new(
+        "ping4",
+        "a ping socket with the token as its payload",
+        |job| {
+            let data = [&[8, 0, 0, 0, 0, 0, 0, 0], job.bytes()].concat();
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, ICMP)?;
+            Ok(sys::send(&socket, &data, 0, &address(job.target))?)
+        },
+    ),
+    Vector::new("ping6", "the same over IPv6", |job| {
+        let data = [&[128, 0, 0, 0, 0, 0, 0, 0], job.bytes()].concat();
+        let socket = sys::socket(AF_INET6, SOCK_DGRAM, ICMP6)?;
+        Ok(sys::send(&socket, &data, 0, &address(job.target6))?)
+    }),
+    Vector::new("raw4", "a raw socket, protocol 253", |job| {
+        let socket = sys::socket(AF_INET, SOCK_RAW, 253)?;
+        Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
+    })
+    .by_root(),
+    Vector::new("raw6", "a raw socket over IPv6", |job| {
+        let socket = sys::socket(AF_INET6, SOCK_RAW, 253)?;
+        let to = std::net::SocketAddrV6::new(*job.target6.ip(), 0, 0, 0);
+        Ok(sys::send(&socket, job.bytes(), 0, &address(to))?)
+    })
+    .by_root(),
+    Vector::new(
+        "raw-header",
+        "the address in a header of its own, another one for the call",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_RAW, IPPROTO_RAW)?;
+            Ok(sys::send(
+                &socket,
+                &packet(job, 17),
+                0,
+                &address(job.permitted),
+            )?)
+        },
+    )
+    .by_root(),
+    Vector::new("packet", "a packet socket", |job| {
+        let socket = sys::socket(libc::AF_PACKET, SOCK_DGRAM, i32::from(ETH_P_IP.to_be()))?;
+        let index = nix::net::if_::if_nametoindex("up0")?;
+        let mut to = (libc::AF_PACKET as u16).to_ne_bytes().to_vec();
+        to.extend(ETH_P_IP.to_be_bytes());
+        to.extend(index.to_ne_bytes());
+        to.extend([0, 0, 0, 6]);
+        to.extend([0xff; 8]);
+        Ok(sys::send(&socket, &packet(job, 17), 0, &to)?)
+    })
+    .by_root(),
+    Vector::new("sctp", "SCTP, one to one", |job| {
+        rare(job, SOCK_STREAM, 132)
+    })
+    .optional(),
+    Vector::new("sctp-many", "SCTP, one to many", |job| {
+        rare(job, SOCK_SEQPACKET, 132)
+    })
+    .optional(),
+    Vector::new("dccp", "DCCP", |job| rare(job, 6, 33)).optional(),
+    Vector::new("vsock", "to the hypervisor", |_| {
+        sys::socket(libc::AF_VSOCK, SOCK_STREAM, 0)?;
+        Err(Stop::NotApplicable(
+            "a socket was made, and leads nowhere here".to_owned(),
+        ))
+    })
+    .optional(),
+];
+
+fn lite(job: &Job, domain: i32, to: impl Into<SocketAddr>, connected: bool) -> Attempt {
+    let socket = sys::socket(domain, SOCK_DGRAM, UDP_LITE)?;
+    let to = address(to);
+    if connected {
+        sys::connect(&socket, &to)?;
+        return Ok(sys::send(&socket, job.bytes(), 0, &[])?);
+    }
+    Ok(sys::send(&socket, job.bytes(), 0, &to)?)
+}
+
+fn rare(job: &Job, kind: i32, protocol: i32) -> Attempt {
+    let socket = match sys::socket(AF_INET, kind, protocol) {
+        Err(nix::errno::Errno::EPROTONOSUPPORT | nix::errno::Errno::ESOCKTNOSUPPORT) => {
+            let why = "this kernel does not have the protocol";
+            return Err(Stop::NotApplicable(why.to_owned()));
+        }
+        socket => socket?,
+    };
+    sys::connect(&socket, &address(job.target))?;
+    Ok(sys::send(&socket, job.bytes(), 0, &[])?)
+}
+
+/// An IPv4 packet with the token behind a UDP header; the kernel fills in the checksum.
+fn packet(job: &Job, protocol: u8) -> Vec<u8> {
+    let to: SocketAddrV4 = job.target;
+    let length = 28 + job.bytes().len();
+    let total = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
+    let mut packet = vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, protocol, 0, 0];
+    packet.extend(crate::zone::HOST.octets());
+    packet.extend(to.ip().octets());
+    let udp = u16::try_from(length - 20).unwrap_or(u16::MAX).to_be_bytes();
+    let port = to.port().to_be_bytes();
+    packet.extend([0x30, 0x39, port[0], port[1], udp[0], udp[1], 0, 0]);
+    packet.extend(job.bytes());
+    packet
+}

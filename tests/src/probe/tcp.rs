@@ -1,0 +1,258 @@
+//! Streams.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use libc::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM};
+use nix::errno::Errno;
+
+use super::{
+    Attempt, Job, Needs, Vector, listening,
+    sys::{self, MPTCP, address},
+};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) const VECTORS: &[Vector] = &[
+    Vector::new("tcp4", "connect over IPv4", |job| {
+        stream(job, AF_INET, job.target, 0)
+    })
+    .controlled(),
+    Vector::new("tcp6", "connect over IPv6", |job| {
+        stream(job, AF_INET6, job.target6, 0)
+    })
+    .controlled(),
+    Vector::new("tcp-mapped", "IPv4 through an IPv6 socket", |job| {
+        stream(job, AF_INET6, job.mapped(), 0)
+    })
+    .controlled(),
+    Vector::new("tcp-std", "what a standard library does", std_stream).controlled(),
+    Vector::new("mptcp4", "multipath TCP", |job| {
+        stream(job, AF_INET, job.target, MPTCP)
+    })
+    .optional(),
+    Vector::new("mptcp6", "multipath TCP over IPv6", |job| {
+        stream(job, AF_INET6, job.target6, MPTCP)
+    })
+    .optional(),
+    Vector::new(
+        "tcp-fastopen",
+        "data in the first segment, by sendto",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+            sys::send(
+                &socket,
+                job.bytes(),
+                libc::MSG_FASTOPEN,
+                &address(job.target),
+            )?;
+            linger(socket)
+        },
+    ),
+    Vector::new(
+        "tcp6-fastopen",
+        "data in the first segment, by sendto, IPv6",
+        |job| {
+            let socket = sys::socket(AF_INET6, SOCK_STREAM, 0)?;
+            sys::send(
+                &socket,
+                job.bytes(),
+                libc::MSG_FASTOPEN,
+                &address(job.target6),
+            )?;
+            linger(socket)
+        },
+    ),
+    Vector::new(
+        "tcp-mapped-fastopen",
+        "the same, IPv4 through an IPv6 socket",
+        |job| {
+            let socket = sys::socket(AF_INET6, SOCK_STREAM, 0)?;
+            sys::send(
+                &socket,
+                job.bytes(),
+                libc::MSG_FASTOPEN,
+                &address(job.mapped()),
+            )?;
+            linger(socket)
+        },
+    ),
+    Vector::new(
+        "tcp-fastopen-connect",
+        "connect that waits for the first data",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+            sys::set(
+                &socket,
+                IPPROTO_TCP,
+                libc::TCP_FASTOPEN_CONNECT,
+                &1i32.to_ne_bytes(),
+            )?;
+            sys::connect(&socket, &address(job.target))?;
+            sys::send(&socket, job.bytes(), 0, &[])?;
+            linger(socket)
+        },
+    ),
+    Vector::new(
+        "mptcp-fastopen",
+        "data in the first segment of multipath TCP",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_STREAM, MPTCP)?;
+            sys::send(
+                &socket,
+                job.bytes(),
+                libc::MSG_FASTOPEN,
+                &address(job.target),
+            )?;
+            linger(socket)
+        },
+    )
+    .optional(),
+    Vector::new(
+        "tcp-dissolve",
+        "an approved socket, dissolved and connected again",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+            sys::connect(&socket, &address(job.permitted))?;
+            sys::connect(&socket, &sys::nowhere())?;
+            sys::connect(&socket, &address(job.target))?;
+            sys::send(&socket, job.bytes(), 0, &[])?;
+            linger(socket)
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "tcp-flip",
+        "a second thread changes the address while connect reads it",
+        flip,
+    ),
+    Vector::new(
+        "tcp-source-route",
+        "loose source route through a declared hop",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+            let mut route = vec![131, 7, 4];
+            route.extend(job.permitted.ip().octets());
+            route.push(0);
+            sys::set(&socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &route)?;
+            sys::connect(&socket, &address(job.target))?;
+            sys::send(&socket, job.bytes(), 0, &[])?;
+            linger(socket)
+        },
+    )
+    .by_root(),
+    Vector::new(
+        "tcp-orphan",
+        "a child that outlives its parent, in a session of its own",
+        orphan,
+    ),
+    Vector::new(
+        "accept-reply",
+        "the answer to a stranger that called",
+        |job| {
+            let listener = TcpListener::bind("0.0.0.0:0")?;
+            listening(listener.local_addr()?.port())?;
+            answer(&listener, job)
+        },
+    )
+    .with(Needs::TcpCall),
+    Vector::new(
+        "accept-reply-unbound",
+        "the same, listening without bind",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+            sys::listen(&socket)?;
+            let listener = TcpListener::from(socket);
+            listening(listener.local_addr()?.port())?;
+            answer(&listener, job)
+        },
+    )
+    .with(Needs::TcpCall),
+];
+
+fn stream(job: &Job, domain: i32, to: impl Into<SocketAddr>, protocol: i32) -> Attempt {
+    let socket = sys::socket(domain, SOCK_STREAM, protocol)?;
+    sys::connect(&socket, &address(to))?;
+    sys::send(&socket, job.bytes(), 0, &[])?;
+    linger(socket)
+}
+
+fn std_stream(job: &Job) -> Attempt {
+    let mut stream = TcpStream::connect_timeout(&job.target.into(), PATIENCE)?;
+    stream.write_all(job.bytes())?;
+    linger(stream.into())
+}
+
+/// Waits for the answer, so that the token is through before the socket closes.
+fn linger(socket: OwnedFd) -> Attempt {
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = [0; 64];
+    stream.read(&mut answer).map(drop)?;
+    Ok(())
+}
+
+fn answer(listener: &TcpListener, job: &Job) -> Attempt {
+    listener.set_nonblocking(true)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                stream.set_nonblocking(false)?;
+                stream.write_all(job.bytes())?;
+                thread::sleep(Duration::from_millis(200));
+                return Ok(());
+            }
+            Err(error) if Instant::now() > end => return Err(error.into()),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// The verdict has to be about the kernel's own copy of the address. Most tries reach neither
+/// address in time; one that reaches the stranger is enough.
+fn flip(job: &Job) -> Attempt {
+    sys::flipping(job.permitted, job.target, |place| {
+        for _ in 0..400 {
+            let socket = sys::socket(AF_INET, SOCK_STREAM | libc::SOCK_NONBLOCK, 0)?;
+            match sys::connect_shared(&socket, place) {
+                Ok(()) | Err(Errno::EINPROGRESS) => {}
+                Err(_) => continue,
+            }
+            thread::sleep(Duration::from_millis(1));
+            let _ = sys::send(&socket, job.bytes(), 0, &[]);
+        }
+        Ok(())
+    })
+}
+
+fn orphan(job: &Job) -> Attempt {
+    let program = std::env::current_exe()?;
+    let vector = super::vector("tcp4").ok_or_else(|| std::io::Error::other("tcp4 is gone"))?;
+    let words = job.arguments(vector).join(" ");
+    let script = format!("(setsid {} {words} &) >/dev/null 2>&1", program.display());
+    std::process::Command::new("/bin/sh")
+        .args(["-c", &script])
+        .status()?;
+    thread::sleep(Duration::from_millis(1500));
+    Ok(())
+}
+
+/// Connects and sends the token again and again, for [`super::main`]: a flow that lives.
+/// Prints one word for each try.
+pub(super) fn drip(target: SocketAddr, token: &str, seconds: u64) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        let sent = TcpStream::connect_timeout(&target, Duration::from_millis(500))
+            .and_then(|mut stream| stream.write_all(token.as_bytes()));
+        println!("{}", if sent.is_ok() { "sent" } else { "refused" });
+        std::io::stdout().flush()?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

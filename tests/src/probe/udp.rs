@@ -1,0 +1,287 @@
+//! Datagrams.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use libc::{AF_INET, AF_INET6, IPPROTO_IP, SOCK_DGRAM};
+
+use super::{
+    Attempt, Job, Needs, Vector, listening,
+    sys::{self, Message, address},
+};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) const VECTORS: &[Vector] = &[
+    Vector::new("udp4", "sendto over IPv4", |job| {
+        datagram(job, AF_INET, job.target)
+    })
+    .controlled(),
+    Vector::new("udp6", "sendto over IPv6", |job| {
+        datagram(job, AF_INET6, job.target6)
+    })
+    .controlled(),
+    Vector::new("udp-mapped", "IPv4 through an IPv6 socket", |job| {
+        datagram(job, AF_INET6, job.mapped())
+    })
+    .controlled(),
+    Vector::new("udp4-connected", "connect, then send", |job| {
+        connected(job, AF_INET, job.target)
+    })
+    .controlled(),
+    Vector::new("udp6-connected", "connect, then send, IPv6", |job| {
+        connected(job, AF_INET6, job.target6)
+    })
+    .controlled(),
+    Vector::new(
+        "udp-mapped-connected",
+        "connect, then send, IPv4 in IPv6",
+        |job| connected(job, AF_INET6, job.mapped()),
+    )
+    .controlled(),
+    Vector::new("udp-sendmsg", "sendmsg", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        many(&socket, job, &[address(job.target)])
+    })
+    .controlled(),
+    Vector::new(
+        "udp-sendmmsg",
+        "one call, a declared address first",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            many(&socket, job, &[address(job.permitted), address(job.target)])
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp6-sendmmsg",
+        "one call, a declared address first, IPv6",
+        |job| {
+            let socket = sys::socket(AF_INET6, SOCK_DGRAM, 0)?;
+            many(
+                &socket,
+                job,
+                &[address(job.permitted6), address(job.target6)],
+            )
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp-unspec",
+        "an IPv4 address whose family is AF_UNSPEC",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            let to = sys::under_family(address(job.target), libc::AF_UNSPEC);
+            Ok(sys::send(&socket, job.bytes(), 0, &to)?)
+        },
+    ),
+    Vector::new(
+        "udp-inet-on-inet6",
+        "an IPv4 address given to an IPv6 socket",
+        |job| datagram(job, AF_INET6, job.target),
+    ),
+    Vector::new(
+        "udp-elsewhere",
+        "another address on a connected socket",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            sys::connect(&socket, &address(job.permitted))?;
+            Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp6-elsewhere",
+        "another address on a connected socket, IPv6",
+        |job| {
+            let socket = sys::socket(AF_INET6, SOCK_DGRAM, 0)?;
+            sys::connect(&socket, &address(job.permitted6))?;
+            Ok(sys::send(&socket, job.bytes(), 0, &address(job.target6))?)
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp-dissolve",
+        "an approved socket, dissolved, then sent from",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            sys::connect(&socket, &address(job.permitted))?;
+            sys::connect(&socket, &sys::nowhere())?;
+            Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp-reconnect",
+        "an approved socket, connected again",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            sys::connect(&socket, &address(job.permitted))?;
+            sys::connect(&socket, &address(job.target))?;
+            Ok(sys::send(&socket, job.bytes(), 0, &[])?)
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp-flip",
+        "a second thread changes the address while sendto reads it",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            sys::flipping(job.permitted, job.target, |place| {
+                for _ in 0..20_000 {
+                    let _ = sys::send_shared(&socket, job.bytes(), place);
+                }
+            });
+            Ok(())
+        },
+    ),
+    Vector::new("udp-cork", "collected, then sent", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        sys::connect(&socket, &address(job.target))?;
+        sys::send(&socket, job.bytes(), libc::MSG_MORE, &[])?;
+        Ok(sys::send(&socket, b".", 0, &[])?)
+    })
+    .controlled(),
+    Vector::new("udp-fragments", "the token in the last fragment", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        let data = [&[b'.'; 4000], job.bytes()].concat();
+        Ok(sys::send(&socket, &data, 0, &address(job.target))?)
+    }),
+    Vector::new("udp-gso", "one call, cut into datagrams below", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        let size = u16::try_from(job.bytes().len()).unwrap_or(u16::MAX);
+        let control = sys::control(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
+        let data = job.bytes().repeat(3);
+        let to = address(job.target);
+        let message = Message {
+            data: &data,
+            to: &to,
+            control: &control,
+        };
+        Ok(sys::send_many(&socket, &[message]).map(drop)?)
+    })
+    .controlled(),
+    Vector::new(
+        "udp-pktinfo",
+        "another interface by a control message",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            let interface = nix::net::if_::if_nametoindex("up0")?;
+            let info = [interface.to_ne_bytes(), [0; 4], [0; 4]].concat();
+            let control = sys::control(IPPROTO_IP, libc::IP_PKTINFO, &info);
+            let to = address(job.target);
+            let message = Message {
+                data: job.bytes(),
+                to: &to,
+                control: &control,
+            };
+            Ok(sys::send_many(&socket, &[message]).map(drop)?)
+        },
+    ),
+    Vector::new(
+        "udp-source-route",
+        "loose source route by a control message",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            let mut route = vec![131, 7, 4];
+            route.extend(job.target.ip().octets());
+            route.push(0);
+            let control = sys::control(IPPROTO_IP, libc::IP_RETOPTS, &route);
+            let to = address(job.permitted);
+            let message = Message {
+                data: job.bytes(),
+                to: &to,
+                control: &control,
+            };
+            Ok(sys::send_many(&socket, &[message]).map(drop)?)
+        },
+    )
+    .by_root(),
+    Vector::new("udp-multicast", "a multicast group", |job| {
+        let group = SocketAddrV4::new(Ipv4Addr::new(239, 1, 2, 3), job.target.port());
+        datagram(job, AF_INET, group)
+    }),
+    Vector::new("udp-broadcast", "everybody on the wire", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        sys::set(
+            &socket,
+            libc::SOL_SOCKET,
+            libc::SO_BROADCAST,
+            &1i32.to_ne_bytes(),
+        )?;
+        let all = SocketAddrV4::new(Ipv4Addr::BROADCAST, job.target.port());
+        Ok(sys::send(&socket, job.bytes(), 0, &address(all))?)
+    }),
+    Vector::new(
+        "udp-reply",
+        "the answer to a stranger that sent something",
+        |job| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            listening(socket.local_addr()?.port())?;
+            let (_, from) = socket.recv_from(&mut [0; 64])?;
+            socket.send_to(job.bytes(), from).map(drop)?;
+            Ok(())
+        },
+    )
+    .with(Needs::UdpCall),
+];
+
+fn datagram(job: &Job, domain: i32, to: impl Into<SocketAddr>) -> Attempt {
+    let socket = sys::socket(domain, SOCK_DGRAM, 0)?;
+    Ok(sys::send(&socket, job.bytes(), 0, &address(to))?)
+}
+
+fn connected(job: &Job, domain: i32, to: impl Into<SocketAddr>) -> Attempt {
+    let socket = sys::socket(domain, SOCK_DGRAM, 0)?;
+    sys::connect(&socket, &address(to))?;
+    Ok(sys::send(&socket, job.bytes(), 0, &[])?)
+}
+
+/// Sends to each address in one call; the token only to the last.
+fn many(socket: &std::os::fd::OwnedFd, job: &Job, to: &[Vec<u8>]) -> Attempt {
+    let last = to.len() - 1;
+    let data = |index| if index == last { job.bytes() } else { b"." };
+    let message = |(index, to)| Message {
+        data: data(index),
+        to,
+        control: &[],
+    };
+    let to = to.iter().map(Vec::as_slice).enumerate();
+    let messages: Vec<Message<'_>> = to.map(message).collect();
+    let sent = sys::send_many(socket, &messages)?;
+    if sent == messages.len() {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!("{sent} of {} were taken", messages.len())).into())
+}
+
+/// Sends one datagram to each of so many different destinations, for [`super::main`]. All are
+/// strangers: the addresses of 198.51.100.0/24, port by port. Prints how many failed with EPERM
+/// and how long the slowest took.
+pub(super) fn burst(count: u32) -> anyhow::Result<()> {
+    let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+    let (mut refused, mut other, mut slowest) = (0u32, 0u32, Duration::ZERO);
+    let start = Instant::now();
+    for index in 0..count {
+        let ip = Ipv4Addr::new(198, 51, 100, (index % 250 + 1) as u8);
+        let port = (1024 + index / 250) as u16;
+        let before = Instant::now();
+        match sys::send(&socket, b".", 0, &address(SocketAddrV4::new(ip, port))) {
+            Err(nix::errno::Errno::EPERM) => refused += 1,
+            _ => other += 1,
+        }
+        slowest = slowest.max(before.elapsed());
+    }
+    println!(
+        "refused {refused} other {other} slowest_us {} took_ms {}",
+        slowest.as_micros(),
+        start.elapsed().as_millis()
+    );
+    // Room for the last events before the connector ends.
+    thread::sleep(Duration::from_millis(200));
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Where programs are found: those of this crate, the agent, and client libraries that are
+//! installed into a cache once.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::process::must;
+
+const INSTALL: Duration = Duration::from_secs(300);
+/// The version the tests were written against.
+const AXIOS: &str = "1.21.1";
+/// The version the tests were written against.
+const HTTPX: &str = "0.28.1";
+
+/// The folder of the built programs: that of the running one, or its parent for a test.
+pub fn own_dir() -> Result<PathBuf> {
+    let program = env::current_exe()?;
+    let mut folder = program.parent().context("no folder")?;
+    if folder.ends_with("deps") {
+        folder = folder.parent().context("no folder")?;
+    }
+    Ok(folder.to_owned())
+}
+
+/// A program of this crate. Errors: it is not built.
+pub fn own(name: &str) -> Result<PathBuf> {
+    let path = own_dir()?.join(name);
+    ensure!(
+        path.exists(),
+        "{} is not built: cargo build -p egress-tests",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The agent: `EGRESS_AGENT`, or the one built beside the tests. Errors: there is none.
+pub fn agent() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("EGRESS_AGENT") {
+        return Ok(path.into());
+    }
+    let path = own_dir()?.join("egress-agent");
+    ensure!(
+        path.exists(),
+        "{} is not built: cargo build -p egress-agent, or name another in EGRESS_AGENT",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The folder of the installed client libraries, beside the build.
+pub fn cache_dir() -> Result<PathBuf> {
+    let build = own_dir()?;
+    let folder = build.parent().context("no folder")?.join("test-clients");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Installs axios for node and httpx for Python into the cache, at pinned versions, unless they
+/// are there. Uses the machine's own npm and pip, outside every world.
+pub fn install_clients() -> Result<()> {
+    let cache = cache_dir()?;
+    let file = fs::File::create(cache.join("lock"))?;
+    let _one = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    once(&cache, &format!("axios-{AXIOS}"), || {
+        let folder = cache.join("node");
+        fs::create_dir_all(&folder)?;
+        let mut npm = Command::new("npm");
+        npm.current_dir(&folder)
+            .args([
+                "install",
+                "--no-package-lock",
+                "--no-save",
+                "--ignore-scripts",
+            ])
+            .args(["--no-audit", "--no-fund", "--prefix", "."])
+            .arg(format!("axios@{AXIOS}"));
+        must(npm, INSTALL)
+    })?;
+    once(&cache, &format!("httpx-{HTTPX}"), || {
+        let mut pip = Command::new("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
+        .args([
+            "--no-warn-script-location",
+            "--root-user-action=ignore",
+            "--upgrade",
+        ])
+        .arg("--target")
+        .arg(cache.join("python"))
+        .arg(format!("httpx=={HTTPX}"));
+        must(pip, INSTALL)
+    })
+}
+
+fn once<T>(cache: &Path, name: &str, install: impl FnOnce() -> Result<T>) -> Result<()> {
+    let done = cache.join(format!("{name}.done"));
+    if !done.exists() {
+        install().with_context(|| format!("cannot install {name}"))?;
+        fs::write(done, "")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! What the harness and the embedded internet say to each other: one JSON value a line, a
+//! request on the server's standard input, its reply on the standard output.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// First line to the server.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// Interface that leads to the host; packets that arrive there are looked at.
+    pub interface: String,
+    /// Addresses of the DNS servers, port 53, UDP and TCP.
+    pub dns: Vec<IpAddr>,
+    /// The zone.
+    pub zone: Vec<Record>,
+    /// TCP ports served on every address: TLS, HTTP and raw bytes are told apart by the first
+    /// bytes.
+    pub tcp: Vec<u16>,
+    /// UDP addresses that echo.
+    pub udp: Vec<SocketAddr>,
+}
+
+/// All the DNS records of one name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Lower case, without the final dot; `*.` in front covers every name below.
+    pub name: String,
+    /// Addresses.
+    pub a: Vec<Ipv4Addr>,
+    /// Addresses.
+    pub aaaa: Vec<Ipv6Addr>,
+    /// Alias; with it the addresses are those of the target.
+    pub cname: Option<String>,
+    /// Texts.
+    pub txt: Vec<String>,
+    /// An HTTPS record (RFC 9460) with this address as a hint.
+    pub https_hint: Option<Ipv4Addr>,
+    /// Time to live of every record. Seconds.
+    pub ttl: u32,
+    /// How the server treats questions for the name.
+    pub behaviour: Behaviour,
+}
+
+/// How the DNS server treats questions for a name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Behaviour {
+    /// It answers.
+    #[default]
+    Normal,
+    /// It answers after so many milliseconds.
+    Slow(u64),
+    /// Over UDP it only says that the answer is too long; over TCP it answers.
+    Truncated,
+    /// Each answer has only the next one of the addresses, in turn.
+    Flip,
+    /// It never answers.
+    Dead,
+    /// It answers with this response code (RFC 1035 section 4.1.1): 2 failure, 3 no such name.
+    Code(u8),
+}
+
+/// A question or an order. Each gets one [`Reply`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Where a token arrived.
+    Token(String),
+    /// How many packets arrived for an address, per protocol and port.
+    Packets(IpAddr),
+    /// Every question the DNS servers got.
+    Queries,
+    /// Every HTTP request.
+    Requests,
+    /// Adds or replaces the records of a name.
+    Set(Record),
+    /// Forgets a name.
+    Remove(String),
+    /// Serves one more TCP port on every address.
+    ListenTcp(u16),
+    /// Echoes UDP on one more address.
+    ListenUdp(SocketAddr),
+    /// Connects from an address of the internet to the host and sends the text; what comes back
+    /// is searched for tokens.
+    Dial {
+        /// Address of the internet that calls.
+        from: IpAddr,
+        /// Where to on the host.
+        to: SocketAddr,
+        /// What is sent.
+        text: String,
+    },
+    /// Sends one UDP datagram from an address of the internet to the host.
+    Poke {
+        /// Sender.
+        from: SocketAddr,
+        /// Receiver on the host.
+        to: SocketAddr,
+        /// Payload.
+        text: String,
+    },
+    /// Packets that arrived and could not be looked at; a test that says "nothing arrived" is
+    /// worth nothing unless this is 0.
+    Missed,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done. The first reply carries the certificate of the authority, PEM.
+    Ready(String),
+    /// It is done.
+    Done,
+    /// [`Request::Token`]
+    Sightings(Vec<Sighting>),
+    /// [`Request::Packets`]
+    Flows(Vec<FlowCount>),
+    /// [`Request::Queries`]
+    Queries(Vec<Query>),
+    /// [`Request::Requests`]
+    Requests(Vec<HttpRequest>),
+    /// [`Request::Missed`]
+    Missed(u64),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// One arrival of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// `packet`, `stream`, `tls`, `http` or `dns`.
+    pub how: String,
+    /// IP protocol number; 0 = not an IP packet.
+    pub protocol: u8,
+    /// Address it was sent to.
+    pub to: IpAddr,
+    /// Port it was sent to; 0 = the protocol has none or it could not be read.
+    pub port: u16,
+}
+
+/// Packets that arrived at one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; 0 = none.
+    pub port: u16,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// One question a DNS server got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// The name as it was asked, without the final dot.
+    pub name: String,
+    /// `A`, `AAAA`, `TXT` …
+    pub kind: String,
+    /// The server that was asked.
+    pub server: IpAddr,
+    /// Over TCP.
+    pub tcp: bool,
+}
+
+/// One HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpRequest {
+    /// The `Host` header.
+    pub host: String,
+    /// Name in the TLS handshake; `None` without TLS or without a name.
+    pub sni: Option<String>,
+    /// Address and port it came to.
+    pub to: SocketAddr,
+    /// Method and path.
+    pub line: String,
+    /// Body, text.
+    pub body: String,
+}

@@ -1,0 +1,293 @@
+//! The DNS door, through real clients.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use egress_tests::{
+    agent::{Report, policy},
+    event::Denial,
+    protocol::Record,
+    shell::{Said, Shell},
+    world::World,
+    zone,
+};
+
+fn dig(shell: &mut Shell, words: &str) -> Result<Said> {
+    shell.run(&format!("dig +time=5 +tries=1 {words}"))
+}
+
+/// Reads the door's answers to two questions sent in one segment.
+const PIPELINE: &str = r#"
+import socket, struct
+def question(number, name):
+    labels = b"".join(bytes([len(l)]) + l.encode() for l in name.split("."))
+    message = struct.pack(">HHHHHH", number, 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    return struct.pack(">H", len(message)) + message
+def exactly(size):
+    data = b""
+    while len(data) < size:
+        more = out.recv(size - len(data))
+        assert more, "closed"
+        data += more
+    return data
+out = socket.create_connection(("203.0.113.53", 53), timeout=5)
+out.sendall(question(1, "allowed.example") + question(2, "giftshop.club") + question(3, "allowed.example"))
+for _ in range(3):
+    size, = struct.unpack(">H", exactly(2))
+    message = exactly(size)
+    number, flags, _, answers = struct.unpack(">HHHH", message[:8])
+    print("answer", number, "code", flags & 15, "records", answers)
+"#;
+
+#[test]
+fn any_server_over_any_transport_is_the_door() -> Result<()> {
+    let world = World::new()?;
+    let mut shell = world
+        .agent(policy("names", &["allowed.example:443"]))
+        .shell()?;
+    let servers = [
+        "",
+        "@203.0.113.53",
+        "@198.51.100.53",
+        "@198.51.100.99",
+        "@2001:db8:cb::53",
+        "@127.0.0.1",
+    ];
+    for server in servers {
+        for transport in ["", "+tcp"] {
+            let said = dig(
+                &mut shell,
+                &format!("{server} {transport} +short allowed.example"),
+            )?;
+            ensure!(
+                said.text.trim() == "203.0.113.20",
+                "{server} {transport}: {said:?}"
+            );
+            let said = dig(&mut shell, &format!("{server} {transport} giftshop.club"))?;
+            ensure!(
+                said.text.contains("status: REFUSED"),
+                "{server} {transport}: {said:?}"
+            );
+            ensure!(
+                said.took < Duration::from_secs(2),
+                "{server} {transport}: {said:?}"
+            );
+        }
+    }
+    let said = dig(&mut shell, "+short allowed.example AAAA")?;
+    ensure!(said.text.trim() == "2001:db8:cb::20", "{said:?}");
+    let said = dig(&mut shell, "+short aLLoWeD.ExAmPlE")?;
+    ensure!(said.text.trim() == "203.0.113.20", "{said:?}");
+    let report = shell.end()?;
+    report.ensure_denied(&Denial::of_name("giftshop.club").because(&["name-not-allowed"]))?;
+    world.fence()?;
+    ensure!(world.packets(zone::OTHER_DNS)?.is_empty());
+    let queries = world.queries()?;
+    ensure!(
+        !queries.is_empty() && queries.iter().all(|q| q.name == "allowed.example"),
+        "{queries:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn several_questions_in_one_segment() -> Result<()> {
+    let world = World::new()?;
+    let agent = world.agent(policy("names", &["allowed.example:443"]));
+    let report = agent.run(&["/usr/bin/python3", "-c", PIPELINE])?;
+    for line in [
+        "answer 1 code 0 records 1",
+        "answer 2 code 5 records 0",
+        "answer 3 code 0 records 1",
+    ] {
+        report.ensure_printed(line)?;
+    }
+    report.ensure_denied(&Denial::of_name("giftshop.club"))?;
+    Ok(())
+}
+
+#[test]
+fn only_addresses_are_answered() -> Result<()> {
+    let world = World::new()?;
+    let mut shell = world
+        .agent(policy("names", &["text.example:443"]))
+        .shell()?;
+    for kind in ["TXT", "TYPE65", "TYPE64", "MX", "SRV", "NULL", "ANY"] {
+        let said = dig(&mut shell, &format!("+notcp text.example {kind}"))?;
+        let empty = said.text.contains("status: NOERROR") && said.text.contains("ANSWER: 0,");
+        ensure!(empty, "{kind}: {said:?}");
+    }
+    ensure!(dig(&mut shell, "+short text.example")?.text.trim() == "203.0.113.49");
+    let queries = world.queries()?;
+    let kinds_ok = queries
+        .iter()
+        .all(|query| query.kind == "A" || query.kind == "AAAA");
+    ensure!(!queries.is_empty() && kinds_ok, "{queries:?}");
+    Ok(())
+}
+
+#[test]
+fn answers_that_point_inside_are_dropped() -> Result<()> {
+    let world = World::new()?;
+    let mut text = policy("rebind", &["\"*.rebind.example:80\""]);
+    text.push_str("  - host: inside.example\n    ports: [80]\n    private: true\n");
+    let mut shell = world.agent(text).shell()?;
+    for (label, kind) in [
+        ("loopback", "A"),
+        ("loopback", "AAAA"),
+        ("zero", "A"),
+        ("zero", "AAAA"),
+        ("private", "A"),
+        ("metadata", "A"),
+        ("mapped", "AAAA"),
+        ("nat64", "AAAA"),
+    ] {
+        let said = dig(&mut shell, &format!("{label}.rebind.example {kind}"))?;
+        ensure!(said.text.contains("ANSWER: 0,"), "{label} {kind}: {said:?}");
+        let events = shell.confined.events()?;
+        let name = format!("{label}.rebind.example");
+        let denial = Denial::of_name(&name).because(&["private-answer"]);
+        ensure!(
+            events.iter().any(|event| denial.fits(event)),
+            "{label} {kind}: {events:?}"
+        );
+    }
+    let said = dig(&mut shell, "+short mixed.rebind.example")?;
+    ensure!(said.text.trim() == "203.0.113.31", "{said:?}");
+    for ip in ["10.20.0.5", "169.254.169.254", "127.0.0.1"] {
+        let said = shell.run(&format!("curl -sS --max-time 5 http://{ip}/"))?;
+        ensure!(said.code == 7, "{ip}: {said:?}");
+    }
+    let said = shell.run("curl -sS --max-time 5 http://inside.example/")?;
+    ensure!(said.code == 0, "the rule says private: {said:?}");
+    Ok(())
+}
+
+#[test]
+fn a_grant_is_there_before_its_answer() -> Result<()> {
+    let world = World::new()?;
+    for last in 100..150u8 {
+        world.set(zone::both(&format!("n{last}.ingest.sentry.io"), last))?;
+    }
+    let script = r#"
+import socket
+for last in range(100, 150):
+    host = f"n{last}.ingest.sentry.io"
+    for *kind, _, address in socket.getaddrinfo(host, 9999, type=socket.SOCK_STREAM):
+        with socket.socket(*kind) as out:
+            out.connect(address)
+print("all reached")
+"#;
+    let agent = world.agent(policy("names", &["\"*.ingest.sentry.io:9999\""]));
+    let report = agent.run(&["/usr/bin/python3", "-c", script])?;
+    report.ensure_printed("all reached")?;
+    report.ensure_nothing_denied()
+}
+
+#[test]
+fn a_grant_ends_with_its_answer() -> Result<()> {
+    let world = World::new()?;
+    world.set(Record {
+        ttl: 1,
+        ..zone::only("brief.ingest.sentry.io", &[zone::v4(77)], &[])
+    })?;
+    let mut text = policy("expiry", &["\"*.ingest.sentry.io:8080\""]);
+    text.push_str("dns:\n  ttl:\n    floor: 1s\n    grace: 1s\n");
+    let mut shell = world.agent(text).shell()?;
+    let by_name = shell.run("curl -sS --max-time 5 http://brief.ingest.sentry.io:8080/")?;
+    ensure!(by_name.code == 0, "{by_name:?}");
+    // A connection made in time goes on.
+    let open = "exec 5<>/dev/tcp/203.0.113.77/8080; echo $?";
+    ensure!(shell.run(open)?.text.trim() == "0");
+    thread::sleep(Duration::from_millis(3500));
+    let by_address = shell.run("curl -sS --max-time 5 http://203.0.113.77:8080/")?;
+    ensure!(
+        by_address.code == 7,
+        "a new flow after its time: {by_address:?}"
+    );
+    let request = r#"printf 'GET / HTTP/1.1\r\nhost: x\r\n\r\n' >&5; read -t 5 -r answer <&5; echo "$answer""#;
+    let kept = shell.run(request)?;
+    ensure!(
+        kept.text.contains("200 OK"),
+        "the open connection: {kept:?}"
+    );
+    let again = shell.run("curl -sS --max-time 5 http://brief.ingest.sentry.io:8080/")?;
+    ensure!(again.code == 0, "asked again: {again:?}");
+    let report = shell.end()?;
+    let denial = Denial::of_address(zone::v4(77)).port(8080);
+    report.ensure_denied(&denial.because(&["expired", "no-rule"]))?;
+    Ok(())
+}
+
+#[test]
+fn an_exact_name_stays_open_while_it_is_refreshed() -> Result<()> {
+    let world = World::new()?;
+    let mut text = policy("refresh", &["short.example:8080"]);
+    text.push_str("dns:\n  ttl:\n    floor: 1s\n    grace: 1s\n");
+    let mut shell = world.agent(text).shell()?;
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(1500));
+        let said = shell.run("curl -sS --max-time 5 http://203.0.113.44:8080/")?;
+        ensure!(said.code == 0, "{said:?}");
+    }
+    world.set(Record {
+        ttl: 1,
+        ..zone::only("short.example", &[zone::v4(78)], &[])
+    })?;
+    thread::sleep(Duration::from_secs(5));
+    let moved = shell.run("curl -sS --max-time 5 http://203.0.113.78:8080/")?;
+    ensure!(moved.code == 0, "the new address: {moved:?}");
+    let old = shell.run("curl -sS --max-time 5 http://203.0.113.44:8080/")?;
+    ensure!(old.code == 7, "the old address: {old:?}");
+    Ok(())
+}
+
+#[test]
+fn troubled_names() -> Result<()> {
+    let world = World::new()?;
+    let names = ["gone", "failing", "dead", "slow", "big", "alias", "loop"];
+    let rules: Vec<String> = names
+        .iter()
+        .map(|name| format!("{name}.example:80"))
+        .collect();
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    let mut shell = world.agent(policy("troubled", &rules)).shell()?;
+    let status = |said: &Said, status: &str| said.text.contains(&format!("status: {status}"));
+    let said = dig(&mut shell, "gone.example")?;
+    ensure!(status(&said, "NXDOMAIN"), "{said:?}");
+    let said = dig(&mut shell, "failing.example")?;
+    ensure!(status(&said, "SERVFAIL"), "{said:?}");
+    let said = shell.run("dig +time=15 +tries=1 dead.example")?;
+    ensure!(status(&said, "SERVFAIL"), "{said:?}");
+    let said = dig(&mut shell, "loop.example")?;
+    ensure!(said.text.contains("ANSWER: 0,"), "{said:?}");
+    let said = dig(&mut shell, "+short slow.example")?;
+    ensure!(said.text.trim() == "203.0.113.43", "{said:?}");
+    for name in ["big", "alias"] {
+        let said = shell.run(&format!("curl -sS --max-time 5 http://{name}.example/"))?;
+        ensure!(said.code == 0, "{name}: {said:?}");
+    }
+    let said = dig(&mut shell, "edge.cdn.example")?;
+    ensure!(
+        status(&said, "REFUSED"),
+        "an alias's target is not a declared name: {said:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_program_that_asks_nobody() -> Result<()> {
+    let world = World::new()?;
+    let run = |hosts: &str| -> Result<Report> {
+        world.set_hosts(&format!("127.0.0.1 localhost\n::1 localhost\n{hosts}\n"))?;
+        let agent = world.agent(policy("hosts", &["allowed.example:80"]));
+        agent.run(&["curl", "-sS", "--max-time", "5", "http://allowed.example/"])
+    };
+    run("203.0.113.20 allowed.example")?.ensure_printed("\"ok\":true")?;
+    let report = run("198.51.100.7 allowed.example")?;
+    ensure!(report.code() == 7, "{report}");
+    report.ensure_denied(&Denial::of_address(zone::STRANGER).port(80))?;
+    world.fence()?;
+    ensure!(world.packets(zone::STRANGER)?.is_empty());
+    Ok(())
+}

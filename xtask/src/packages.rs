@@ -1,0 +1,142 @@
+//! The distribution's packages that the demo and the tests use, and what they are for.
+
+use std::process::Command;
+
+use crate::host;
+
+/// One need and the packages that meet it.
+pub(crate) struct Package {
+    /// What it is for.
+    pub(crate) why: &'static str,
+    /// Whether it is here.
+    test: Test,
+    debian: &'static str,
+    fedora: &'static str,
+    arch: &'static str,
+}
+
+enum Test {
+    Program(&'static str),
+    File(&'static str),
+    Python(&'static str),
+}
+
+/// In the order in which they are named to the user.
+const PACKAGES: &[Package] = &[
+    Package {
+        why: "the embedded internet's network namespaces",
+        test: Test::Program("ip"),
+        debian: "iproute2",
+        fedora: "iproute",
+        arch: "iproute2",
+    },
+    Package {
+        why: "certificates for package managers",
+        test: Test::File("/etc/ssl/certs/ca-certificates.crt"),
+        debian: "ca-certificates",
+        fedora: "ca-certificates",
+        arch: "ca-certificates",
+    },
+    Package {
+        why: "a client to confine",
+        test: Test::Program("curl"),
+        debian: "curl",
+        fedora: "curl",
+        arch: "curl",
+    },
+    Package {
+        why: "a client to confine",
+        test: Test::Program("wget"),
+        debian: "wget",
+        fedora: "wget",
+        arch: "wget",
+    },
+    Package {
+        why: "a DNS client to confine",
+        test: Test::Program("dig"),
+        debian: "bind9-dnsutils",
+        fedora: "bind-utils",
+        arch: "bind",
+    },
+    Package {
+        why: "a static client to confine",
+        test: Test::Program("busybox"),
+        debian: "busybox-static",
+        fedora: "busybox",
+        arch: "busybox",
+    },
+    Package {
+        why: "MCP servers written for Node.js",
+        test: Test::Program("node"),
+        debian: "nodejs",
+        fedora: "nodejs",
+        arch: "nodejs",
+    },
+    Package {
+        why: "their packages",
+        test: Test::Program("npm"),
+        debian: "npm",
+        fedora: "nodejs-npm",
+        arch: "npm",
+    },
+    Package {
+        why: "MCP servers and clients written in Python",
+        test: Test::Program("python3"),
+        debian: "python3",
+        fedora: "python3",
+        arch: "python",
+    },
+    Package {
+        why: "their packages",
+        test: Test::Python("import pip"),
+        debian: "python3-pip",
+        fedora: "python3-pip",
+        arch: "python-pip",
+    },
+    Package {
+        why: "their packages, in folders of their own",
+        test: Test::Python("import venv, ensurepip"),
+        debian: "python3-venv",
+        fedora: "python3",
+        arch: "python",
+    },
+];
+
+impl Package {
+    /// What is not here.
+    pub(crate) fn missing() -> Vec<&'static Self> {
+        PACKAGES.iter().filter(|package| !package.here()).collect()
+    }
+
+    /// What Debian and those like it call the package.
+    pub(crate) fn debian(&self) -> &'static str {
+        self.debian
+    }
+
+    /// The command that a user of this distribution would type for these packages.
+    pub(crate) fn command(packages: &[&Self]) -> String {
+        let distribution = host::distribution();
+        let like = |name: &str| distribution.iter().any(|own| own == name);
+        let (command, name): (_, fn(&Self) -> &'static str) = if like("fedora") || like("rhel") {
+            ("dnf install", |package| package.fedora)
+        } else if like("arch") {
+            ("pacman -S", |package| package.arch)
+        } else {
+            ("apt-get install", |package| package.debian)
+        };
+        let mut names: Vec<_> = packages.iter().map(|package| name(package)).collect();
+        names.dedup();
+        format!("{command} {}", names.join(" "))
+    }
+
+    fn here(&self) -> bool {
+        match self.test {
+            Test::Program(name) => host::program(name).is_some(),
+            Test::File(path) => std::path::Path::new(path).exists(),
+            Test::Python(code) => Command::new("python3")
+                .args(["-c", code])
+                .output()
+                .is_ok_and(|output| output.status.success()),
+        }
+    }
+}

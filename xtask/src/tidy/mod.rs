@@ -1,0 +1,10 @@
+//! The house rules as checks: `cargo xtask tidy`.
+
+mod check;
+mod document;
+mod policy;
+mod room;
+mod source;
+mod token;
+
+pub(crate) use check::run;
