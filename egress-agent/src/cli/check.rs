@@ -4,18 +4,20 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::policy::{
-    Policy,
-    fault::{Fault, quiet},
-    load::{self, load_file},
-    model::{Mode, Target},
-    schema,
+use crate::{
+    exit,
+    policy::{
+        Policy,
+        fault::{Fault, quiet},
+        load::{self, load_file},
+        model::{Mode, Target},
+        schema,
+    },
 };
 
 /// Where policies are looked for if no place is named.
@@ -65,10 +67,10 @@ struct Summary<'a> {
 
 /// Checks policies. Exit code 0: all are usable; 1: there are faults, each on a line of
 /// stderr as `file:line:column: message; help` (with `-o json`: in the report on stdout).
-pub fn run(args: &CheckArgs) -> ExitCode {
+pub fn run(args: &CheckArgs) -> u8 {
     if args.schema {
         print(&schema::json_schema());
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let (policies, faults) = read(&args.paths);
     let report = Report {
@@ -86,11 +88,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             print(&text(&report));
         }
     }
-    if report.ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if report.ok { 0 } else { exit::FAULTS }
 }
 
 /// All policies of the places, and all faults.

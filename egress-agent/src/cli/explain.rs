@@ -1,18 +1,21 @@
 //! `egress-agent explain`: may this connector reach that destination, and by which rule?
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::check::{Output, POLICIES, complain, json, print};
-use crate::policy::{
-    self, Faults, Policy,
-    explain::{Dest, Explanation},
-    fault::Complaint,
+use crate::{
+    exit,
+    policy::{
+        self, Faults, Policy,
+        explain::{Dest, Explanation},
+        fault::Complaint,
+    },
 };
+
+/// The policy does not permit the destination.
+const NOT_PERMITTED: u8 = 1;
 
 /// Arguments of `explain`.
 #[derive(Args, Clone, Debug)]
@@ -39,14 +42,14 @@ enum Failure {
 
 /// Explains a destination on stdout. Exit code 0: the policy permits it; 1: it does not, for
 /// at least one of the ports and protocols shown; 2: the destination or policy is unusable.
-pub fn run(args: &ExplainArgs) -> ExitCode {
+pub fn run(args: &ExplainArgs) -> u8 {
     match explanation(args) {
         Err(failure) => {
             complain(&match failure {
                 Failure::Dest(complaint) => format!("egress-agent: {complaint}"),
                 Failure::Policy(faults) => faults.to_string(),
             });
-            ExitCode::from(2)
+            exit::USAGE
         }
         Ok(explanation) => {
             print(&match args.output {
@@ -54,9 +57,9 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
                 Output::Text => explanation.to_string(),
             });
             if explanation.answers.iter().all(|answer| answer.is_allowed()) {
-                ExitCode::SUCCESS
+                0
             } else {
-                ExitCode::FAILURE
+                NOT_PERMITTED
             }
         }
     }

@@ -196,6 +196,7 @@ impl Case<'_> {
                 port,
                 protocol,
                 layer,
+                inbound: false,
             };
             let verdict = decide(&flow, &memory);
             stages.push(self.stage(layer, verdict, None));
