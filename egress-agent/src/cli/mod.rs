@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand.
 
+pub mod check;
 pub mod doctor;
 pub mod events;
+pub mod explain;
 
 pub mod run;
 
@@ -31,6 +33,10 @@ enum Command {
     Events(events::EventsArgs),
     /// Say what this host can enforce, layer by layer, and what stays open
     Doctor(doctor::DoctorArgs),
+    /// Validate policies; show every fault with its place and what to write instead
+    Check(check::CheckArgs),
+    /// Say whether a connector may reach a destination, by which rule, through which layer
+    Explain(explain::ExplainArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -48,6 +54,8 @@ pub fn main() -> ExitCode {
         Command::Events(args) => {
             events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}")))
         }
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
     };
