@@ -132,6 +132,9 @@ fn strip(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
         section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
     }
     builder.delete_orphans();
+    for symbol in &mut builder.symbols {
+        symbol.name = without_crate_hash(symbol.name.as_slice()).into();
+    }
     // LLVM keeps section names in the table of symbol names; the writer wants one of each.
     let names = builder.sections.add();
     names.name = b".shstrtab".as_slice().into();
@@ -141,6 +144,19 @@ fn strip(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
     let mut stripped = Vec::new();
     builder.write(&mut stripped)?;
     Ok(stripped)
+}
+
+/// A mangled name less the hash of its crate (`Cs…_`, Rust RFC 2603), into which cargo puts
+/// the folder of the workspace. Nothing looks functions up by it.
+fn without_crate_hash(name: &[u8]) -> Vec<u8> {
+    let start = name.windows(2).position(|pair| pair == b"Cs");
+    let (true, Some(start)) = (name.starts_with(b"_R"), start) else {
+        return name.to_owned();
+    };
+    let (before, hash) = name.split_at(start + 1);
+    let after = hash.iter().position(|&byte| byte == b'_');
+    let after = after.and_then(|end| hash.get(end + 1..));
+    [before, after.unwrap_or(hash)].concat()
 }
 
 /// Compiler options; those of aya-build, and the prefixes that keep this host's folders

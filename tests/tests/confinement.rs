@@ -38,6 +38,7 @@ const REFUSED: &[&str] = &[
     "Connection refused",
     "Temporary failure in name resolution",
     "Name or service not known",
+    "No address associated with hostname",
     "bad address",
     "failed to resolve",
 ];

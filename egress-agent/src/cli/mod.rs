@@ -1,6 +1,9 @@
 //! The command line: one file per subcommand.
 
+pub mod check;
 pub mod doctor;
+pub mod events;
+pub mod explain;
 
 pub mod run;
 
@@ -26,8 +29,14 @@ struct Cli {
 enum Command {
     /// Start one connector, confined, in the foreground (needs root)
     Run(run::RunArgs),
+    /// Show the denials of every connector, from any terminal
+    Events(events::EventsArgs),
     /// Say what this host can enforce, layer by layer, and what stays open
     Doctor(doctor::DoctorArgs),
+    /// Validate policies; show every fault with its place and what to write instead
+    Check(check::CheckArgs),
+    /// Say whether a connector may reach a destination, by which rule, through which layer
+    Explain(explain::ExplainArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -42,6 +51,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Events(args) => {
+            events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}")))
+        }
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
     };

@@ -78,3 +78,57 @@ impl Wildcard {
         self.left = self.left.saturating_add(names).min(BURST);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: u32) -> Name {
+        Name::parse(&format!("n{number}.example.com"))
+            .unwrap_or_else(|error| unreachable!("{error}"))
+    }
+
+    #[test]
+    fn new_names_run_out_and_come_back() {
+        let mut budget = Budget::default();
+        let mut now = 5_000_000_000;
+        for number in 0..BURST {
+            assert!(budget.spend(0, &name(number), now));
+        }
+        assert!(!budget.spend(0, &name(BURST), now));
+        assert!(budget.spend(0, &name(3), now), "asked before");
+        assert!(budget.spend(1, &name(BURST), now), "another wildcard");
+        now += NS_PER_NAME - 1;
+        assert!(!budget.spend(0, &name(BURST), now));
+        now += 1;
+        assert!(budget.spend(0, &name(BURST), now));
+        assert!(!budget.spend(0, &name(BURST + 1), now));
+    }
+
+    #[test]
+    fn the_rate_holds_over_a_day() {
+        let mut budget = Budget::default();
+        let passed = (0..86_400)
+            .filter(|second| budget.spend(0, &name(*second), u64::from(*second) * 1_000_000_000))
+            .count();
+        let most = u32::try_from(passed).unwrap_or(u32::MAX);
+        assert!(most <= BURST + PER_MINUTE * 24 * 60, "{most}");
+        assert!(
+            budget
+                .wildcards
+                .values()
+                .all(|wildcard| wildcard.recent.len() <= REMEMBERED)
+        );
+    }
+
+    #[test]
+    fn a_clock_that_jumps_gives_no_more_than_a_burst() {
+        let mut budget = Budget::default();
+        assert!(budget.spend(0, &name(0), 0));
+        let late = u64::MAX;
+        let passed = (1..1000)
+            .filter(|number| budget.spend(0, &name(*number), late))
+            .count();
+        assert_eq!(passed, usize::try_from(BURST).unwrap_or(0));
+    }
+}

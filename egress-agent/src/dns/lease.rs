@@ -124,3 +124,85 @@ fn canonical(address: IpAddr) -> Addr {
         IpAddr::V6(v6) => Addr::from_octets(v6.octets()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        dns::{
+            opening::openings,
+            tests::stub::{HOLDER, host, policy},
+        },
+        policy::name::Name,
+    };
+
+    proptest! {
+        #[test]
+        fn nobody_is_told_longer_than_the_grant_lasts(
+            ttl: u32, floor in 0..100_000u64, ceiling in 0..100_000u64, grace in 0..10_000u64
+        ) {
+            let settings = DnsSettings {
+                servers: Vec::new(),
+                ttl_floor: Duration::from_millis(floor),
+                ttl_ceiling: Duration::from_millis(ceiling),
+                grace: Duration::from_millis(grace),
+            };
+            let term = term(ttl, &settings);
+            let told = Duration::from_secs(u64::from(term.ttl));
+            prop_assert!(told + settings.grace <= term.lease);
+            prop_assert!(told <= settings.ttl_ceiling);
+            prop_assert!(told + Duration::from_secs(1) > settings.ttl_floor.min(settings.ttl_ceiling));
+            prop_assert!(term.lease >= Duration::from_secs(1));
+            prop_assert!(term.lease <= settings.ttl_ceiling + settings.grace + Duration::from_secs(1));
+            prop_assert!(term.refresh >= Duration::from_secs(1));
+            prop_assert!(term.refresh < term.lease || term.lease < Duration::from_millis(1250));
+        }
+    }
+
+    #[test]
+    fn defaults_give_what_the_design_says() {
+        let settings = DnsSettings::default();
+        let told = |ttl| {
+            let term = term(ttl, &settings);
+            (term.ttl, term.lease.as_secs(), term.refresh.as_secs())
+        };
+        assert_eq!(told(0), (30, 60, 30));
+        assert_eq!(told(300), (300, 330, 264));
+        assert_eq!(told(u32::MAX), (3600, 3630, 2904));
+    }
+
+    fn granted(ports: &[(u16, u16)], addresses: &[IpAddr]) -> Granted {
+        let mut rule = host("a.example.com", ports);
+        rule.protocols.udp = true;
+        let rules = policy(vec![host("b.example.com", &[(1, 1)]), rule]);
+        let name = Name::parse("a.example.com").unwrap_or_else(|error| unreachable!("{error}"));
+        grant(&rules, &openings(&rules, &name), addresses, HOLDER, 0)
+    }
+
+    #[test]
+    fn every_port_protocol_and_address_gets_a_lease() {
+        let two = [
+            IpAddr::from([203, 0, 113, 1]),
+            IpAddr::from([203, 0, 113, 2]),
+        ];
+        let granted = granted(&[(80, 81), (443, 443)], &two);
+        assert_eq!(granted.leases.len(), 12);
+        assert_eq!(granted.addresses, two);
+        for lease in &granted.leases {
+            assert_eq!(lease.rule, HOLDER.first_rule + 1);
+            assert_eq!(lease.key.connector, HOLDER.connector);
+            assert_ne!(lease.expires_ns, 0, "0 would never end");
+        }
+    }
+
+    #[test]
+    fn wide_rules_get_fewer_addresses_and_never_half_of_one() {
+        let four = [1, 2, 3, 4].map(|host| IpAddr::from([203, 0, 113, host]));
+        let granted = granted(&[(1001, 2500)], &four);
+        assert_eq!(granted.addresses, &four[..2]);
+        assert_eq!(granted.leases.len(), 6000);
+        assert_eq!(granted.excess, 2);
+    }
+}

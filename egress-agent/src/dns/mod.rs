@@ -5,7 +5,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `wire` ◦ | strict reading of a query, writing of an answer |
+//! | `wire` ◦ | strict reading of a query |
+//! | `answer` ◦ | writing of an answer |
 //! | `opening` ◦ | which ports the rules leave open for a name and for an address |
 //! | `budget` ◦ | how much a connector may say through the labels under a wildcard |
 //! | `verdict` ◦ | resolve, empty or refuse |
@@ -18,6 +19,7 @@
 //! | `refresh` | exact names, resolved before the start and kept fresh |
 
 pub mod address;
+pub mod answer;
 pub mod budget;
 pub mod lease;
 pub mod names;

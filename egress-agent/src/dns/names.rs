@@ -10,13 +10,13 @@ use egress_common::verdict::Reason;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
+    answer::MAX_ADDRESSES,
     budget::Budget,
     lease::{self, Granted, Holder},
     opening::{Opening, denier},
     report::{DoorStats, Refusal},
     upstream::{Found, Reply, Upstream, UpstreamError},
     verdict::{Denial, Family, audited},
-    wire::MAX_ADDRESSES,
 };
 use crate::{
     grant::Keeper,

@@ -136,3 +136,86 @@ fn around(span: PortSpan, hole: PortSpan) -> impl Iterator<Item = PortSpan> {
     let above = (hole.last < u16::MAX && above.first <= above.last).then_some(above);
     below.into_iter().chain(above)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dns::tests::stub::{cidr, host, policy};
+
+    fn span((a, b): (u16, u16)) -> PortSpan {
+        PortSpan {
+            first: a.min(b),
+            last: a.max(b),
+        }
+    }
+
+    fn pairs() -> impl Strategy<Value = Vec<(u16, u16)>> {
+        let port = || prop_oneof![Just(0), Just(1), Just(u16::MAX), 0..40u16, any::<u16>()];
+        prop::collection::vec((port(), port()), 1..4).prop_map(|pairs| {
+            pairs
+                .into_iter()
+                .map(|pair| (pair.0.min(pair.1), pair.0.max(pair.1)))
+                .collect()
+        })
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap_or_else(|error| unreachable!("{text} {error}"))
+    }
+
+    proptest! {
+        #[test]
+        fn subtraction_is_that_of_sets(spans in pairs(), holes in pairs()) {
+            let rule = host("x.example", &holes);
+            let spans: Vec<PortSpan> = spans.into_iter().map(span).collect();
+            let left = subtract(&spans, &rule);
+            let within = |list: &[PortSpan], port| {
+                list.iter().any(|span| span.first <= port && port <= span.last)
+            };
+            for port in 0..=u16::MAX {
+                let expected = within(&spans, port) && !within(&rule.ports, port);
+                prop_assert_eq!(within(&left, port), expected, "port {}", port);
+            }
+        }
+    }
+
+    #[test]
+    fn a_denial_of_all_ports_closes_a_name() {
+        let mut rules = policy(vec![host("*.example.com", &[(443, 443)])]);
+        assert_eq!(openings(&rules, &name("a.example.com")).len(), 1);
+        rules.deny = vec![host("a.example.com", &[(1, 65535)])];
+        assert!(openings(&rules, &name("a.example.com")).is_empty());
+        assert_eq!(openings(&rules, &name("b.example.com")).len(), 1);
+        assert!(openings(&rules, &name("example.com")).is_empty());
+    }
+
+    #[test]
+    fn a_denial_of_another_port_or_protocol_leaves_it_open() {
+        let mut rules = policy(vec![host("a.example.com", &[(443, 443)])]);
+        rules.deny = vec![host("a.example.com", &[(80, 80)])];
+        assert_eq!(openings(&rules, &name("a.example.com")).len(), 1);
+        let mut udp = host("a.example.com", &[(443, 443)]);
+        udp.protocols = crate::policy::model::Protocols {
+            tcp: false,
+            udp: true,
+        };
+        rules.deny = vec![udp];
+        assert_eq!(openings(&rules, &name("a.example.com")).len(), 1);
+    }
+
+    #[test]
+    fn a_denied_prefix_in_mapped_notation_covers_ipv4() {
+        let mut rules = policy(vec![host("a.example.com", &[(443, 443)])]);
+        rules.deny = vec![cidr("::ffff:203.0.113.0/120", &[(1, 65535)])];
+        let open = openings(&rules, &name("a.example.com"));
+        let spans = |text: [u8; 4]| -> usize {
+            open.iter()
+                .map(|opening| opening.spans_to(&rules, IpAddr::from(text)).len())
+                .sum()
+        };
+        assert_eq!(spans([203, 0, 113, 7]), 0);
+        assert_eq!(spans([198, 51, 100, 7]), 1);
+    }
+}

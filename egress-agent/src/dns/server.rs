@@ -17,11 +17,12 @@ use tokio::{
 };
 
 use super::{
+    answer::{self, Code},
     names::{Names, ResolveError, Resolved, TABLE_FULL},
     report::Refusal,
     stream,
     verdict::{Denial, Family, Verdict, audited, judge, over_budget},
-    wire::{self, Code, Echo, Malformed, Query},
+    wire::{self, Echo, Fault, Malformed, Query},
 };
 use crate::policy::name::Name;
 
@@ -178,8 +179,20 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
     ask(names, query, client, plan)
 }
 
+/// Reports a TCP message of a length that no query has.
+pub(super) fn framing_lost(names: &Names, client: Client) {
+    names.stats.count_query();
+    let malformed = Malformed {
+        reply: None,
+        fault: Fault::Long,
+        shown: String::new(),
+        kind: None,
+    };
+    drop(turn_away(names, malformed, client));
+}
+
 /// Resolves, grants, and only then writes the answer.
-pub(super) async fn answer(names: &Names, ask: Ask) -> Vec<u8> {
+pub(super) async fn respond(names: &Names, ask: Ask) -> Vec<u8> {
     let Ask {
         query,
         client,
@@ -202,11 +215,11 @@ pub(super) async fn answer(names: &Names, ask: Ask) -> Vec<u8> {
             if let Some(denial) = would_deny {
                 report(names, shown(&query), denial, client, true);
             }
-            wire::write(&query.echo, Code::NoError, &addresses, ttl, limit)
+            answer::write(&query.echo, Code::NoError, &addresses, ttl, limit)
         }
         Err(error) => {
             let code = failure(names, &query, error, client);
-            wire::write(&query.echo, code, &[], 0, limit)
+            answer::write(&query.echo, code, &[], 0, limit)
         }
     }
 }
@@ -272,11 +285,11 @@ fn turn_away(names: &Names, malformed: Malformed, client: Client) -> Option<Vec<
         names.stats.count_ignored();
         return None;
     };
-    Some(wire::write(&echo, code, &[], 0, limit(&echo, client)))
+    Some(answer::write(&echo, code, &[], 0, limit(&echo, client)))
 }
 
 fn reply(echo: &Echo, code: Code, client: Client) -> Step {
-    Step::Reply(Some(wire::write(echo, code, &[], 0, limit(echo, client))))
+    Step::Reply(Some(answer::write(echo, code, &[], 0, limit(echo, client))))
 }
 
 fn limit(echo: &Echo, client: Client) -> usize {
@@ -337,7 +350,7 @@ async fn serve_udp(socket: Arc<tokio::net::UdpSocket>, names: Arc<Names>) -> io:
             Step::Ask(ask) => {
                 let (socket, names) = (Arc::clone(&socket), Arc::clone(&names));
                 pending.spawn(async move {
-                    let bytes = answer(&names, ask).await;
+                    let bytes = respond(&names, ask).await;
                     send(&socket, &bytes, address).await;
                 });
             }

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     names::Names,
-    server::{Client, Step, answer, receive},
+    server::{Client, Step, framing_lost, receive, respond},
     wire::MAX_QUERY,
 };
 
@@ -66,7 +66,14 @@ async fn converse(
     let mut deadline = Instant::now() + IDLE;
     loop {
         while pending.len() < MAX_PIPELINED {
-            let Some(message) = inbox.next()? else { break };
+            let message = match inbox.next() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(error) => {
+                    framing_lost(names, client);
+                    return Err(error);
+                }
+            };
             deadline = Instant::now() + IDLE;
             match receive(names, &message, client) {
                 Step::Reply(Some(bytes)) => send(&mut stream, &bytes).await?,
@@ -74,7 +81,7 @@ async fn converse(
                 Step::Reply(None) => return Err(io::ErrorKind::InvalidData.into()),
                 Step::Ask(ask) => {
                     let names = Arc::clone(names);
-                    pending.spawn(async move { answer(&names, ask).await });
+                    pending.spawn(async move { respond(&names, ask).await });
                 }
             }
         }

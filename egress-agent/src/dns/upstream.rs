@@ -97,8 +97,9 @@ impl Upstream {
             Family::V4 => RecordType::A,
             Family::V6 => RecordType::AAAA,
         };
-        // The final dot makes the name complete, so nothing is appended to it.
-        let asked = WireName::from_ascii(format!("{name}."))
+        // By labels: hickory's text form refuses names that people do use, such as `-a.b` or
+        // `a_b.c`. Names from labels are complete, so nothing is appended to them.
+        let asked = WireName::from_labels(name.as_str().split('.').map(str::as_bytes))
             .map_err(|error| UpstreamError::Failed(error.to_string()))?;
         let answer = tokio::time::timeout(TOTAL, self.resolver.lookup(asked.clone(), kind))
             .await
@@ -142,15 +143,22 @@ fn follow(asked: &WireName, family: Family, records: &[Record]) -> Option<Found>
         match target {
             Some(next) if found.addresses.is_empty() => {
                 // A target that is no host name cannot be in a policy either.
-                found
-                    .aliases
-                    .extend(Name::from_ascii(next.to_ascii().as_bytes()));
+                found.aliases.extend(host_name(next));
                 name = next;
             }
             _ => break,
         }
     }
     (!found.addresses.is_empty()).then_some(found)
+}
+
+/// A wire name as a policy knows it. From its labels, because the text form escapes some.
+fn host_name(name: &WireName) -> Option<Name> {
+    let labels: Vec<&[u8]> = name.iter().collect();
+    if labels.iter().any(|label| label.contains(&b'.')) {
+        return None;
+    }
+    Name::from_ascii(&labels.join(&b'.')).ok()
 }
 
 /// NXDOMAIN and NODATA are replies; everything else is a failure.

@@ -155,3 +155,105 @@ fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dns::tests::stub::{cidr, host, policy};
+
+    const HTTPS: &[(u16, u16)] = &[(443, 443)];
+
+    fn of(policy: &Policy, name: &str, kind: u16) -> Verdict {
+        let name = Name::parse(name).unwrap_or_else(|error| unreachable!("{name} {error}"));
+        judge(policy, &name, kind)
+    }
+
+    fn reason(verdict: Verdict) -> Option<(Reason, Option<String>)> {
+        match verdict {
+            Verdict::Refuse(denial) => Some((denial.reason, denial.rule)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_default() {
+        let empty = policy(Vec::new());
+        let addresses = policy(vec![cidr("0.0.0.0/0", HTTPS)]);
+        for rules in [empty, addresses] {
+            for kind in [wire::A, wire::AAAA, 12, 16, 255] {
+                let told = reason(of(&rules, "7.113.0.203.in-addr.arpa", kind));
+                assert_eq!(told, Some((Reason::NameNotAllowed, None)));
+            }
+        }
+    }
+
+    #[test]
+    fn only_addresses_are_resolved() {
+        let rules = policy(vec![host("api.example.com", HTTPS)]);
+        for kind in 0..=u16::MAX {
+            let verdict = of(&rules, "api.example.com", kind);
+            match Family::of(kind) {
+                Some(_) => assert!(matches!(verdict, Verdict::Resolve { wildcard: None, .. })),
+                None => assert_eq!(verdict, Verdict::Empty),
+            }
+        }
+    }
+
+    #[test]
+    fn deny_beats_allow_and_says_which_rule() {
+        let mut rules = policy(vec![
+            host("*.example.com", HTTPS),
+            host("a.example.com", HTTPS),
+        ]);
+        rules.deny = vec![host("a.example.com", &[(1, 65535)])];
+        let told = reason(of(&rules, "a.example.com", wire::A));
+        assert_eq!(
+            told,
+            Some((Reason::DenyRule, Some("a.example.com".to_owned())))
+        );
+    }
+
+    #[test]
+    fn wildcards_are_bounded_and_exact_names_are_not() {
+        let rules = policy(vec![
+            host("*.example.com", HTTPS),
+            host("*.deep.example.com", HTTPS),
+            host("a.b.c.d.e.example.com", HTTPS),
+        ]);
+        let over = |id: &str| Some((Reason::NameBudget, Some(id.to_owned())));
+        assert_eq!(reason(of(&rules, "a.b.c.d.example.com", wire::A)), None);
+        assert_eq!(
+            reason(of(&rules, "x.b.c.d.e.example.com", wire::A)),
+            over("*.example.com")
+        );
+        assert_eq!(reason(of(&rules, "a.b.c.d.e.example.com", wire::A)), None);
+        let longest = format!("{}.example.com", "x".repeat(63));
+        assert_eq!(reason(of(&rules, &longest, wire::A)), None);
+        let longer = format!("{}.y.example.com", "x".repeat(62));
+        assert_eq!(reason(of(&rules, &longer, wire::A)), over("*.example.com"));
+        // The nearer wildcard leaves fewer labels to choose.
+        assert_eq!(
+            reason(of(&rules, "a.b.c.d.deep.example.com", wire::A)),
+            None
+        );
+    }
+
+    proptest! {
+        /// No name but those the rules mean, whatever is put around them.
+        #[test]
+        fn look_alikes_are_refused(prefix in "[a-z0-9-]{0,10}", suffix in "[a-z0-9-]{0,10}") {
+            let rules = policy(vec![host("api.example.com", HTTPS), host("*.cdn.example", HTTPS)]);
+            for base in ["api.example.com", "cdn.example"] {
+                for name in [format!("{prefix}{base}{suffix}"), format!("{prefix}.{base}.{suffix}")] {
+                    let Ok(parsed) = Name::from_ascii(name.as_bytes()) else { continue };
+                    let permitted = !matches!(judge(&rules, &parsed, wire::A), Verdict::Refuse(_));
+                    let meant = parsed.as_str() == "api.example.com"
+                        || parsed.as_str().ends_with(".cdn.example");
+                    prop_assert_eq!(permitted, meant, "{}", name);
+                }
+            }
+        }
+    }
+}

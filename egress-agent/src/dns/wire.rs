@@ -1,70 +1,41 @@
-//! DNS messages at the door: strict, bounded reading of a query and writing of an answer.
-//! Pure.
+//! DNS queries at the door: strict, bounded reading. Pure.
 //!
 //! The grammar that is accepted is far narrower than RFC 1035: one question, no records but
 //! one OPT, no compression. It is read by hand because the answer repeats the question's
 //! exact bytes, and because whatever a general parser forgives here is a place to hide a
 //! name; hickory-proto is the tests' oracle and reads the upstream's side.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::fmt::Write as _;
 
 use hickory_resolver::proto::rr::RecordType;
 
+use super::answer::Code;
 use crate::policy::name::Name;
 
 /// Longest query that is read, over UDP and TCP. Bytes. A question takes at most 271
 /// (RFC 1035 section 4.1); the rest is room for EDNS padding and cookies.
 pub const MAX_QUERY: usize = 1232;
-/// Longest answer over UDP: fits one packet of the smallest IPv6 path (DNS flag day 2020).
-pub const MAX_UDP_ANSWER: usize = 1232;
-/// Longest answer over UDP to a client without EDNS. RFC 1035 section 4.2.1.
-pub const PLAIN_UDP_ANSWER: usize = 512;
-/// Most addresses one answer carries; 32 AAAA records with the longest name fit
-/// [`MAX_UDP_ANSWER`].
-pub const MAX_ADDRESSES: usize = 32;
-
 /// `A`. RFC 1035 section 3.2.2.
 pub const A: u16 = 1;
 /// `AAAA`. RFC 3596 section 2.1.
 pub const AAAA: u16 = 28;
 
-const OPT: u16 = 41;
-/// The payload size the door itself announces; [`MAX_QUERY`] as OPT carries it.
-const OWN_PAYLOAD: u16 = 1232;
-const _: () = assert!(OWN_PAYLOAD as usize == MAX_QUERY);
-const CLASS_IN: u16 = 1;
-const HEADER: usize = 12;
-const EDE_BLOCKED: u16 = 15;
-
-/// Response codes. RFC 1035 section 4.1.1, RFC 6891 section 9.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Code {
-    /// The name exists; perhaps without an address of the asked kind.
-    NoError = 0,
-    /// The query cannot be read.
-    FormErr = 1,
-    /// The answer could not be had.
-    ServFail = 2,
-    /// The upstream says the name does not exist.
-    NxDomain = 3,
-    /// Not a query.
-    NotImp = 4,
-    /// The policy does not permit the name.
-    Refused = 5,
-    /// EDNS of a version other than 0.
-    BadVers = 16,
-}
+/// `OPT`. RFC 6891 section 6.1.1.
+pub(super) const OPT: u16 = 41;
+/// `IN`. RFC 1035 section 3.2.4.
+pub(super) const CLASS_IN: u16 = 1;
+/// Bytes of a header. RFC 1035 section 4.1.1.
+pub(super) const HEADER: usize = 12;
 
 /// What an answer repeats from its query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Echo {
-    id: u16,
-    flags: u16,
+    pub(super) id: u16,
+    pub(super) flags: u16,
     /// The question as it came, letter case included; empty where it could not be read.
-    question: Vec<u8>,
+    pub(super) question: Vec<u8>,
     /// The client's EDNS payload size.
-    payload: Option<u16>,
+    pub(super) payload: Option<u16>,
 }
 
 /// A query that can be decided.
@@ -144,55 +115,11 @@ pub fn read(bytes: &[u8]) -> Result<Query, Malformed> {
         .map_err(|fault| partial.malformed(fault))
 }
 
-/// Writes an answer that repeats `echo`. Addresses are written under the asked name; they
-/// are left out and TC is set where the answer would be longer than `limit`
-/// ([`Echo::udp_limit`], or 65535 over TCP). At most [`MAX_ADDRESSES`] are written.
-pub fn write(echo: &Echo, code: Code, addresses: &[IpAddr], ttl: u32, limit: usize) -> Vec<u8> {
-    let addresses = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
-    let opt = opt_record(echo, code);
-    let full =
-        HEADER + echo.question.len() + opt.len() + addresses.iter().map(record_len).sum::<usize>();
-    let (addresses, truncated) = if full > limit {
-        (&[][..], true)
-    } else {
-        (addresses, false)
-    };
-    let mut out = Vec::with_capacity(full.min(limit));
-    let count = u16::try_from(addresses.len()).unwrap_or(0);
-    out.extend_from_slice(&echo.id.to_be_bytes());
-    out.extend_from_slice(&echo.answer_flags(code, truncated).to_be_bytes());
-    out.extend_from_slice(&u16::from(!echo.question.is_empty()).to_be_bytes());
-    out.extend_from_slice(&count.to_be_bytes());
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&u16::from(!opt.is_empty()).to_be_bytes());
-    out.extend_from_slice(&echo.question);
-    for address in addresses {
-        write_address(&mut out, address, ttl);
-    }
-    out.extend_from_slice(&opt);
-    out
-}
-
 /// The name of a record type: its mnemonic, or `TYPE65400` (RFC 3597 section 5).
 pub fn kind_name(kind: u16) -> String {
     match RecordType::from(kind) {
         RecordType::Unknown(kind) => format!("TYPE{kind}"),
         known => known.to_string(),
-    }
-}
-
-impl Echo {
-    /// The longest answer the client takes over UDP. RFC 6891 section 6.2.3: a size below 512
-    /// means 512.
-    pub fn udp_limit(&self) -> usize {
-        self.payload.map_or(PLAIN_UDP_ANSWER, |payload| {
-            usize::from(payload).clamp(PLAIN_UDP_ANSWER, MAX_UDP_ANSWER)
-        })
-    }
-
-    /// QR and RA set; opcode, RD and CD repeated.
-    fn answer_flags(&self, code: Code, truncated: bool) -> u16 {
-        0x8080 | self.flags & 0x7910 | u16::from(truncated) << 9 | code as u16 & 0xf
     }
 }
 
@@ -362,47 +289,6 @@ fn show_label(shown: &mut String, label: &[u8]) {
     }
 }
 
-/// RFC 6891 section 6.1.1: who sent OPT gets OPT. A refusal says so (RFC 8914 section 4.16).
-fn opt_record(echo: &Echo, code: Code) -> Vec<u8> {
-    if echo.payload.is_none() {
-        return Vec::new();
-    }
-    let mut out = vec![0];
-    out.extend_from_slice(&OPT.to_be_bytes());
-    out.extend_from_slice(&OWN_PAYLOAD.to_be_bytes());
-    out.extend_from_slice(&[code as u8 >> 4, 0, 0, 0]);
-    if code == Code::Refused {
-        out.extend_from_slice(&[0, 6, 0, 15, 0, 2]);
-        out.extend_from_slice(&EDE_BLOCKED.to_be_bytes());
-    } else {
-        out.extend_from_slice(&[0, 0]);
-    }
-    out
-}
-
-fn record_len(address: &IpAddr) -> usize {
-    12 + if address.is_ipv4() { 4 } else { 16 }
-}
-
-fn write_address(out: &mut Vec<u8>, address: &IpAddr, ttl: u32) {
-    // A pointer to the question's name, which always stands right after the header.
-    out.extend_from_slice(&[0xc0, 12]);
-    let kind = if address.is_ipv4() { A } else { AAAA };
-    out.extend_from_slice(&kind.to_be_bytes());
-    out.extend_from_slice(&CLASS_IN.to_be_bytes());
-    out.extend_from_slice(&ttl.to_be_bytes());
-    match address {
-        IpAddr::V4(v4) => {
-            out.extend_from_slice(&[0, 4]);
-            out.extend_from_slice(&v4.octets());
-        }
-        IpAddr::V6(v6) => {
-            out.extend_from_slice(&[0, 16]);
-            out.extend_from_slice(&v6.octets());
-        }
-    }
-}
-
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (taken, left) = rest.split_at_checked(count)?;
     *rest = left;
@@ -412,4 +298,284 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 fn take_u16(rest: &mut &[u8]) -> Option<u16> {
     let bytes: [u8; 2] = take(rest, 2)?.try_into().ok()?;
     Some(u16::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test that panics has failed, which is what it is for"
+    )]
+
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use hickory_resolver::proto::{
+        op::{Edns, Message, MessageType, OpCode, Query as WireQuery, ResponseCode},
+        rr::{DNSClass, Name as WireName, RData},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dns::answer::*;
+
+    fn query(name: &str, kind: u16, payload: Option<u16>) -> Vec<u8> {
+        let mut message = Message::new(0xbeef, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        let labels = name.split('.').filter(|label| !label.is_empty());
+        let name = WireName::from_labels(labels.map(str::as_bytes)).unwrap();
+        message.add_query(WireQuery::query(name, RecordType::from(kind)));
+        if let Some(payload) = payload {
+            let mut edns = Edns::new();
+            edns.set_max_payload(payload);
+            message.set_edns(edns);
+        }
+        message.to_vec().unwrap()
+    }
+
+    fn fault(bytes: &[u8]) -> Fault {
+        read(bytes).unwrap_err().fault
+    }
+
+    /// `api.example.com A` with one thing changed.
+    fn altered(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = query("api.example.com.", A, None);
+        change(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn headers_are_strict() {
+        assert_eq!(fault(&altered(|b| b[2] |= 0x80)), Fault::Answer);
+        assert!(
+            read(&altered(|b| b[2] |= 0x80))
+                .unwrap_err()
+                .reply
+                .is_none()
+        );
+        assert_eq!(fault(&altered(|b| b[2] |= 0x28)), Fault::Opcode);
+        assert_eq!(fault(&altered(|b| b[2] |= 0x02)), Fault::Flags);
+        assert_eq!(fault(&altered(|b| b[3] |= 0x03)), Fault::Flags);
+        for count in [5, 7, 9, 11] {
+            assert_eq!(
+                fault(&altered(|b| b[count] = 2)),
+                Fault::Sections,
+                "{count}"
+            );
+        }
+        assert_eq!(fault(&altered(|b| b[5] = 0)), Fault::Sections);
+        assert_eq!(fault(&[0; 11]), Fault::Short);
+        assert_eq!(fault(&[]), Fault::Short);
+        assert_eq!(fault(&altered(|b| b.resize(MAX_QUERY + 1, 0))), Fault::Long);
+        // AD and CD are set by resolvers that validate.
+        assert!(read(&altered(|b| b[3] |= 0x30)).is_ok());
+    }
+
+    #[test]
+    fn names_are_strict() {
+        assert_eq!(fault(&altered(|b| b[14] = b'.')), Fault::Name);
+        assert_eq!(fault(&altered(|b| b[14] = 0)), Fault::Name);
+        assert_eq!(fault(&altered(|b| b[14] = b' ')), Fault::Name);
+        assert_eq!(fault(&altered(|b| b[14] = 0xc3)), Fault::Name);
+        // A pointer to itself, to the header, and beyond the end.
+        for target in [12, 0, 200] {
+            let looped = altered(|b| b[12..14].copy_from_slice(&[0xc0, target]));
+            assert_eq!(fault(&looped), Fault::Labels);
+        }
+        assert_eq!(fault(&altered(|b| b[12] = 64)), Fault::Labels);
+        assert_eq!(fault(&altered(|b| b[12] = 63)), Fault::Labels);
+        assert_eq!(fault(&query(".", A, None)), Fault::Name);
+        let class = altered(|b| *b.last_mut().unwrap() = 3);
+        assert_eq!(fault(&class), Fault::Class);
+        assert_eq!(fault(&altered(|b| b.push(0))), Fault::Trailing);
+        let shown = read(&altered(|b| b[14] = 0)).unwrap_err().shown;
+        assert_eq!(shown, "a\\000i.example.com");
+    }
+
+    #[test]
+    fn the_longest_name_fits_and_no_longer_one() {
+        let labels = |last: usize| {
+            let mut bytes = query("a.", A, None)[..12].to_vec();
+            for length in [63, 63, 63, last] {
+                bytes.push(u8::try_from(length).unwrap());
+                bytes.extend(vec![b'a'; length]);
+            }
+            bytes.extend([0, 0, 1, 0, 1]);
+            bytes
+        };
+        assert_eq!(read(&labels(61)).unwrap().name.as_str().len(), 253);
+        assert_eq!(fault(&labels(62)), Fault::Labels);
+        let echo = read(&labels(61)).unwrap().echo;
+        let many = vec![IpAddr::V6(Ipv6Addr::LOCALHOST); MAX_ADDRESSES];
+        let answer = write(&echo, Code::NoError, &many, 1, MAX_UDP_ANSWER);
+        assert_eq!(usize::from(answer[7]), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn opt_is_strict() {
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = query("api.example.com.", A, Some(4096));
+            change(&mut bytes);
+            bytes
+        };
+        let at = query("api.example.com.", A, None).len();
+        assert_eq!(
+            read(&with(&|_| {})).unwrap().echo.udp_limit(),
+            MAX_UDP_ANSWER
+        );
+        assert_eq!(fault(&with(&|b| b[at] = 1)), Fault::Opt);
+        assert_eq!(fault(&with(&|b| b[at + 2] = 250)), Fault::Opt);
+        assert_eq!(fault(&with(&|b| b[at + 6] = 1)), Fault::Version);
+        assert_eq!(fault(&with(&|b| b[at + 10] = 4)), Fault::Opt);
+        let option = with(&|b| {
+            b[at + 10] = 6;
+            b.extend([0, 10, 0, 2, 1, 2]);
+        });
+        assert!(read(&option).is_ok());
+        let broken = with(&|b| {
+            b[at + 10] = 6;
+            b.extend([0, 10, 0, 9, 1, 2]);
+        });
+        assert_eq!(fault(&broken), Fault::Opt);
+        let (echo, code) = read(&with(&|b| b[at + 6] = 1)).unwrap_err().reply.unwrap();
+        let answer = Message::from_vec(&write(&echo, code, &[], 0, 512)).unwrap();
+        // 16 has two names, which the reader cannot tell apart.
+        assert_eq!(u16::from(answer.metadata.response_code), 16);
+    }
+
+    #[test]
+    fn small_payloads_count_as_512() {
+        for (payload, limit) in [
+            (None, 512),
+            (Some(0), 512),
+            (Some(900), 900),
+            (Some(65535), 1232),
+        ] {
+            let bytes = query("api.example.com.", A, payload);
+            assert_eq!(read(&bytes).unwrap().echo.udp_limit(), limit);
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_that_policy_blocked_it() {
+        let echo = read(&query("api.example.com.", A, Some(1232)))
+            .unwrap()
+            .echo;
+        let bytes = write(&echo, Code::Refused, &[], 0, 512);
+        assert!(bytes.ends_with(&[0, 6, 0, 15, 0, 2, 0, 15]));
+        let answer = Message::from_vec(&bytes).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+        assert!(answer.metadata.recursion_available && answer.metadata.recursion_desired);
+    }
+
+    #[test]
+    fn a_plain_client_is_told_that_there_is_no_address() {
+        let echo = read(&query("api.example.com.", A, None)).unwrap().echo;
+        let answer = Message::from_vec(&write(&echo, Code::Refused, &[], 0, 512)).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+        assert!(answer.answers.is_empty());
+    }
+
+    #[test]
+    fn kinds_have_names() {
+        assert_eq!(kind_name(1), "A");
+        assert_eq!(kind_name(65), "HTTPS");
+        assert_eq!(kind_name(65400), "TYPE65400");
+    }
+
+    fn any_name() -> impl Strategy<Value = String> {
+        prop::collection::vec("[A-Za-z0-9_-]{1,20}", 1..6).prop_map(|labels| labels.join(".") + ".")
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_hickory_wrote(
+            name in any_name(), kind: u16, payload in prop::option::of(any::<u16>())
+        ) {
+            let bytes = query(&name, kind, payload);
+            let read = read(&bytes).unwrap();
+            prop_assert_eq!(read.name.as_str(), name.trim_end_matches('.').to_lowercase());
+            prop_assert_eq!(read.kind, kind);
+            for cut in 0..bytes.len() {
+                prop_assert!(super::read(&bytes[..cut]).is_err());
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_what_hickory_reads(
+            name in any_name(),
+            v4 in prop::collection::vec(any::<u32>(), 0..20),
+            v6 in prop::collection::vec(any::<u128>(), 0..20),
+            ttl in 0..=i32::MAX.unsigned_abs(),
+            payload in prop::option::of(any::<u16>()),
+        ) {
+            let asked = query(&name, A, payload);
+            let echo = read(&asked).unwrap().echo;
+            let mut addresses: Vec<IpAddr> = v4.into_iter().map(|v4| Ipv4Addr::from(v4).into()).collect();
+            addresses.extend(v6.into_iter().map(|v6| IpAddr::from(Ipv6Addr::from(v6))));
+            addresses.truncate(MAX_ADDRESSES);
+            let limit = echo.udp_limit();
+            let bytes = write(&echo, Code::NoError, &addresses, ttl, limit);
+            prop_assert!(bytes.len() <= limit);
+            let question = asked.len() - if payload.is_some() { 11 } else { 0 };
+            prop_assert_eq!(&bytes[12..question], &asked[12..question]);
+            let answer = Message::from_vec(&bytes).unwrap();
+            prop_assert_eq!(answer.id, 0xbeef);
+            prop_assert_eq!(answer.queries[0].query_class(), DNSClass::IN);
+            let told: Vec<IpAddr> = answer.answers.iter().filter_map(|record| match &record.data {
+                RData::A(a) => Some(IpAddr::V4(a.0)),
+                RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+                _ => None,
+            }).collect();
+            if answer.metadata.truncation {
+                prop_assert!(told.is_empty());
+            } else {
+                prop_assert_eq!(told, addresses);
+                prop_assert!(answer.answers.iter().all(|record| record.ttl == ttl));
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic_and_none_hide_a_name(bytes in prop::collection::vec(any::<u8>(), 0..1400)) {
+            check(&bytes);
+        }
+
+        #[test]
+        fn no_damage_hides_a_name(
+            name in any_name(),
+            payload in prop::option::of(any::<u16>()),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            tail in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let mut bytes = query(&name, A, payload);
+            for (index, byte) in damage {
+                let index = index.index(bytes.len());
+                bytes[index] = byte;
+            }
+            bytes.extend(tail);
+            check(&bytes);
+        }
+    }
+
+    /// Whatever is taken as a query is one to hickory as well, with the same name; whatever
+    /// is answered repeats the id and can be read.
+    fn check(bytes: &[u8]) {
+        match read(bytes) {
+            Ok(query) => {
+                let oracle = Message::from_vec(bytes).unwrap();
+                let labels: Vec<&[u8]> = oracle.queries[0].name().iter().collect();
+                let name = labels.join(&b'.').to_ascii_lowercase();
+                assert_eq!(name, query.name.as_str().as_bytes());
+                assert_eq!(u16::from(oracle.queries[0].query_type()), query.kind);
+            }
+            Err(malformed) => {
+                assert!(malformed.shown.len() <= MAX_SHOWN && malformed.shown.is_ascii());
+                if let Some((echo, code)) = malformed.reply {
+                    let answer = write(&echo, code, &[], 0, PLAIN_UDP_ANSWER);
+                    assert_eq!(answer[..2], bytes[..2]);
+                    assert!(answer[2] & 0x80 != 0 && answer.len() <= PLAIN_UDP_ANSWER);
+                }
+            }
+        }
+    }
 }

@@ -13,6 +13,7 @@ pub mod model;
 pub mod pump;
 pub mod sink;
 pub mod stream;
+pub mod tail;
 pub mod tally;
 
 pub use decode::{DecodeError, decode};
@@ -20,3 +21,6 @@ pub use enrich::{Enricher, Lookups, NameRefusal};
 pub use model::{Body, Record};
 pub use stream::Stream;
 pub use tally::{Exact, Tally};
+
+#[cfg(test)]
+mod docs_tests;

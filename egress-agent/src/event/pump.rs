@@ -1,16 +1,20 @@
-//! The task that carries the evidence of one instance: ring and door in, lines out.
+//! The thread that carries the evidence of one instance: ring and door in, lines out.
+//!
+//! A thread of its own, because it reads /proc and writes files, and neither may hold up an
+//! answer of the DNS door.
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use egress_common::{key::Addr, verdict::Reason};
 use tokio::{
+    runtime::Builder,
     sync::{mpsc, oneshot},
-    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
@@ -24,7 +28,11 @@ use super::{
 use crate::{
     dns::{DoorStats, Refusal},
     grant::Keeper,
-    kernel::{PlaneError, maps::Maps, ring::Ring},
+    kernel::{
+        PlaneError,
+        maps::Maps,
+        ring::{Ring, RingMap},
+    },
 };
 
 /// Records taken from the ring before anything else gets its turn.
@@ -34,7 +42,7 @@ const BACKLOG: usize = 64;
 /// How often the exact counters are compared with what was shown.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// Everything the task owns.
+/// Everything the thread owns.
 pub struct PumpConfig {
     /// Name of the connector.
     pub connector: String,
@@ -51,7 +59,7 @@ pub struct PumpConfig {
     /// The data plane's tables, for its counters.
     pub maps: Maps,
     /// The data plane's records.
-    pub ring: Ring,
+    pub ring: RingMap,
     /// The door's refusals.
     pub refusals: mpsc::Receiver<Refusal>,
     /// A further file for events.
@@ -68,21 +76,20 @@ pub enum PumpError {
     /// An event file cannot be opened.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The thread that writes to standard error cannot be started.
-    #[error("cannot write to standard error: {0}")]
-    Terminal(#[source] std::io::Error),
+    /// A thread of the stream cannot be started.
+    #[error("cannot start the event stream: {0}")]
+    Thread(#[source] std::io::Error),
     /// The counters cannot be read.
     #[error(transparent)]
     Plane(#[from] PlaneError),
-    /// The task ended early.
+    /// The thread ended early.
     #[error("the event stream ended early; denials are still enforced and counted")]
     Gone,
 }
 
-/// The way to talk to the running task.
+/// The way to talk to the running thread. Dropping it ends the thread.
 pub struct Pump {
     orders: mpsc::UnboundedSender<Order>,
-    task: JoinHandle<()>,
 }
 
 enum Order {
@@ -92,37 +99,50 @@ enum Order {
 }
 
 impl Pump {
-    /// Opens the files and starts the task. Must be called inside a tokio runtime.
+    /// Opens the files and starts the thread.
     pub fn start(config: PumpConfig) -> Result<Self, PumpError> {
-        let folder = sink::folder::Folder::events()?;
-        let jsonl = sink::jsonl::Jsonl::create(folder, &config.connector, &config.instance)?;
+        let jsonl = sink::jsonl::Jsonl::start(&config.connector, &config.instance)?;
         let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(jsonl)];
         if let Some(path) = &config.extra {
             sinks.push(Box::new(sink::append::UserFile::open(path)?));
         }
         if !config.quiet {
             let terminal = sink::terminal::Terminal::start(std::io::stderr(), config.color);
-            sinks.push(Box::new(terminal.map_err(PumpError::Terminal)?));
+            sinks.push(Box::new(terminal.map_err(PumpError::Thread)?));
         }
         let stream = Stream::new(Enricher::new(config.instance.clone()), sinks);
         let (orders, ordered) = mpsc::unbounded_channel();
+        let known = Known {
+            connector: config.connector,
+            id: config.connector_id,
+            rules: config.rules,
+            keeper: config.keeper,
+        };
+        let (door, maps, ring) = (config.door, config.maps, config.ring);
+        let refusals = config.refusals;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(PumpError::Thread)?;
+        let ring = {
+            let _inside = runtime.enter();
+            ring.open()?
+        };
         let running = Running {
-            known: Known {
-                connector: config.connector,
-                id: config.connector_id,
-                rules: config.rules,
-                keeper: config.keeper,
-            },
-            door: config.door,
-            maps: config.maps,
-            ring: config.ring,
+            known,
+            door,
+            maps,
+            ring,
             stream,
             received: BTreeMap::new(),
             started: Instant::now(),
             begun: false,
         };
-        let task = tokio::spawn(running.run(ordered, config.refusals));
-        Ok(Self { orders, task })
+        thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || runtime.block_on(running.run(ordered, refusals)))
+            .map_err(PumpError::Thread)?;
+        Ok(Self { orders })
     }
 
     /// Writes a line about something that happened now.
@@ -143,9 +163,7 @@ impl Pump {
     pub async fn finish(self, exit: Exit) -> Result<(), PumpError> {
         let (done, wait) = oneshot::channel();
         let _gone = self.orders.send(Order::Finish(exit, done));
-        let finished = wait.await.map_err(|_| PumpError::Gone);
-        self.task.abort();
-        finished
+        wait.await.map_err(|_| PumpError::Gone)
     }
 }
 

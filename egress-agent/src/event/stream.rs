@@ -16,10 +16,13 @@ use crate::host::clock::boot_ns;
 
 /// Lines are handed over at least this often while more keep coming. Nanoseconds.
 const HAND_OVER_NS: u64 = 2_000_000;
+/// A record that is read so long after it was written has others behind it. Nanoseconds.
+const BEHIND_NS: u64 = 20_000_000;
 
 /// The stream of one instance.
 ///
-/// The owner calls [`Stream::record`] for what the ring holds and [`Stream::flush`] once it
+/// It belongs on a thread of its own, not in an async task: reading /proc and writing files
+/// block, for a bounded time. The owner calls [`Stream::record`] for what the ring holds and [`Stream::flush`] once it
 /// is empty: a single denial is on its way at once, and a burst needs few system calls.
 /// About once a second it calls [`Stream::counters`] for each connector, after the ring was
 /// read empty.
@@ -61,7 +64,8 @@ impl Stream {
         self.books.insert(connector, book);
     }
 
-    /// One record of the ring. `backlog`: more wait behind it. A record that cannot be read
+    /// One record of the ring. `backlog`: more wait behind it, where the caller knows; that
+    /// the stream has fallen behind it sees itself, and then reads nothing slow. A record that cannot be read
     /// is counted, and reported by the next [`Stream::counters`] of connector 0.
     pub fn record(
         &mut self,
@@ -86,7 +90,9 @@ impl Stream {
         let tally = self.book(connector);
         tally.refused(refusal.reason);
         let lost = tally.take_lost();
-        let record = self.enricher.refusal(refusal, lost, boot_ns(), backlog);
+        let now = boot_ns();
+        let backlog = backlog || is_behind(refusal.time_ns, now);
+        let record = self.enricher.refusal(refusal, lost, now, backlog);
         self.emit(&record);
     }
 
@@ -145,9 +151,9 @@ impl Stream {
     fn event(&mut self, event: &Event, lookups: &dyn Lookups, backlog: bool) {
         let count = u64::from(event.count);
         let lost = self.book(event.connector).take_lost();
-        let record = self
-            .enricher
-            .denial(event, lookups, lost, boot_ns(), backlog);
+        let now = boot_ns();
+        let backlog = backlog || is_behind(event.time_ns, now);
+        let record = self.enricher.denial(event, lookups, lost, now, backlog);
         let (Some(record), Some(reason)) = (record, Reason::from_code(event.reason)) else {
             return;
         };
@@ -209,8 +215,15 @@ impl Stream {
                     "{fault}; lines wait, and those that do not fit are counted: make room"
                 ),
             }));
+            for sink in &mut self.sinks {
+                sink.flush();
+            }
         }
     }
+}
+
+fn is_behind(time_ns: u64, now_ns: u64) -> bool {
+    now_ns.saturating_sub(time_ns) > BEHIND_NS
 }
 
 #[cfg(test)]

@@ -168,3 +168,25 @@ fn a_single_denial_is_in_the_file_at_once() {
     let median = times.get(50).unwrap();
     assert!(median.as_millis() < 5, "{median:?}");
 }
+
+#[test]
+fn a_stream_can_live_on_a_thread_of_its_own() {
+    fn is_send<T: Send>() {}
+    is_send::<Stream>();
+}
+
+#[test]
+fn a_stream_that_fell_behind_reads_nothing_slow() {
+    let fake = Fake::default();
+    let now = boot_ns();
+    fake.set(4242, 1, "/usr/bin/node");
+    let enricher = Enricher::with_source("i1", Box::new(fake.clone()));
+    let mut stream = Stream::new(enricher, Vec::new());
+    let mut event = sample();
+    event.time_ns = now.saturating_sub(10 * BEHIND_NS);
+    stream.record(&encode(&event), &Names, false).unwrap();
+    assert_eq!(fake.reads(), 0);
+    event.time_ns = boot_ns();
+    stream.record(&encode(&event), &Names, false).unwrap();
+    assert_eq!(fake.reads(), 1);
+}

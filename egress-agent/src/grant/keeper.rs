@@ -56,12 +56,11 @@ impl Keeper {
     pub fn grant(&self, name: &str, leases: &[Lease]) -> Result<(), KeeperError> {
         let mut ledger = self.ledger();
         for lease in leases {
-            let grant = ledger.enter(lease);
+            let (grant, before) = ledger.enter(name, lease);
             if let Err(error) = self.table.put(&lease.key, &grant) {
-                ledger.forget(&lease.key);
+                ledger.undo(lease, before);
                 return Err(error.into());
             }
-            ledger.name(lease.key.addr, name);
         }
         Ok(())
     }

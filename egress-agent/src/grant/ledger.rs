@@ -22,21 +22,62 @@ pub struct Lease {
 #[derive(Debug, Default)]
 pub struct Ledger {
     leases: HashMap<GrantKey, BTreeMap<u32, u64>>,
-    names: HashMap<Addr, String>,
+    names: HashMap<Addr, Named>,
 }
 
+/// Under which name an address was granted, and how many destinations it has a part in.
+#[derive(Debug)]
+struct Named {
+    name: String,
+    destinations: usize,
+}
+
+/// What a rule held before a lease was entered, to be put back where the kernel refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Before(Option<u64>);
+
 impl Ledger {
-    /// Enters a lease. A lease that ends earlier than what the rule already holds changes
-    /// nothing: an answer that comes twice must not shorten the first.
-    pub fn enter(&mut self, lease: &Lease) -> Grant {
+    /// Enters a lease that came from `name`. A lease that ends earlier than what the rule
+    /// already holds changes nothing: an answer that comes twice must not shorten the first.
+    /// Answers what the destination means now, and what to give [`Ledger::undo`].
+    pub fn enter(&mut self, name: &str, lease: &Lease) -> (Grant, Before) {
+        let known = self.leases.contains_key(&lease.key);
         let rules = self.leases.entry(lease.key).or_default();
-        let end = rules.entry(lease.rule).or_insert(lease.expires_ns);
-        *end = later(*end, lease.expires_ns);
-        effective(rules).unwrap_or(Grant {
-            expires_ns: 1,
-            rule: 0,
-            pad: 0,
-        })
+        let before = rules.get(&lease.rule).copied();
+        let end = before.map_or(lease.expires_ns, |end| later(end, lease.expires_ns));
+        rules.insert(lease.rule, end);
+        let grant = effective(rules).unwrap_or(NOTHING);
+        let named = self.names.entry(lease.key.addr).or_insert_with(|| Named {
+            name: String::new(),
+            destinations: 0,
+        });
+        if named.name != name {
+            name.clone_into(&mut named.name);
+        }
+        if !known {
+            named.destinations = named.destinations.saturating_add(1);
+        }
+        (grant, Before(before))
+    }
+
+    /// Takes a lease back that the kernel did not take. What was held before is held again,
+    /// as it still is in the kernel.
+    pub fn undo(&mut self, lease: &Lease, before: Before) {
+        let Some(rules) = self.leases.get_mut(&lease.key) else {
+            return;
+        };
+        match before.0 {
+            Some(end) => {
+                rules.insert(lease.rule, end);
+            }
+            None => {
+                rules.remove(&lease.rule);
+            }
+        }
+        if rules.is_empty() {
+            self.leases.remove(&lease.key);
+            self.unname(&[lease.key]);
+        }
     }
 
     /// Takes all claims of a rule out. Answers what each destination it held means now.
@@ -48,6 +89,9 @@ impl Ledger {
             }
             !rules.is_empty()
         });
+        let gone = changes.iter().filter(|(_, grant)| grant.is_none());
+        let gone: Vec<GrantKey> = gone.map(|(key, _)| *key).collect();
+        self.unname(&gone);
         changes
     }
 
@@ -61,25 +105,24 @@ impl Ledger {
             }
             !rules.is_empty()
         });
-        let leases = &self.leases;
-        self.names
-            .retain(|addr, _| leases.keys().any(|key| key.addr == *addr));
+        self.unname(&ended);
         ended
-    }
-
-    /// Forgets a destination that the kernel did not take.
-    pub fn forget(&mut self, key: &GrantKey) {
-        self.leases.remove(key);
-    }
-
-    /// Remembers under which name an address was granted.
-    pub fn name(&mut self, addr: Addr, name: &str) {
-        self.names.insert(addr, name.to_owned());
     }
 
     /// The name under which an address was last granted.
     pub fn name_of(&self, addr: &Addr) -> Option<&str> {
-        self.names.get(addr).map(String::as_str)
+        self.names.get(addr).map(|named| named.name.as_str())
+    }
+
+    fn unname(&mut self, gone: &[GrantKey]) {
+        for key in gone {
+            if let Some(named) = self.names.get_mut(&key.addr) {
+                named.destinations = named.destinations.saturating_sub(1);
+                if named.destinations == 0 {
+                    self.names.remove(&key.addr);
+                }
+            }
+        }
     }
 
     /// Destinations held.
@@ -92,6 +135,13 @@ impl Ledger {
         self.leases.is_empty()
     }
 }
+
+/// A grant that ended long ago.
+const NOTHING: Grant = Grant {
+    expires_ns: 1,
+    rule: 0,
+    pad: 0,
+};
 
 /// The claim that lasts longest speaks for the destination.
 fn effective(rules: &BTreeMap<u32, u64>) -> Option<Grant> {
@@ -114,4 +164,67 @@ fn effective(rules: &BTreeMap<u32, u64>) -> Option<Grant> {
 /// The later of two ends, where 0 never ends.
 fn later(a: u64, b: u64) -> u64 {
     if a == 0 || b == 0 { 0 } else { a.max(b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(port: u16, rule: u32, expires_ns: u64) -> Lease {
+        let key = GrantKey {
+            addr: Addr::from_v4(0xcb00_7107),
+            connector: 1,
+            port,
+            protocol: 6,
+            pad: 0,
+        };
+        Lease {
+            key,
+            rule,
+            expires_ns,
+        }
+    }
+
+    #[test]
+    fn the_longest_claim_speaks() {
+        let mut ledger = Ledger::default();
+        ledger.enter("a.example", &lease(443, 8, 100));
+        let (grant, _) = ledger.enter("b.example", &lease(443, 9, 50));
+        assert_eq!((grant.rule, grant.expires_ns), (8, 100));
+        let (grant, _) = ledger.enter("b.example", &lease(443, 9, 0));
+        assert_eq!((grant.rule, grant.expires_ns), (9, 0));
+    }
+
+    #[test]
+    fn a_shorter_answer_does_not_shorten() {
+        let mut ledger = Ledger::default();
+        ledger.enter("a.example", &lease(443, 8, 100));
+        let (grant, _) = ledger.enter("a.example", &lease(443, 8, 40));
+        assert_eq!(grant.expires_ns, 100);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_undone_to_what_it_has() {
+        let mut ledger = Ledger::default();
+        ledger.enter("a.example", &lease(443, 8, 100));
+        let (_, before) = ledger.enter("a.example", &lease(443, 8, 200));
+        ledger.undo(&lease(443, 8, 200), before);
+        let (_, before) = ledger.enter("a.example", &lease(444, 8, 200));
+        ledger.undo(&lease(444, 8, 200), before);
+        assert_eq!(ledger.len(), 1);
+        assert_eq!(ledger.sweep(150).len(), 1);
+    }
+
+    #[test]
+    fn names_go_with_their_last_destination() {
+        let mut ledger = Ledger::default();
+        ledger.enter("a.example", &lease(443, 8, 100));
+        ledger.enter("a.example", &lease(444, 8, 200));
+        let addr = lease(0, 0, 0).key.addr;
+        assert_eq!(ledger.sweep(150).len(), 1);
+        assert_eq!(ledger.name_of(&addr), Some("a.example"));
+        assert_eq!(ledger.remove_rule(8), vec![(lease(444, 8, 0).key, None)]);
+        assert_eq!(ledger.name_of(&addr), None);
+        assert!(ledger.is_empty());
+    }
 }

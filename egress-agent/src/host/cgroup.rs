@@ -272,6 +272,9 @@ impl Cgroup {
             }
             std::thread::sleep(PAUSE);
         }
+        if !by_kernel {
+            self.write("cgroup.freeze", "0")?;
+        }
         Ok(())
     }
 

@@ -62,7 +62,7 @@ pub enum UserError {
 }
 
 impl User {
-    /// Whether this user or its primary group is root.
+    /// Whether this user is root.
     pub fn is_root(&self) -> bool {
         self.uid == 0
     }

@@ -6,7 +6,7 @@ use egress_common::{
     stat::REASON_SLOTS,
 };
 
-use super::{attach, maps::Maps, pin::PinFolder, ring::Ring};
+use super::{attach, maps::Maps, pin::PinFolder, ring::RingMap};
 
 /// The eBPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
@@ -125,13 +125,13 @@ impl Plane {
         attach::attach_all(&mut self.ebpf, cgroup, &self.pins)
     }
 
-    /// The event ring; it can be taken once. Must be called inside a tokio runtime.
-    pub fn take_ring(&mut self) -> Result<Ring, PlaneError> {
+    /// The event ring; it can be taken once.
+    pub fn take_ring(&mut self) -> Result<RingMap, PlaneError> {
         let map = self
             .ebpf
             .take_map(map::EVENTS)
             .ok_or(PlaneError::Missing(map::EVENTS))?;
-        Ring::new(map)
+        Ok(RingMap(map))
     }
 
     /// Where this instance is pinned.

@@ -5,13 +5,23 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::load::PlaneError;
 
+/// The event ring of an instance, not yet read by anybody.
+pub struct RingMap(pub(super) Map);
+
+impl RingMap {
+    /// Begins to read. Must be called inside the tokio runtime that will read.
+    pub fn open(self) -> Result<Ring, PlaneError> {
+        Ring::new(self.0)
+    }
+}
+
 /// The reader of an instance's events. Records are bytes here; `event::decode` checks them.
 pub struct Ring {
     ring: AsyncFd<RingBuf<MapData>>,
 }
 
 impl Ring {
-    pub(super) fn new(map: Map) -> Result<Self, PlaneError> {
+    fn new(map: Map) -> Result<Self, PlaneError> {
         let ring = RingBuf::try_from(map).map_err(|source| PlaneError::Map {
             name: egress_common::abi::map::EVENTS,
             source: Box::new(source),

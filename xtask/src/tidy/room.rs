@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{
     check::Fault,
+    source,
     token::{NamedPath, Source},
 };
 
@@ -138,7 +139,7 @@ fn is_pure(inner: &Path, source: &Source) -> bool {
 }
 
 fn hands(file: &Path, source: &Source, faults: &mut Vec<Fault>) {
-    if file.ends_with("tests.rs") {
+    if source::is_test_file(file) {
         return;
     }
     for path in source

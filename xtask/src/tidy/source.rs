@@ -31,7 +31,7 @@ pub(super) fn check(
     unsafety(file, source, faults);
     suppressions(file, source, faults);
     if file.ends_with("mod.rs") {
-        door(file, source, faults);
+        door(file, source, faults, notes);
     }
 }
 
@@ -42,7 +42,7 @@ fn length(
     faults: &mut Vec<Fault>,
     notes: &mut Vec<Fault>,
 ) {
-    if file.starts_with("tests") || file.ends_with("tests.rs") {
+    if is_test_file(file) {
         return;
     }
     let lines = (1..=text.lines().count())
@@ -80,15 +80,21 @@ fn suppressions(file: &Path, source: &Source, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A `mod.rs` only opens doors, so that the folder's listing shows the whole room.
-fn door(file: &Path, source: &Source, faults: &mut Vec<Fault>) {
-    for (word, line) in &source.items {
-        if !matches!(word.as_str(), "mod" | "use") {
-            let what =
-                format!("mod.rs has only declarations and re-exports; {word} goes elsewhere");
-            faults.push(Fault::new(file, *line, what));
-        }
-    }
+/// Whether a whole file is there for tests: those of the tests crate, and a module's.
+pub(super) fn is_test_file(file: &Path) -> bool {
+    file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests")
+}
+
+/// A `mod.rs` only opens doors, so that the folder's listing shows the whole room. Noted
+/// in tests, refused elsewhere.
+fn door(file: &Path, source: &Source, faults: &mut Vec<Fault>, notes: &mut Vec<Fault>) {
+    let mut others = source.items.iter();
+    let Some((_, line)) = others.find(|(word, _)| !matches!(word.as_str(), "mod" | "use")) else {
+        return;
+    };
+    let what = "mod.rs has more than declarations and re-exports: give it a file of its own";
+    let list = if is_test_file(file) { notes } else { faults };
+    list.push(Fault::new(file, *line, what));
 }
 
 #[cfg(test)]

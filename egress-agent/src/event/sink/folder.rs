@@ -128,10 +128,13 @@ impl Folder {
             .map_err(|error| SinkError::io("open", &self.path.join(name), error))
     }
 
-    /// Renames a file; one of the new name is replaced.
+    /// Renames a file; one of the new name is replaced. One that somebody removed is no
+    /// error.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), SinkError> {
-        renameat(self.dir.as_fd(), from, self.dir.as_fd(), to)
-            .map_err(|error| SinkError::io("rename", &self.path.join(from), error))
+        match renameat(self.dir.as_fd(), from, self.dir.as_fd(), to) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(SinkError::io("rename", &self.path.join(from), error)),
+        }
     }
 
     /// Removes a file; one that is not there is no error.

@@ -32,7 +32,15 @@ pub struct Jsonl {
 }
 
 impl Jsonl {
-    /// Makes the file of a new instance. The instance's name has no dot.
+    /// Makes the file of a new instance in the folder that `egress-agent events` reads, and
+    /// tidies up after instances that ended.
+    pub fn start(connector: &str, instance: &str) -> Result<Self, SinkError> {
+        let folder = Folder::events()?;
+        prune(&folder)?;
+        Self::create(folder, connector, instance)
+    }
+
+    /// Makes the file of a new instance in a folder. The instance's name has no dot.
     pub fn create(folder: Folder, connector: &str, instance: &str) -> Result<Self, SinkError> {
         Self::with_limit(folder, connector, instance, MAX_BYTES)
     }

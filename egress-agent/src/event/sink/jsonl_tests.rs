@@ -98,6 +98,20 @@ fn a_rotation_that_fails_is_tried_again() {
 }
 
 #[test]
+fn a_file_that_somebody_removed_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = sink(folder.path(), "postmark", "i1", 300);
+    for second in 0..4 {
+        push(&mut sink, "postmark", second, "text");
+        sink.flush();
+        std::fs::remove_file(sink.path()).unwrap();
+    }
+    push(&mut sink, "postmark", 5, "last");
+    sink.flush();
+    assert_eq!((sink.fault(), lines(&sink.path()).len()), (None, 1));
+}
+
+#[test]
 fn names_that_would_lead_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     for (connector, instance) in [

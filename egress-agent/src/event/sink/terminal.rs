@@ -28,7 +28,6 @@ pub struct Terminal {
     send: Option<SyncSender<Batch>>,
     done: Receiver<()>,
     skipped: Arc<AtomicU64>,
-    given_up: u64,
 }
 
 struct Batch {
@@ -57,7 +56,6 @@ impl Terminal {
             send: Some(send),
             done,
             skipped,
-            given_up: 0,
         })
     }
 }
@@ -91,7 +89,7 @@ impl Sink for Terminal {
 
     /// The text says itself what it left out; no file misses a line because of it.
     fn take_unwritten(&mut self) -> u64 {
-        std::mem::take(&mut self.given_up)
+        0
     }
 
     fn fault(&self) -> Option<String> {
@@ -110,24 +108,28 @@ impl Sink for Terminal {
 
 fn write_all(receive: &Receiver<Batch>, mut out: impl Write, skipped: &AtomicU64) {
     for batch in receive {
-        if out.write_all(batch.text.as_bytes()).is_err() {
-            return;
-        }
-        let left_out = skipped.swap(0, Ordering::Relaxed);
-        if left_out > 0
-            && writeln!(
-                out,
-                "egress-agent: {left_out} lines came faster than they could be shown here; \
-                 `egress-agent events` has them"
-            )
-            .is_err()
-        {
-            return;
-        }
-        if out.flush().is_err() {
+        let written = out
+            .write_all(batch.text.as_bytes())
+            .and_then(|()| tell_skipped(&mut out, skipped))
+            .and_then(|()| out.flush());
+        // The reader went away; the file has every line.
+        if written.is_err() {
             return;
         }
     }
+    tell_skipped(&mut out, skipped).unwrap_or_default();
+}
+
+fn tell_skipped(out: &mut impl Write, skipped: &AtomicU64) -> std::io::Result<()> {
+    let lines = skipped.swap(0, Ordering::Relaxed);
+    if lines == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "egress-agent: {lines} lines came faster than they could be shown here; \
+         `egress-agent events` has them"
+    )
 }
 
 #[cfg(test)]

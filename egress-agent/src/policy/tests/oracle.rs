@@ -237,6 +237,7 @@ fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
         port,
         protocol,
         layer: Layer::Packet,
+        inbound: false,
     }
 }
 

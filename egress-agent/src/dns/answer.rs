@@ -1,0 +1,149 @@
+//! DNS answers of the door. Pure.
+
+use std::net::IpAddr;
+
+use super::wire::{A, AAAA, CLASS_IN, Echo, HEADER, MAX_QUERY, OPT};
+
+/// Longest answer over UDP: fits one packet of the smallest IPv6 path (DNS flag day 2020).
+pub const MAX_UDP_ANSWER: usize = 1232;
+/// Longest answer over UDP to a client without EDNS. RFC 1035 section 4.2.1.
+pub const PLAIN_UDP_ANSWER: usize = 512;
+/// Most addresses one answer carries; 32 AAAA records with the longest name fit
+/// [`MAX_UDP_ANSWER`].
+pub const MAX_ADDRESSES: usize = 32;
+
+/// The payload size the door itself announces; [`MAX_QUERY`] as OPT carries it.
+const OWN_PAYLOAD: u16 = 1232;
+const _: () = assert!(OWN_PAYLOAD as usize == MAX_QUERY);
+const EDE_BLOCKED: u16 = 15;
+
+/// How an answer ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Code {
+    /// The name exists; perhaps without an address of the asked kind.
+    NoError,
+    /// The query cannot be read.
+    FormErr,
+    /// The answer could not be had.
+    ServFail,
+    /// The upstream says the name does not exist.
+    NxDomain,
+    /// Not a query.
+    NotImp,
+    /// The policy does not permit the name.
+    Refused,
+    /// EDNS of a version other than 0.
+    BadVers,
+}
+
+impl Code {
+    /// RFC 1035 section 4.1.1, RFC 6891 section 9.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::NoError => 0,
+            Self::FormErr => 1,
+            Self::ServFail => 2,
+            Self::NxDomain => 3,
+            Self::NotImp => 4,
+            Self::Refused => 5,
+            Self::BadVers => 16,
+        }
+    }
+}
+
+/// Writes an answer that repeats `echo`. Addresses are written under the asked name; they
+/// are left out and TC is set where the answer would be longer than `limit`
+/// ([`Echo::udp_limit`], or 65535 over TCP). At most [`MAX_ADDRESSES`] are written.
+pub fn write(echo: &Echo, code: Code, addresses: &[IpAddr], ttl: u32, limit: usize) -> Vec<u8> {
+    let addresses = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
+    let opt = opt_record(echo, code);
+    let full =
+        HEADER + echo.question.len() + opt.len() + addresses.iter().map(record_len).sum::<usize>();
+    let (addresses, truncated) = if full > limit {
+        (&[][..], true)
+    } else {
+        (addresses, false)
+    };
+    let mut out = Vec::with_capacity(full.min(limit));
+    let count = u16::try_from(addresses.len()).unwrap_or(0);
+    out.extend_from_slice(&echo.id.to_be_bytes());
+    out.extend_from_slice(&echo.answer_flags(code, truncated).to_be_bytes());
+    out.extend_from_slice(&u16::from(!echo.question.is_empty()).to_be_bytes());
+    out.extend_from_slice(&count.to_be_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&u16::from(!opt.is_empty()).to_be_bytes());
+    out.extend_from_slice(&echo.question);
+    for address in addresses {
+        write_address(&mut out, address, ttl);
+    }
+    out.extend_from_slice(&opt);
+    out
+}
+
+impl Echo {
+    /// The longest answer the client takes over UDP. RFC 6891 section 6.2.3: a size below 512
+    /// means 512.
+    pub fn udp_limit(&self) -> usize {
+        self.payload.map_or(PLAIN_UDP_ANSWER, |payload| {
+            usize::from(payload).clamp(PLAIN_UDP_ANSWER, MAX_UDP_ANSWER)
+        })
+    }
+
+    /// QR and RA set; opcode, RD and CD repeated.
+    fn answer_flags(&self, code: Code, truncated: bool) -> u16 {
+        let code = u16::from(self.told(code).number() & 0xf);
+        0x8080 | self.flags & 0x7910 | u16::from(truncated) << 9 | code
+    }
+
+    /// The code a client is told. A refusal is REFUSED for those that speak EDNS and so can
+    /// be told why. Plain stub resolvers are told that there is no address: musl takes only
+    /// codes 0 and 3 for an answer and waits out its 5 s on any other
+    /// (`src/network/res_msend.c`), and glibc takes REFUSED for a passing fault.
+    fn told(&self, code: Code) -> Code {
+        match code {
+            Code::Refused if self.payload.is_none() => Code::NoError,
+            other => other,
+        }
+    }
+}
+
+/// RFC 6891 section 6.1.1: who sent OPT gets OPT. A refusal says so (RFC 8914 section 4.16).
+fn opt_record(echo: &Echo, code: Code) -> Vec<u8> {
+    if echo.payload.is_none() {
+        return Vec::new();
+    }
+    let mut out = vec![0];
+    out.extend_from_slice(&OPT.to_be_bytes());
+    out.extend_from_slice(&OWN_PAYLOAD.to_be_bytes());
+    out.extend_from_slice(&[code.number() >> 4, 0, 0, 0]);
+    if code == Code::Refused {
+        out.extend_from_slice(&[0, 6, 0, 15, 0, 2]);
+        out.extend_from_slice(&EDE_BLOCKED.to_be_bytes());
+    } else {
+        out.extend_from_slice(&[0, 0]);
+    }
+    out
+}
+
+fn record_len(address: &IpAddr) -> usize {
+    12 + if address.is_ipv4() { 4 } else { 16 }
+}
+
+fn write_address(out: &mut Vec<u8>, address: &IpAddr, ttl: u32) {
+    // A pointer to the question's name, which always stands right after the header.
+    out.extend_from_slice(&[0xc0, 12]);
+    let kind = if address.is_ipv4() { A } else { AAAA };
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&CLASS_IN.to_be_bytes());
+    out.extend_from_slice(&ttl.to_be_bytes());
+    match address {
+        IpAddr::V4(v4) => {
+            out.extend_from_slice(&[0, 4]);
+            out.extend_from_slice(&v4.octets());
+        }
+        IpAddr::V6(v6) => {
+            out.extend_from_slice(&[0, 16]);
+            out.extend_from_slice(&v6.octets());
+        }
+    }
+}
