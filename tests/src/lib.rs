@@ -6,6 +6,8 @@ pub mod demo;
 pub mod event;
 pub mod internet;
 pub mod leftovers;
+mod namespaces;
+mod pipe;
 pub mod probe;
 pub mod process;
 pub mod programs;
