@@ -24,10 +24,12 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// A denial is in the stream within this time.
 pub const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the DNS door answers for a name that no rule permits, as dig spells it.
+/// What the DNS door answers for a name that no rule permits, as dig spells it: to a client
+/// that speaks EDNS.
 pub const DOOR_STATUS: &str = "REFUSED";
-/// The same as a number, RFC 1035 section 4.1.1.
-pub const DOOR_CODE: u8 = 5;
+/// What it answers, without records, to one that does not (RFC 1035 section 4.1.1): the stub
+/// resolvers of musl and older programs wait for their time-out on a refusal.
+pub const DOOR_CODE_PLAIN: u8 = 0;
 
 /// Whether the tests run without the agent, to see that they would notice
 /// (`EGRESS_TEST_UNCONFINED=1`).
