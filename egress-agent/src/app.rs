@@ -62,6 +62,8 @@ pub struct Run {
     pub caller_env: Vec<(OsString, OsString)>,
     /// A further file for events.
     pub events: Option<PathBuf>,
+    /// Start although a permitted name has no address now.
+    pub start_unresolved: bool,
     /// Show nothing on standard error but errors.
     pub quiet: bool,
     /// Colours on standard error.
@@ -92,6 +94,12 @@ pub enum RunError {
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Names(#[from] dns::upstream::UpstreamError),
+    /// Permitted names have no address.
+    #[error(
+        "a permitted name has no address, and nothing was started: {0}; mend the policy or \
+         the resolver, or start nevertheless with --start-unresolved"
+    )]
+    Unresolved(String),
     /// The launcher failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -187,6 +195,9 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         .filter_map(|name| unresolved(run, instance, name))
     {
         stream.say(unresolved);
+    }
+    if !run.start_unresolved && run.policy.mode == Mode::Enforce {
+        all_resolved(&prefetched)?;
     }
     let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, stopped));
@@ -334,6 +345,19 @@ fn rule_names(tables: &Tables) -> HashMap<u32, String> {
     names.insert(RULE_OWN, "own-listener".to_owned());
     names.insert(RULE_INBOUND, "loopback-caller".to_owned());
     names
+}
+
+/// A typing error in a name should be seen at the start, not at the first call.
+fn all_resolved(prefetched: &[dns::Prefetched]) -> Result<(), RunError> {
+    let faults = prefetched.iter().filter_map(|name| {
+        let error = name.result.as_ref().err()?;
+        Some(format!("{} ({error})", name.name))
+    });
+    let faults: Vec<String> = faults.collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Unresolved(faults.join(", ")))
 }
 
 fn unresolved(run: &Run, instance: &Instance, name: &dns::Prefetched) -> Option<Body> {

@@ -64,7 +64,7 @@ fn become_connector(commands: File, answers: &mut File) -> (u8, String) {
 fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
     let mut commands = Lines::new(commands);
     let spec: Spec = commands
-        .next()
+        .hear()
         .map_err(|error| format!("the launcher did not understand the agent: {error}"))?
         .ok_or("the agent is gone; the connector was not started")?;
     fs::write(&spec.cgroup_procs, "0").map_err(|error| {
@@ -79,7 +79,7 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         probe()?;
     }
     say(answers, &Said::Ready).map_err(|error| format!("the agent is gone: {error}"))?;
-    match commands.next::<String>() {
+    match commands.hear::<String>() {
         Ok(Some(word)) if word == GO => {}
         _ => return Err("the agent did not let the connector start".to_owned()),
     }

@@ -13,7 +13,4 @@ pub mod spawn;
 pub mod spec;
 
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::Spec;
-
-/// The hidden subcommand under which the binary calls itself.
-pub const LAUNCHER: &str = "__launch";
+pub use spec::{LAUNCHER, Spec};

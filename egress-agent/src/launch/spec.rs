@@ -45,6 +45,9 @@ pub enum Said {
     },
 }
 
+/// The hidden subcommand under which the binary calls itself.
+pub const LAUNCHER: &str = "__launch";
+
 /// What the agent says after [`Said::Ready`].
 pub const GO: &str = "go";
 
@@ -69,7 +72,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next line; `None` when the other side is gone.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn hear<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let mut line = Vec::new();
         let read = (&mut self.0).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if read == 0 {

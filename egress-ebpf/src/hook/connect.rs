@@ -28,6 +28,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         protocol: flow::protocol(ctx) as u8,
         layer: Layer::Connect,
         inbound: false,
+        local_port: 0,
     };
     let state = state_of(ctx);
     if state.is_null() {

@@ -171,6 +171,7 @@ fn strict(ctx: &SkBuffContext, sk: *mut bpf_sock, state: *mut SocketState) -> i3
         protocol: parsed.protocol,
         layer: Layer::Packet,
         inbound: parsed.protocol == TCP && is_inbound(sk, state),
+        local_port: parsed.source_port,
     };
     let maps = Maps { ctx: skb.cast(), local_port: parsed.source_port };
     let verdict = if matches!(parsed.fault, Reason::None) {

@@ -197,6 +197,7 @@ impl Case<'_> {
                 protocol,
                 layer,
                 inbound: false,
+                local_port: 0,
             };
             let verdict = decide(&flow, &memory);
             stages.push(self.stage(layer, verdict, None));

@@ -238,6 +238,7 @@ fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
         protocol,
         layer: Layer::Packet,
         inbound: false,
+        local_port: 0,
     }
 }
 
