@@ -253,7 +253,10 @@ fn troubled_names() -> Result<()> {
         .map(|name| format!("{name}.example:80"))
         .collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-    let mut shell = world.agent(policy("troubled", &rules)).shell()?;
+    let mut shell = world
+        .agent(policy("troubled", &rules))
+        .option("--start-unresolved")
+        .shell()?;
     let status = |said: &Said, status: &str| said.text.contains(&format!("status: {status}"));
     let said = dig(&mut shell, "gone.example")?;
     ensure!(status(&said, "NXDOMAIN"), "{said:?}");
