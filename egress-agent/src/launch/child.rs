@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::close;
 
 use super::{
-    filter, harden,
+    filter, harden, mounts,
     spec::{GO, Lines, Said, Spec, say},
 };
 
@@ -74,6 +74,9 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         )
     })?;
     harden::separate().map_err(|error| error.to_string())?;
+    if spec.uid == 0 {
+        mounts::seal().map_err(|error| error.to_string())?;
+    }
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
     if spec.enforced {
         probe()?;
