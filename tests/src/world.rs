@@ -46,7 +46,8 @@ const NETNS: &str = "/run/netns";
 const PREFIX: &str = "egt-";
 const WIRE: &str = "up0";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for on the host of a world.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The user that connectors run as: `nobody`, `nogroup`.
 pub const USER: u32 = 65534;
 
