@@ -6,6 +6,7 @@ pub mod demo;
 pub mod event;
 pub mod internet;
 pub mod leftovers;
+pub mod mcp;
 mod namespaces;
 mod pipe;
 pub mod probe;

@@ -175,4 +175,6 @@ pub struct HttpRequest {
     pub line: String,
     /// Body, text.
     pub body: String,
+    /// A token that only the answer to this request carries, under `"token"`.
+    pub answered: String,
 }

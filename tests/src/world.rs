@@ -40,7 +40,8 @@ const FENCE: Duration = Duration::from_secs(5);
 const FENCE_PORT: u16 = 9;
 const LOCK: &str = "/run/egress-tests.lock";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for on the host of a world.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The user that connectors run as: `nobody`, `nogroup`.
 pub const USER: u32 = 65534;
 

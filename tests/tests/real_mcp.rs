@@ -1,0 +1,194 @@
+//! Published MCP servers, started by the SDKs' own clients through `egress-agent run`: the tool
+//! call to a declared name is answered, every other ends in an error that the client
+//! understands, and a line in the stream.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use egress_tests::{
+    agent::{self, policy},
+    event::Denial,
+    leftovers::Leftovers,
+    mcp::{Answer, Ended, Sdk, Session},
+    token,
+    world::World,
+    zone,
+};
+use serde_json::{Value, json};
+
+/// A refusal reaches the client sooner than any time-out would.
+const AT_ONCE_MS: u64 = 3000;
+const ALLOW: [&str; 1] = ["api.postmarkapp.com:443"];
+
+/// A published server with a tool that gets a URL.
+struct Fetcher {
+    sdk: Sdk,
+    server: &'static str,
+    version: &'static str,
+    command: &'static [&'static str],
+    tool: &'static str,
+    arguments: fn(&str) -> Value,
+    /// What the kernel calls the process.
+    comm: &'static str,
+}
+
+/// PyPI's `mcp-server-fetch`. It would itself refuse the addresses of the embedded internet, which
+/// are set aside for documentation; then nothing would be left for the agent to refuse.
+const PYTHON: Fetcher = Fetcher {
+    sdk: Sdk::Python,
+    server: "mcp-fetch",
+    version: "2026.10.24",
+    command: &[
+        "{cache}/mcp-python/bin/python",
+        "-m",
+        "mcp_server_fetch",
+        "--ignore-robots-txt",
+        "--allow-private-ips",
+    ],
+    tool: "fetch",
+    arguments: |url| json!({ "url": url }),
+    comm: "python",
+};
+
+/// npm's `@modelcontextprotocol/server-everything`.
+const NODE: Fetcher = Fetcher {
+    sdk: Sdk::Node,
+    server: "mcp-servers/everything",
+    version: "2.0.0",
+    command: &[
+        "node",
+        "{cache}/mcp-node/node_modules/@modelcontextprotocol/server-everything/dist/index.js",
+    ],
+    tool: "gzip-file-as-resource",
+    arguments: |url| json!({ "name": "page.gz", "data": url, "outputType": "resource" }),
+    comm: "node",
+};
+
+impl Fetcher {
+    fn get(&self, session: &mut Session, url: &str) -> Result<Answer> {
+        session.call(self.tool, &(self.arguments)(url))
+    }
+}
+
+#[test]
+fn a_python_server_reaches_only_what_is_declared() -> Result<()> {
+    reaches_only_what_is_declared(&PYTHON)
+}
+
+#[test]
+fn a_node_server_reaches_only_what_is_declared() -> Result<()> {
+    reaches_only_what_is_declared(&NODE)
+}
+
+fn reaches_only_what_is_declared(fetcher: &Fetcher) -> Result<()> {
+    let world = World::alone()?;
+    let before = Leftovers::now()?;
+    let mut session = world
+        .mcp_server(policy("mail", &ALLOW), fetcher.command)
+        .connect(fetcher.sdk)?;
+    ensure!(
+        session.hello.name == fetcher.server && session.hello.version == fetcher.version,
+        "{:?}",
+        session.hello
+    );
+    answered(&world, fetcher, &mut session)?;
+
+    let strangers = [
+        (
+            "https://giftshop.club",
+            Denial::of_name("giftshop.club")
+                .by(&["dns"])
+                .because(&["name-not-allowed"]),
+        ),
+        (
+            "https://198.51.100.7",
+            Denial::of_address(zone::STRANGER)
+                .port(443)
+                .by(&["connect"])
+                .because(&["no-rule"]),
+        ),
+        (
+            "https://[2001:db8:c6::7]",
+            Denial::of_address(zone::STRANGER6)
+                .port(443)
+                .by(&["connect"])
+                .because(&["no-rule"]),
+        ),
+    ];
+    for (place, denial) in &strangers {
+        let token = token::new();
+        let answer = fetcher.get(&mut session, &format!("{place}/{token}"))?;
+        ensure!(
+            answer.failed && !answer.text.is_empty(),
+            "{place}: {answer:?}"
+        );
+        ensure!(answer.ms < AT_ONCE_MS, "not at once: {place}: {answer:?}");
+        let event = session.denial(denial)?;
+        let process = event.process.clone().unwrap_or_default();
+        ensure!(event.connector.as_deref() == Some("mail"), "{event:?}");
+        ensure!(process.comm.as_deref() == Some(fetcher.comm), "{event:?}");
+        world.fence()?;
+        ensure!(world.sightings(&token)?.is_empty(), "{place} got the token");
+    }
+    answered(&world, fetcher, &mut session)?;
+
+    for stranger in [
+        IpAddr::from(zone::STRANGER),
+        zone::STRANGER6.into(),
+        zone::GIFTSHOP.into(),
+    ] {
+        ensure!(
+            world.packets(stranger)?.is_empty(),
+            "{stranger} got packets"
+        );
+    }
+    ensure!(
+        world
+            .queries()?
+            .iter()
+            .all(|query| !query.name.contains("giftshop"))
+    );
+    ended_well(&session.end()?)?;
+    before.ensure_nothing_new()?;
+    ensure!(world.processes()?.is_empty(), "processes are left");
+    Ok(())
+}
+
+/// The declared name answers, and the client gets what only that answer said.
+fn answered(world: &World, fetcher: &Fetcher, session: &mut Session) -> Result<()> {
+    let path = format!("/{}", token::new());
+    let answer = fetcher.get(session, &format!("https://api.postmarkapp.com{path}"))?;
+    ensure!(!answer.failed, "{answer:?}");
+    let requests = world.requests()?;
+    let request = requests
+        .iter()
+        .find(|request| request.line.ends_with(&path));
+    let request = request.with_context(|| format!("it never came: {requests:?}"))?;
+    ensure!(
+        request.sni.as_deref() == Some("api.postmarkapp.com"),
+        "{request:?}"
+    );
+    ensure!(
+        answer.text.contains(&request.answered),
+        "{answer:?} to {request:?}"
+    );
+    Ok(())
+}
+
+/// The client closed the session; the server ended by itself and the agent with it.
+fn ended_well(ended: &Ended) -> Result<()> {
+    ensure!(ended.outcome.ok(), "{ended:?}");
+    // The SDKs wait two seconds for the server's end before they send it a signal.
+    ensure!(ended.closed_in_ms.is_some_and(|ms| ms < 2000), "{ended:?}");
+    if !agent::unconfined() {
+        let stopped = ended.events.last().context("no events")?;
+        ensure!(stopped.kind == "stopped", "{}", stopped.line);
+        ensure!(stopped.number("exit", "code") == 0, "{}", stopped.line);
+        ensure!(
+            stopped.number("denied", "name-not-allowed") > 0,
+            "{}",
+            stopped.line
+        );
+    }
+    Ok(())
+}
