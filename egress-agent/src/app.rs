@@ -31,7 +31,7 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock},
+    host::{User, clock, route},
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
@@ -153,7 +153,10 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
-    let keeper = Arc::new(Keeper::new(Box::new(plane.maps.grants())));
+    let keeper = Arc::new(Keeper::new(
+        Box::new(plane.maps.grants()),
+        route::interface_to,
+    ));
     let names = Arc::new(Names::new(NamesConfig {
         holder: dns::lease::Holder {
             connector: CONNECTOR,

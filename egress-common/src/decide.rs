@@ -25,6 +25,8 @@ pub struct Flow {
     pub inbound: bool,
     /// Local port, host order; only read for `inbound` flows.
     pub local_port: u16,
+    /// The interface the packet leaves by; 0 = not known yet.
+    pub ifindex: u32,
 }
 
 /// The tables a verdict is taken from: maps in the kernel, plain collections elsewhere.
@@ -90,19 +92,14 @@ pub fn audited(verdict: Verdict) -> Verdict {
 fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     let mut reason = Reason::NoRule;
     let mut rule = RULE_NONE;
-    let key = GrantKey {
-        addr: flow.addr,
-        connector: flow.connector,
-        port: flow.port,
-        protocol: flow.protocol,
-        pad: 0,
-    };
-    if let Some(grant) = lookup.exact(&key) {
+    if let Some(grant) = lookup.exact(&flow.grant_key()) {
         rule = grant.rule;
         if !lookup.rule_active(rule) {
             reason = Reason::Revoked;
         } else if grant.expires_ns != 0 && lookup.now_ns() >= grant.expires_ns {
             reason = Reason::Expired;
+        } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
+            reason = Reason::Interface;
         } else {
             return allow(rule);
         }
@@ -224,6 +221,18 @@ fn is_dns(flow: &Flow) -> bool {
 }
 
 impl Flow {
+    /// The key of the exact grant that would permit the flow.
+    #[inline(always)]
+    pub const fn grant_key(&self) -> GrantKey {
+        GrantKey {
+            addr: self.addr,
+            connector: self.connector,
+            port: self.port,
+            protocol: self.protocol,
+            pad: 0,
+        }
+    }
+
     #[inline(always)]
     fn protocol_has_door(&self) -> bool {
         self.protocol == UDP || self.protocol == TCP

@@ -10,8 +10,9 @@ pub struct Grant {
     pub expires_ns: u64,
     /// The rule that this grant comes from.
     pub rule: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The interface a datagram must leave by; 0 = any. TCP has none: its sockets cannot
+    /// choose one.
+    pub ifindex: u32,
 }
 
 /// One range of ports under a prefix. 12 bytes.
@@ -124,6 +125,6 @@ pub struct SocketState {
     pub asked_port_be: u16,
     /// `AF_INET` or `AF_INET6` of `asked_addr`; 0 = nothing was redirected.
     pub asked_family: u16,
-    /// Zero.
-    pub pad2: u32,
+    /// The interface a datagram to `addr` must leave by; 0 = any.
+    pub ifindex: u32,
 }

@@ -27,6 +27,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
         layer: Layer::Sendmsg,
         inbound: false,
         local_port: 0,
+        ifindex: 0,
     };
     let state = connect::state_of(ctx);
     if state.is_null() {

@@ -55,6 +55,7 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         layer: Layer::Socket,
         inbound: false,
         local_port: 0,
+        ifindex: 0,
     };
     let refused =
         Verdict { action: Action::Deny, reason: Reason::SocketOption, rule: RULE_NONE };

@@ -152,7 +152,7 @@ impl Case<'_> {
             let grant = Grant {
                 expires_ns: 0,
                 rule,
-                pad: 0,
+                ifindex: 0,
             };
             memory.grants.insert(key(ANSWER, port, protocol), grant);
         }
@@ -198,6 +198,7 @@ impl Case<'_> {
                 layer,
                 inbound: false,
                 local_port: 0,
+                ifindex: 0,
             };
             let verdict = decide(&flow, &memory);
             stages.push(self.stage(layer, verdict, None));

@@ -239,6 +239,7 @@ fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
         layer: Layer::Packet,
         inbound: false,
         local_port: 0,
+        ifindex: 0,
     }
 }
 
