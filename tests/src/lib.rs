@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod attempts;
+pub mod bench;
 pub mod demo;
 pub mod event;
 pub mod internet;
