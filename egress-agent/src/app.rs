@@ -281,6 +281,9 @@ fn fill(
     for (bits, key, rules) in &tables.prefixes {
         maps.set_prefix(*bits, key, rules)?;
     }
+    for (key, grant) in &tables.unix {
+        maps.set_unix(key, grant)?;
+    }
     let v6 = door.addresses().iter().any(|address| address.is_ipv6());
     let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));
     let connector = Connector {
@@ -291,7 +294,8 @@ fn fill(
             Mode::Enforce => Connector::ENFORCE,
             Mode::Audit => Connector::AUDIT,
         },
-        pad: [0; 2],
+        unix: Connector::OWN_PATHS,
+        pad: 0,
     };
     maps.set_connector(CONNECTOR, &connector)
 }

@@ -262,7 +262,8 @@ impl Case<'_> {
                 Mode::Enforce => Connector::ENFORCE,
                 Mode::Audit => Connector::AUDIT,
             },
-            pad: [0; 2],
+            unix: Connector::OWN_PATHS,
+            pad: 0,
         }
     }
 }
