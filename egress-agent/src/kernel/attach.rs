@@ -41,7 +41,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Attaches all programs. Links are dropped, and so detached, when one of them fails.
 pub fn attach_all(
     ebpf: &mut Ebpf,
-    unix: &UnixPrograms,
+    unix: Option<&UnixPrograms>,
     cgroup: &Path,
     pins: &PinFolder,
 ) -> Result<(), PlaneError> {
@@ -57,7 +57,9 @@ pub fn attach_all(
     }
     setsockopt(ebpf, &file)?;
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
-    unix.attach(&file, pins)?;
+    if let Some(unix) = unix {
+        unix.attach(&file, pins)?;
+    }
     let mut pinned = Vec::new();
     for (name, link) in links {
         let path = pins.link(name);

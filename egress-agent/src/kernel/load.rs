@@ -96,7 +96,7 @@ pub enum PlaneError {
 pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
-    unix: UnixPrograms,
+    unix: Result<UnixPrograms, UnixError>,
     /// The tables the data plane decides by.
     pub maps: Maps,
 }
@@ -125,7 +125,10 @@ impl Plane {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
-        let unix = UnixPrograms::load(OBJECT, &ebpf)?;
+        let unix = match UnixPrograms::load(OBJECT, &ebpf) {
+            Err(error @ UnixError::Object(_)) => return Err(error.into()),
+            other => other,
+        };
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
@@ -138,7 +141,12 @@ impl Plane {
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
     /// this instance stays attached.
     pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
-        attach::attach_all(&mut self.ebpf, &self.unix, cgroup, &self.pins)
+        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+    }
+
+    /// Whether the data plane judges unix sockets; if not, why.
+    pub fn unix(&self) -> Result<(), &UnixError> {
+        self.unix.as_ref().map(drop)
     }
 
     /// The event ring; it can be taken once.

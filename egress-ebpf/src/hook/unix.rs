@@ -76,6 +76,7 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
         addr: Addr { halves: [0, 0] },
         connector: asked.key.connector,
         port: kind as u16,
+        local_port: 0,
         protocol: 0,
         layer: Layer::Unix,
         inbound: false,
