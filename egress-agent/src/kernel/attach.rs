@@ -10,7 +10,7 @@ use aya::{
     },
 };
 
-use super::{load::PlaneError, pin::PinFolder};
+use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
 
 /// Socket-address programs, by their name in the object.
 const SOCK_ADDR: &[&str] = &[
@@ -39,7 +39,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Attaches all programs. Links are dropped, and so detached, when one of them fails.
-pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<(), PlaneError> {
+pub fn attach_all(
+    ebpf: &mut Ebpf,
+    unix: Option<&UnixPrograms>,
+    cgroup: &Path,
+    pins: &PinFolder,
+) -> Result<(), PlaneError> {
     let file = File::open(cgroup).map_err(|source| PlaneError::Cgroup {
         path: cgroup.display().to_string(),
         source,
@@ -52,6 +57,9 @@ pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<()
     }
     setsockopt(ebpf, &file)?;
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
+    if let Some(unix) = unix {
+        unix.attach(&file, pins)?;
+    }
     let mut pinned = Vec::new();
     for (name, link) in links {
         let path = pins.link(name);
