@@ -33,6 +33,23 @@ impl UnixKey {
     pub const ABSTRACT: u16 = 2;
 }
 
+/// The C library's cache daemon (`nscd(8)`). Every look-up of a user or host tries it first
+/// and goes on without it, so refusing it says nothing about the program.
+const CACHE_DAEMON: &[u8; 20] = b"/var/run/nscd/socket";
+
+impl UnixKey {
+    /// Whether the name is that of the C library's cache daemon.
+    #[inline(always)]
+    pub fn is_cache_daemon(&self) -> bool {
+        let same = self
+            .name
+            .iter()
+            .zip(CACHE_DAEMON)
+            .all(|(own, other)| own == other);
+        self.kind == Self::PATH && self.len as usize == CACHE_DAEMON.len() && same
+    }
+}
+
 /// Value of a name. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! The few `bpf(2)` calls that aya has no name for, with a safe face.
 //!
 //! aya 0.14 knows no program type for unix sockets, so those programs are loaded, attached
-//! and pinned here. Everything else goes through aya. Layouts follow `union bpf_attr`,
+//! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
 //! `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest as zero.
 
 use std::{
@@ -20,10 +20,13 @@ const LOG: usize = 256 * 1024;
 /// One eBPF instruction as the kernel takes it: opcode, registers, offset, immediate.
 pub type Instruction = [u8; 8];
 
-/// The hooks for unix sockets, Linux 6.7: `enum bpf_attach_type`.
+/// Hooks by their number in `enum bpf_attach_type`: those for unix sockets (Linux 6.7), and
+/// `setsockopt()`, whose links aya cannot pin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum UnixHook {
+pub enum Hook {
+    /// `BPF_CGROUP_SETSOCKOPT`.
+    Setsockopt = 22,
     /// `BPF_CGROUP_UNIX_CONNECT`.
     Connect = 49,
     /// `BPF_CGROUP_UNIX_SENDMSG`.
@@ -73,7 +76,7 @@ pub struct Refused {
 
 /// Loads a program for a unix hook. `EINVAL` without a log: the kernel has no such hook.
 pub fn load(
-    hook: UnixHook,
+    hook: Hook,
     name: &str,
     license: &CStr,
     program: &[Instruction],
@@ -102,11 +105,7 @@ pub fn load(
 }
 
 /// Attaches a program at a cgroup. The link holds until its last descriptor and pin go.
-pub fn attach(
-    hook: UnixHook,
-    program: BorrowedFd<'_>,
-    cgroup: BorrowedFd<'_>,
-) -> io::Result<OwnedFd> {
+pub fn attach(hook: Hook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         prog_fd: number(program),
         target_fd: number(cgroup),
@@ -126,7 +125,7 @@ pub fn pin(link: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     bpf(Command::ObjPin, &attr).map(drop)
 }
 
-fn attributes(hook: UnixHook, name: &str, license: &CStr, program: &[Instruction]) -> ProgLoad {
+fn attributes(hook: Hook, name: &str, license: &CStr, program: &[Instruction]) -> ProgLoad {
     let mut prog_name = [0; NAME];
     // The last byte stays NUL.
     for (to, from) in prog_name.iter_mut().take(NAME - 1).zip(name.bytes()) {
@@ -219,7 +218,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let refused = load(UnixHook::Connect, "nonsense", c"GPL", &[[0xff; 8]]);
+        let refused = load(Hook::Connect, "nonsense", c"GPL", &[[0xff; 8]]);
         assert!(refused.is_err());
     }
 }

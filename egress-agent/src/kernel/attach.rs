@@ -1,6 +1,11 @@
 //! Attaches the programs at the instance's parent cgroup and pins their links.
 
-use std::{fs::File, path::Path};
+use std::{
+    ffi::CString,
+    fs::File,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
+};
 
 use aya::{
     Ebpf,
@@ -9,6 +14,8 @@ use aya::{
         CgroupSockopt, links::FdLink,
     },
 };
+
+use egress_sys::Hook;
 
 use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
 
@@ -55,7 +62,7 @@ pub fn attach_all(
     for name in SOCK_ADDR {
         links.push((*name, sock_addr(ebpf, name, &file)?));
     }
-    setsockopt(ebpf, &file)?;
+    setsockopt(ebpf, &file, pins)?;
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
     if let Some(unix) = unix {
         unix.attach(&file, pins)?;
@@ -100,16 +107,25 @@ fn sock_create(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
     fd_link(SOCK_CREATE, attached)
 }
 
-fn setsockopt(ebpf: &mut Ebpf, cgroup: &File) -> Result<(), PlaneError> {
+/// aya 0.14 has no way from a link of this type to a pin.
+fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), PlaneError> {
     let program: &mut CgroupSockopt = program(ebpf, SETSOCKOPT)?;
-    program
-        .load()
-        .and_then(|()| program.attach(cgroup, CgroupAttachMode::Single))
-        .map_err(|source| PlaneError::Program {
-            name: SETSOCKOPT,
-            source: Box::new(source),
-        })?;
-    Ok(())
+    let refused = |source| PlaneError::Program {
+        name: SETSOCKOPT,
+        source: Box::new(source),
+    };
+    program.load().map_err(refused)?;
+    let loaded = program.fd().map_err(refused)?;
+    let path = pins.link(SETSOCKOPT);
+    egress_sys::attach(Hook::Setsockopt, loaded.as_fd(), cgroup.as_fd())
+        .and_then(|link| {
+            let file = CString::new(path.as_os_str().as_bytes())?;
+            egress_sys::pin(link.as_fd(), &file)
+        })
+        .map_err(|error| PlaneError::Pin {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })
 }
 
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {

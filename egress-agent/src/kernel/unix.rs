@@ -17,18 +17,18 @@ use aya::{
     maps::{Map, MapData},
 };
 use aya_obj::{Object, generated::bpf_insn};
-use egress_sys::{Instruction, UnixHook};
+use egress_sys::{Hook, Instruction};
 
 use super::{load::PlaneError, pin::PinFolder};
 
 /// Programs by their name in the object, and their hooks.
-const PROGRAMS: &[(&str, UnixHook)] = &[
-    ("connect_unix", UnixHook::Connect),
-    ("sendmsg_unix", UnixHook::Sendmsg),
+const PROGRAMS: &[(&str, Hook)] = &[
+    ("connect_unix", Hook::Connect),
+    ("sendmsg_unix", Hook::Sendmsg),
 ];
 
 /// Loaded programs that wait to be attached.
-pub struct UnixPrograms(Vec<(&'static str, UnixHook, OwnedFd)>);
+pub struct UnixPrograms(Vec<(&'static str, Hook, OwnedFd)>);
 
 /// Why there are no programs for unix sockets.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ impl UnixPrograms {
     }
 }
 
-type Code = (&'static str, UnixHook, CString, Vec<Instruction>);
+type Code = (&'static str, Hook, CString, Vec<Instruction>);
 
 /// The instructions of each program, with every reference to a map replaced by its
 /// descriptor in this process.

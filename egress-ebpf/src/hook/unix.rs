@@ -70,6 +70,8 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
             emit::passed(verdict.rule, 1, 0, 0);
             return PASS;
         }
+        // Refused like any other, but neither counted nor shown: see `is_cache_daemon`.
+        Action::Deny if asked.key.is_cache_daemon() => return REFUSE,
         Action::Audit | Action::Deny | Action::Redirect => {}
     }
     let flow = Flow {
