@@ -124,7 +124,10 @@ impl Accomplice {
     }
 }
 
-/// What became of each try: vector, whether it arrived, what the program said.
+/// What became of a try: vector, whether it arrived, what the program said.
+type Fate = (&'static str, bool, String);
+
+/// Tries every vector in one run.
 fn tries(
     world: &World,
     accomplice: &Accomplice,
@@ -132,7 +135,7 @@ fn tries(
     user: u32,
     vectors: &[&'static str],
     free: bool,
-) -> Result<(Vec<(&'static str, bool, String)>, Attempts)> {
+) -> Result<(Vec<Fate>, Attempts)> {
     let tokens: Vec<String> = vectors.iter().map(|_| token::new()).collect();
     let commands: Vec<_> = vectors
         .iter()
