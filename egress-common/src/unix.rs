@@ -137,20 +137,16 @@ fn is_own(key: &UnixKey) -> bool {
     if key.len as usize <= prefix.len() {
         return false;
     }
-    // Counted loops over constants that remember nothing: the verifier walks them in a line.
-    let mut at = 0;
-    while at < OWN_FOLDER.len() {
-        if key.name[at] != prefix[at] {
+    // Loops of constant length that remember nothing: the verifier walks them in a line.
+    for (have, want) in key.name.iter().zip(prefix) {
+        if have != want {
             return false;
         }
-        at += 1;
     }
-    at = OWN_FOLDER.len() - 1;
-    while at < UNIX_NAME_ROOM - 2 {
-        if key.name[at] == b'/' && key.name[at + 1] == b'.' && key.name[at + 2] == b'.' {
+    for part in key.name.windows(3) {
+        if matches!(part, [b'/', b'.', b'.']) {
             return false;
         }
-        at += 1;
     }
     true
 }
