@@ -15,6 +15,8 @@ pub mod process;
 pub mod programs;
 pub mod protocol;
 pub mod shell;
+pub mod stage;
+pub mod suite;
 pub mod token;
 pub mod vectors;
 pub mod world;
