@@ -6,6 +6,7 @@ pub mod demo;
 pub mod event;
 pub mod internet;
 pub mod leftovers;
+pub mod machine;
 pub mod probe;
 pub mod process;
 pub mod programs;

@@ -10,6 +10,7 @@ mod step;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Task {
     Demo,
     /// Run every test, unprivileged and kernel ones (set-up included)
     Test(test::Options),
+    /// Run the kernel tests on other kernels, in qemu (set-up included)
+    Vm(vm::Options),
     /// Check the house rules
     Tidy,
     /// Everything a change must pass
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options),
         Task::Demo => demo::run(),
         Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),
     };
