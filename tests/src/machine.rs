@@ -3,7 +3,7 @@
 //! on the second serial port.
 //!
 //! A line of the plan is `module FILE`, or `case NAME SECONDS PROGRAM ARGUMENT…`. Reported are
-//! `@kernel RELEASE`; for each case `@begin NAME`, its output behind `| `, and `@end NAME`
+//! `@kernel RELEASE` and `@lsm MODULES`, the active security modules; for each case `@begin NAME`, its output behind `| `, and `@end NAME`
 //! with `HELD`, `FAILED` or `TIMEOUT` and the milliseconds it took; `@fault` with anything that
 //! went wrong outside of cases; last `@done`.
 
@@ -91,6 +91,8 @@ fn work() -> Result<()> {
     let plan = fs::read_to_string(PLAN).context(PLAN)?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     report(&format!("@kernel {}", release.trim()));
+    let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    report(&format!("@lsm {}", modules.trim()));
     for line in plan.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {

@@ -1,4 +1,4 @@
-//! Which tests run in the machines, and what is expected not to hold where.
+//! Which tests run in the machines.
 
 use std::{path::PathBuf, process::Command};
 

@@ -18,6 +18,17 @@ use crate::host;
 /// Where a distribution's newer layout has what older ones keep at the top.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
+/// Where programs are in a machine, and so where they are taken from; a user's own PATH may
+/// lead to others.
+const FOLDERS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
 /// What will be in the file system, by path without leading `/`.
 #[derive(Default)]
 pub(crate) struct Image {
@@ -79,7 +90,12 @@ impl Image {
 
     /// A program of this host at its place, with the libraries it needs. Errors: there is none.
     pub(crate) fn program(&mut self, name: &str) -> Result<()> {
-        let path = host::program(name).with_context(|| format!("there is no {name} here"))?;
+        let path = installed(name).with_context(|| {
+            format!(
+                "the tests need {name}, which is in none of {}",
+                FOLDERS.join(", ")
+            )
+        })?;
         self.copy(&path, &place(&path)?)
     }
 
@@ -153,6 +169,12 @@ impl Image {
         }
         self.entries.insert(path.to_owned(), entry);
     }
+}
+
+/// The program of that name that a machine would start.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let files = FOLDERS.map(|folder| Path::new(folder).join(name));
+    files.into_iter().find(|file| file.is_file())
 }
 
 /// Where a file of this host goes. Its folder's true path is taken, its own name kept.

@@ -1,15 +1,17 @@
 //! Other kernels: boots them in qemu with the kernel tests inside, and tells which hold.
 //!
-//! [`task`] tells the story. A [`kernel`] comes from Debian's suites or a file; an [`image`] is
-//! the initial file system with the tests, in the format of [`cpio`]; a [`machine`] boots it and
-//! listens; [`verdict`] reads what the tests crate's `vm-init` reports. [`cases`] says which
-//! tests run and what each kernel is expected to lack.
+//! [`task`] tells the story. A [`kernel`] comes from Debian's suites or a file; [`cases`] says
+//! which tests run; an [`image`] in the format of [`cpio`] holds their [`files`]; a [`machine`]
+//! boots it and listens; [`verdict`] reads what the tests crate's `vm-init` reports, and
+//! [`matrix`] puts the kernels side by side.
 
 mod cases;
 mod cpio;
+mod files;
 mod image;
 mod kernel;
 mod machine;
+mod matrix;
 mod task;
 mod verdict;
 

@@ -1,6 +1,6 @@
 //! What `vm-init` reports of a machine, line by line, and what it amounts to.
 //!
-//! `@kernel RELEASE`, then for each case `@begin NAME`, `| ` and a line of its output any
+//! `@kernel RELEASE`, `@lsm MODULES`, then for each case `@begin NAME`, `| ` and a line of its output any
 //! number of times, `@end NAME (HELD | FAILED | TIMEOUT) MILLISECONDS`; last `@done`.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub(crate) struct Case {
 pub(crate) struct Report {
     /// `uname -r`; empty: it did not come that far.
     pub(crate) kernel: String,
+    /// The security modules that are active, as the kernel lists them.
+    pub(crate) lsm: String,
     /// In their order.
     pub(crate) cases: Vec<Case>,
     /// All cases were tried.
@@ -39,6 +41,7 @@ impl Report {
         let (key, rest) = line.split_once(' ').unwrap_or((line, ""));
         match key {
             "@kernel" => rest.clone_into(&mut self.kernel),
+            "@lsm" => rest.clone_into(&mut self.lsm),
             "@done" => self.done = true,
             "@fault" => self.faults.push(rest.to_owned()),
             "@begin" => self.cases.push(Case {
