@@ -32,6 +32,8 @@ use crate::process;
 
 const PLAN: &str = "/plan";
 const REPORT: &str = "/dev/ttyS1";
+/// Programs take about so many times longer in emulation than on the emulating host.
+const PATIENCE: &str = "8";
 /// The argument with which the first process starts itself again to do the work.
 const WORKER: &str = "work";
 
@@ -127,7 +129,8 @@ fn case(name: &str, limit: Duration, program: &str, arguments: &[&str]) {
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
-        .env("HOME", "/root");
+        .env("HOME", "/root")
+        .env("EGRESS_TEST_PATIENCE", PATIENCE);
     let (verdict, took) = match process::run(command, limit) {
         Ok(outcome) => {
             let output = format!("{}\n{}", outcome.text(), outcome.stderr);
