@@ -7,6 +7,7 @@ pub mod demo;
 pub mod event;
 pub mod internet;
 pub mod leftovers;
+pub mod machine;
 pub mod mcp;
 mod namespaces;
 mod pipe;
