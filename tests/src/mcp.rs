@@ -2,7 +2,7 @@
 //! the `mcpServers` part of a configuration file.
 
 use std::{
-    fs,
+    fmt, fs,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     agent,
     event::{self, Denial, Event},
-    process::{Outcome, Running},
+    process::{Outcome, Running, must},
     programs,
     world::{USER, World},
 };
@@ -117,6 +117,24 @@ impl World {
     }
 }
 
+impl World {
+    /// A copy, for the connector's user, of what npx keeps of [`programs::NPX_SERVER`]; npx
+    /// writes into its cache also where everything is there. The value of `npm_config_cache`.
+    pub fn npx_cache(&self) -> Result<String> {
+        programs::install_mcp()?;
+        let copy = self.path("npx");
+        let mut cp = Command::new("cp");
+        cp.arg("-r")
+            .arg(programs::cache_dir()?.join("mcp-npx"))
+            .arg(&copy);
+        must(cp, START)?;
+        let mut chown = Command::new("chown");
+        chown.args(["-R", &format!("{USER}:{USER}")]).arg(&copy);
+        must(chown, START)?;
+        Ok(copy.display().to_string())
+    }
+}
+
 impl Server<'_> {
     /// Sets a variable in the `env` of the configuration file.
     pub fn env(mut self, key: &str, value: &str) -> Self {
@@ -150,7 +168,10 @@ impl Server<'_> {
             .map(|(key, value)| (key.clone(), value.as_str().into()))
             .collect();
         let entry = json!({ "command": words[0], "args": words[1..], "env": environment });
-        fs::write(&config, json!({ "mcpServers": { NAME: entry } }).to_string())?;
+        fs::write(
+            &config,
+            json!({ "mcpServers": { NAME: entry } }).to_string(),
+        )?;
         let mut command = self.client(sdk)?;
         command.arg(&config).arg(NAME);
         Ok(Session {
@@ -270,5 +291,27 @@ impl Session {
             }
             thread::sleep(POLL);
         }
+    }
+}
+
+impl Ended {
+    /// Whether the connector was refused a name.
+    pub fn asked_for(&self, name: &str) -> bool {
+        let denial = Denial::of_name(name);
+        self.events.iter().any(|event| denial.fits(event))
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (code, text) = (self.outcome.code(), self.outcome.text());
+        writeln!(
+            f,
+            "client ended with {code}; closed in {:?} ms",
+            self.closed_in_ms
+        )?;
+        writeln!(f, "stdout: {text}\nstderr: {}", self.outcome.stderr)?;
+        let lines = self.events.iter().map(|event| event.line.as_str());
+        write!(f, "stream:\n{}", lines.collect::<Vec<_>>().join("\n"))
     }
 }
