@@ -9,7 +9,7 @@
 use std::{collections::HashMap, ffi::OsString, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use egress_common::{
-    abi::{RULE_DOOR, RULE_FIRST, RULE_INBOUND, RULE_OWN},
+    abi::{OWN_FOLDER, RULE_DOOR, RULE_FIRST, RULE_INBOUND, RULE_OWN},
     grant::Connector,
     key::Addr,
 };
@@ -31,17 +31,21 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock},
+    host::{User, clock, route},
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
         maps::Maps,
         probe,
+        unix::UnixError,
     },
-    launch::{self, LaunchError, Spec, env},
+    launch::{
+        self, LaunchError, Spec, UnixSockets, env,
+        scope::{self, Landlocked},
+    },
     policy::{
         compile::{Tables, compile},
-        model::{Mode, Policy},
+        model::{Mode, Policy, Target},
     },
 };
 
@@ -62,6 +66,8 @@ pub struct Run {
     pub caller_env: Vec<(OsString, OsString)>,
     /// A further file for events.
     pub events: Option<PathBuf>,
+    /// Start although a permitted name has no address now.
+    pub start_unresolved: bool,
     /// Show nothing on standard error but errors.
     pub quiet: bool,
     /// Colours on standard error.
@@ -92,6 +98,22 @@ pub enum RunError {
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Names(#[from] dns::upstream::UpstreamError),
+    /// Permitted names have no address.
+    #[error(
+        "a permitted name has no address, and nothing was started: {0}; mend the policy or \
+         the resolver, or start nevertheless with --start-unresolved"
+    )]
+    Unresolved(String),
+    /// A rule for a unix socket on a kernel that cannot judge those.
+    #[error(
+        "the rule for the unix socket {name} cannot be enforced: {error}; take the rule out, or use Linux 6.7 or newer"
+    )]
+    Unix {
+        /// The rule's name or path.
+        name: String,
+        /// Why.
+        error: String,
+    },
     /// The launcher failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -136,8 +158,9 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         rules: RULE_FIRST.saturating_add(u32::try_from(tables.rules.len()).unwrap_or(u32::MAX)),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
+    let unix = unix_sockets(&policy, plane.unix())?;
     let door = Door::bind().map_err(RunError::Door)?;
-    fill(&mut plane.maps, &tables, &door, policy.mode)?;
+    fill(&mut plane.maps, &tables, &door, policy.mode, &unix)?;
     plane
         .maps
         .set_cgroup(instance.connector().id()?, CONNECTOR)?;
@@ -145,7 +168,10 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
-    let keeper = Arc::new(Keeper::new(Box::new(plane.maps.grants())));
+    let keeper = Arc::new(Keeper::new(
+        Box::new(plane.maps.grants()),
+        route::interface_to,
+    ));
     let names = Arc::new(Names::new(NamesConfig {
         holder: dns::lease::Holder {
             connector: CONNECTOR,
@@ -188,10 +214,13 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
     {
         stream.say(unresolved);
     }
+    if !run.start_unresolved && run.policy.mode == Mode::Enforce {
+        all_resolved(&prefetched)?;
+    }
     let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, stopped));
 
-    let outcome = launched(run, instance, &stream, serving).await;
+    let outcome = launched(run, instance, unix, &stream, serving).await;
 
     instance.kill()?;
     let exit = outcome.as_ref().ok().map_or(
@@ -212,11 +241,12 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
 async fn launched(
     run: &Run,
     instance: &Instance,
+    unix: UnixSockets,
     stream: &Pump,
     mut serving: JoinHandle<std::io::Result<()>>,
 ) -> Result<std::process::ExitStatus, RunError> {
     let mut signals = Signals::listen().map_err(RunError::Wait)?;
-    let ready = launch::start(&spec(run, instance)).await?;
+    let ready = launch::start(&spec(run, instance, unix)).await?;
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
@@ -260,6 +290,7 @@ fn fill(
     tables: &Tables,
     door: &Door,
     mode: Mode,
+    unix: &UnixSockets,
 ) -> Result<(), crate::kernel::PlaneError> {
     for slot in [RULE_DOOR, RULE_OWN, RULE_INBOUND] {
         maps.set_rule(slot, 0, true)?;
@@ -269,6 +300,9 @@ fn fill(
     }
     for (bits, key, rules) in &tables.prefixes {
         maps.set_prefix(*bits, key, rules)?;
+    }
+    for (key, grant) in &tables.unix {
+        maps.set_unix(key, grant)?;
     }
     let v6 = door.addresses().iter().any(|address| address.is_ipv6());
     let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));
@@ -280,22 +314,61 @@ fn fill(
             Mode::Enforce => Connector::ENFORCE,
             Mode::Audit => Connector::AUDIT,
         },
-        pad: [0; 2],
+        unix: Connector::OWN_PATHS
+            | if unix.landlock.abstracts {
+                Connector::OWN_ABSTRACT
+            } else {
+                0
+            },
+        pad: 0,
     };
     maps.set_connector(CONNECTOR, &connector)
 }
 
-fn spec(run: &Run, instance: &Instance) -> Spec {
+/// What the launcher is to do about unix sockets. Fails where rules name some that this
+/// kernel cannot tell from others.
+fn unix_sockets(policy: &Policy, hooks: Result<(), &UnixError>) -> Result<UnixSockets, RunError> {
+    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
+        Target::Unix(name) => Some(name.as_str()),
+        Target::Host(_) | Target::Cidr(_) => None,
+    });
+    let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
+    let enforced = policy.mode == Mode::Enforce;
+    if let (Err(error), true, Some(name)) =
+        (hooks, enforced, paths.first().or_else(|| abstracts.first()))
+    {
+        return Err(RunError::Unix {
+            name: (*name).to_owned(),
+            error: error.to_string(),
+        });
+    }
+    let offered = scope::supported();
+    Ok(UnixSockets {
+        sockets: hooks.is_ok() || !enforced,
+        landlock: Landlocked {
+            paths: enforced && offered.paths,
+            // The scope knows no exceptions: with a foreign socket to reach, names decide.
+            abstracts: enforced && offered.abstracts && abstracts.is_empty(),
+        },
+        paths: paths.into_iter().map(PathBuf::from).collect(),
+    })
+}
+
+fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
     let name = run
         .user
         .name
         .clone()
         .unwrap_or_else(|| run.user.uid.to_string());
+    let own = OsString::from(OWN_FOLDER.trim_end_matches('/'));
     let identity = [
         ("HOME", run.user.home.clone().into_os_string()),
         ("USER", OsString::from(&name)),
         ("LOGNAME", OsString::from(&name)),
         ("SHELL", run.user.shell.clone().into_os_string()),
+        // Where the connector's own unix sockets work.
+        ("TMPDIR", own.clone()),
+        ("XDG_RUNTIME_DIR", own),
     ];
     let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
     Spec {
@@ -306,6 +379,7 @@ fn spec(run: &Run, instance: &Instance) -> Spec {
         command: run.command.clone(),
         env: env::build(block, run.caller_env.iter().cloned(), &identity),
         enforced: run.policy.mode == Mode::Enforce,
+        unix,
     }
 }
 
@@ -334,6 +408,19 @@ fn rule_names(tables: &Tables) -> HashMap<u32, String> {
     names.insert(RULE_OWN, "own-listener".to_owned());
     names.insert(RULE_INBOUND, "loopback-caller".to_owned());
     names
+}
+
+/// A typing error in a name should be seen at the start, not at the first call.
+fn all_resolved(prefetched: &[dns::Prefetched]) -> Result<(), RunError> {
+    let faults = prefetched.iter().filter_map(|name| {
+        let error = name.result.as_ref().err()?;
+        Some(format!("{} ({error})", name.name))
+    });
+    let faults: Vec<String> = faults.collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Unresolved(faults.join(", ")))
 }
 
 fn unresolved(run: &Run, instance: &Instance, name: &dns::Prefetched) -> Option<Body> {

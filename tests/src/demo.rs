@@ -123,7 +123,7 @@ fn steps() -> Vec<Step> {
         ),
         ("address", "a hard-coded address", to(v4, 443)),
         ("address6", "a hard-coded IPv6 address", to(v6, 443)),
-        ("mapped", "IPv4 dressed as IPv6", to(v4, 443)),
+        ("mapped", "IPv4 dressed as IPv6", to(v4, 8443)),
         ("fastopen", "data in the first packet", to(v4, 9999)),
         ("udp", "a datagram", to(v4, 9999)),
         ("udp6", "a datagram over IPv6", to(v6, 9999)),

@@ -2,11 +2,14 @@
 
 pub mod agent;
 pub mod attempts;
+pub mod bench;
 pub mod demo;
 pub mod event;
 pub mod internet;
 pub mod leftovers;
 pub mod mcp;
+mod namespaces;
+mod pipe;
 pub mod probe;
 pub mod process;
 pub mod programs;

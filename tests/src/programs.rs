@@ -72,8 +72,7 @@ pub fn cache_dir() -> Result<PathBuf> {
 /// are there. Uses the machine's own npm and pip, outside every world.
 pub fn install_clients() -> Result<()> {
     let cache = cache_dir()?;
-    let file = fs::File::create(cache.join("lock"))?;
-    let _one = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let _one = lock_cache(&cache)?;
     once(&cache, &format!("axios-{AXIOS}"), || {
         let folder = cache.join("node");
         fs::create_dir_all(&folder)?;
@@ -110,13 +109,37 @@ pub fn install_clients() -> Result<()> {
     })
 }
 
+/// Compiles the statically linked musl client into the cache, for its own resolver: `fetch HOST
+/// PORT PATH`. Errors: musl-gcc is missing (Debian: musl-tools).
+pub fn build_musl_client() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    let source = include_str!("../fixtures/fetch.c");
+    let (from, to) = (cache.join("fetch.c"), cache.join("fetch"));
+    if to.exists() && fs::read_to_string(&from).is_ok_and(|text| text == source) {
+        return Ok(());
+    }
+    fs::write(&from, source)?;
+    let mut compiler = Command::new("musl-gcc");
+    compiler
+        .args(["-static", "-O1", "-Wall", "-o"])
+        .arg(&to)
+        .arg(&from);
+    must(compiler, INSTALL).context("the musl client cannot be built; Debian: musl-tools")?;
+    Ok(())
+}
+
+fn lock_cache(cache: &Path) -> Result<Flock<fs::File>> {
+    let file = fs::File::create(cache.join("lock"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+}
+
 /// Installs MCP servers and clients, at the versions of `fixtures/mcp`, unless they are there: a
 /// Python environment in `mcp-python`, node packages in `mcp-node`, and in `mcp-npx` what `npx`
 /// itself keeps of a server that it has started once.
 pub fn install_mcp() -> Result<()> {
     let cache = cache_dir()?;
-    let file = fs::File::create(cache.join("lock"))?;
-    let _one = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let _one = lock_cache(&cache)?;
     once(&cache, &marked("mcp-python", MCP_PYTHON), || {
         let folder = cache.join("mcp-python");
         let list = cache.join("mcp-requirements.txt");

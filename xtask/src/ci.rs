@@ -33,6 +33,7 @@ pub(crate) fn run() -> Result<()> {
     let mut record = Record::default();
 
     record.step("format", "every file is formatted", || {
+        components()?;
         step::loud(host::cargo().args(["fmt", "--all", "--check"]))?;
         step::loud(host::cargo().args([
             "fmt",
@@ -132,6 +133,20 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// Formatter and linter, which a minimal rustup leaves out.
+fn components() -> Result<()> {
+    for (command, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let version = host::cargo().args([command, "--version"]).output();
+        if version.is_ok_and(|output| output.status.success()) {
+            continue;
+        }
+        let why = format!("installing {component}, which stable Rust has as a component");
+        let mut rustup = Command::new("rustup");
+        step::quiet("rustup", &why, rustup.args(["component", "add", component]))?;
+    }
+    Ok(())
 }
 
 /// The agent's build script passes the eBPF crate's warnings on, and cargo repeats them even

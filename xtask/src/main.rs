@@ -1,5 +1,6 @@
-//! Set-up, build, demo, tests and checks of this project: `cargo xtask help`.
+//! Set-up, build, demo, tests, measurements and checks of this project: `cargo xtask help`.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -33,6 +34,8 @@ enum Task {
     Demo,
     /// Run every test, unprivileged and kernel ones (set-up included)
     Test(test::Options),
+    /// Measure what confinement costs (set-up included)
+    Bench(bench::Options),
     /// Check the house rules
     Tidy,
     /// Everything a change must pass
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options),
         Task::Demo => demo::run(),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),
     };

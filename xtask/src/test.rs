@@ -26,12 +26,14 @@ pub(crate) struct Options {
 }
 
 /// What the test programs reported, added up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Total {
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Total {
     programs: u64,
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// Names of those that failed.
+    failures: Vec<String>,
 }
 
 /// Sets up, builds, tests; ends with the total of all test programs.
@@ -50,8 +52,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for mut command in commands(options)? {
         complete &= follow(&mut command, &mut total)?;
     }
+    println!();
+    for name in &total.failures {
+        println!("failed: {name}");
+    }
     println!(
-        "\ntotal: {} passed, {} failed, {} ignored in {} test programs, {}",
+        "total: {} passed, {} failed, {} ignored in {} test programs, {}",
         total.passed,
         total.failed,
         total.ignored,
@@ -130,8 +136,13 @@ fn follow(command: &mut Command, total: &mut Total) -> Result<bool> {
 }
 
 impl Total {
-    /// Adds libtest's closing line; other lines are none of its business.
+    /// Adds what libtest says of a failed test and in its closing line; other lines are none
+    /// of its business.
     fn add(&mut self, line: &str) {
+        let test = line.strip_prefix("test ");
+        if let Some(name) = test.and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(name.to_owned());
+        }
         let Some(rest) = line.strip_prefix("test result: ") else {
             return;
         };
@@ -160,6 +171,8 @@ mod tests {
         let mut total = Total::default();
         for line in [
             "running 3 tests",
+            "test names::cname ... FAILED",
+            "test names::plain ... ok",
             "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.01s",
             "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.10s",
         ] {
@@ -170,6 +183,7 @@ mod tests {
             passed: 3,
             failed: 3,
             ignored: 1,
+            failures: vec!["names::cname".to_owned()],
         };
         assert_eq!(total, expected);
     }

@@ -1,11 +1,16 @@
 //! `egress-agent doctor`: what this host can enforce.
 
 use clap::{Args, ValueEnum};
+use egress_common::abi::RULE_FIRST;
 use serde::Serialize;
 
 use crate::{
     host::Hierarchy,
-    kernel::{instance, probe},
+    kernel::{
+        Plane, Settings, attach,
+        instance::{self, Instance},
+        probe,
+    },
 };
 
 /// Say what this host can enforce, layer by layer, and what stays open.
@@ -90,11 +95,7 @@ fn examine() -> Vec<Finding> {
             "cgroup2",
             cgroup.map(|found| format!("mounted at {}", found.mount().display())),
         ),
-        Finding {
-            what: "IP packets, TCP, UDP",
-            state: State::Ok,
-            detail: "cgroup programs at connect, sendmsg, socket and packet".to_owned(),
-        },
+        finding("IP packets, TCP, UDP", trial()),
         Finding {
             what: "names",
             state: State::Ok,
@@ -132,6 +133,34 @@ fn examine() -> Vec<Finding> {
             detail: running,
         },
     ]
+}
+
+/// Brings a data plane up and down again, for loading says more than a version number.
+fn trial() -> Result<String, String> {
+    probe::check_host().map_err(|_| "not tried: see above".to_owned())?;
+    let instance = Instance::create("doctor").map_err(|error| error.to_string())?;
+    let attached = attach(&instance);
+    let ended = instance.end().map_err(|error| error.to_string());
+    attached.and(ended)?;
+    let programs: Vec<&str> = attach::names().collect();
+    Ok(format!("loaded and attached: {}", programs.join(", ")))
+}
+
+fn attach(instance: &Instance) -> Result<(), String> {
+    let level = instance
+        .connector()
+        .level()
+        .map_err(|error| error.to_string())?;
+    let settings = Settings {
+        connector_level: level,
+        connectors: 1,
+        rules: RULE_FIRST,
+    };
+    let mut plane =
+        Plane::load(&settings, instance.pins().clone()).map_err(|error| error.to_string())?;
+    plane
+        .attach(instance.parent().path())
+        .map_err(|error| error.to_string())
 }
 
 fn finding<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) -> Finding {

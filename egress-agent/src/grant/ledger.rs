@@ -140,7 +140,7 @@ impl Ledger {
 const NOTHING: Grant = Grant {
     expires_ns: 1,
     rule: 0,
-    pad: 0,
+    ifindex: 0,
 };
 
 /// The claim that lasts longest speaks for the destination.
@@ -150,7 +150,7 @@ fn effective(rules: &BTreeMap<u32, u64>) -> Option<Grant> {
         .map(|(&rule, &expires_ns)| Grant {
             expires_ns,
             rule,
-            pad: 0,
+            ifindex: 0,
         })
         .reduce(|best, next| {
             if later(best.expires_ns, next.expires_ns) == best.expires_ns {

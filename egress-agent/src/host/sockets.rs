@@ -25,11 +25,19 @@ const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// `INET_DIAG_CGROUP_ID`, `include/uapi/linux/inet_diag.h`; Linux 5.7.
 const CGROUP_ID: u16 = 21;
+/// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_DUMP`, `include/uapi/linux/netlink.h`.
+const REQUEST_FLAG: u16 = 0x1;
+const ACK_FLAG: u16 = 0x4;
+const DUMP_FLAG: u16 = 0x300;
+/// `NLMSG_ERROR`, `include/uapi/linux/netlink.h`.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`, `include/uapi/linux/netlink.h`.
+const DONE: u16 = 3;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Length of `struct inet_diag_sockid`.
 const SOCKET_ID: usize = 48;
-/// Offset of the socket id in `struct inet_diag_msg`; it has the same length in the request.
+/// Offset of the socket id in `struct inet_diag_msg`.
 const MSG_SOCKET_ID: usize = 4;
 /// Length of `struct inet_diag_msg`.
 const MSG: usize = 72;
@@ -59,7 +67,7 @@ pub fn destroy(cgroups: &HashSet<u64>) -> io::Result<usize> {
 /// Socket ids of a family and protocol that belong to one of the cgroups.
 fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<[u8; SOCKET_ID]>> {
     let diag = open()?;
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let flags = REQUEST_FLAG | DUMP_FLAG;
     send(
         &diag,
         &request(BY_FAMILY, flags, family, protocol, &[0; SOCKET_ID]),
@@ -70,8 +78,8 @@ fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<[u8;
         let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         for message in Messages(buffer.get(..length).unwrap_or_default()) {
             match message.kind {
-                kind if kind == libc::NLMSG_DONE as u16 => return Ok(found),
-                kind if kind == libc::NLMSG_ERROR as u16 => return Err(error_of(message.body)),
+                DONE => return Ok(found),
+                ERROR => return Err(error_of(message.body)),
                 _ => {}
             }
             if cgroup_of(message.body).is_some_and(|cgroup| cgroups.contains(&cgroup)) {
@@ -84,12 +92,12 @@ fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<[u8;
 /// Destroys one socket.
 fn end(family: u8, protocol: u8, id: &[u8; SOCKET_ID]) -> io::Result<()> {
     let diag = open()?;
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    let flags = REQUEST_FLAG | ACK_FLAG;
     send(&diag, &request(DESTROY, flags, family, protocol, id))?;
     let mut buffer = vec![0; 8 * 1024];
     let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     for message in Messages(buffer.get(..length).unwrap_or_default()) {
-        if message.kind == libc::NLMSG_ERROR as u16 {
+        if message.kind == ERROR {
             return match array::<4>(message.body, 0).map(i32::from_ne_bytes) {
                 Some(0) => Ok(()),
                 _ => Err(error_of(message.body)),

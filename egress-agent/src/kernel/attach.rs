@@ -5,11 +5,12 @@ use std::{fs::File, path::Path};
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
+        CgroupSockopt, links::FdLink,
     },
 };
 
-use super::{load::PlaneError, pin::PinFolder};
+use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
 
 /// Socket-address programs, by their name in the object.
 const SOCK_ADDR: &[&str] = &[
@@ -24,16 +25,26 @@ const SOCK_ADDR: &[&str] = &[
 ];
 /// The program for `socket()`.
 const SOCK_CREATE: &str = "sock_create";
+/// The program for `setsockopt()`.
+const SETSOCKOPT: &str = "setsockopt";
 /// The packet program.
 const EGRESS: &str = "egress";
 
 /// Every program of an instance.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SOCK_ADDR.iter().copied().chain([SOCK_CREATE, EGRESS])
+    SOCK_ADDR
+        .iter()
+        .copied()
+        .chain([SOCK_CREATE, SETSOCKOPT, EGRESS])
 }
 
 /// Attaches all programs. Links are dropped, and so detached, when one of them fails.
-pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<(), PlaneError> {
+pub fn attach_all(
+    ebpf: &mut Ebpf,
+    unix: Option<&UnixPrograms>,
+    cgroup: &Path,
+    pins: &PinFolder,
+) -> Result<(), PlaneError> {
     let file = File::open(cgroup).map_err(|source| PlaneError::Cgroup {
         path: cgroup.display().to_string(),
         source,
@@ -44,7 +55,11 @@ pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<()
     for name in SOCK_ADDR {
         links.push((*name, sock_addr(ebpf, name, &file)?));
     }
+    setsockopt(ebpf, &file)?;
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
+    if let Some(unix) = unix {
+        unix.attach(&file, pins)?;
+    }
     let mut pinned = Vec::new();
     for (name, link) in links {
         let path = pins.link(name);
@@ -83,6 +98,18 @@ fn sock_create(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
         program.take_link(id)
     })();
     fd_link(SOCK_CREATE, attached)
+}
+
+fn setsockopt(ebpf: &mut Ebpf, cgroup: &File) -> Result<(), PlaneError> {
+    let program: &mut CgroupSockopt = program(ebpf, SETSOCKOPT)?;
+    program
+        .load()
+        .and_then(|()| program.attach(cgroup, CgroupAttachMode::Single))
+        .map_err(|source| PlaneError::Program {
+            name: SETSOCKOPT,
+            source: Box::new(source),
+        })?;
+    Ok(())
 }
 
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {

@@ -16,7 +16,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use super::pin::PinFolder;
-use crate::host::{Cgroup, CgroupError, Hierarchy, sockets};
+use crate::host::{Cgroup, CgroupError, Hierarchy, boot_ns, sockets};
 
 /// Where running state lives.
 pub const RUN_FOLDER: &str = "/run/egress-agent";
@@ -62,7 +62,7 @@ impl Instance {
     pub fn create(connector: &str) -> Result<Self, InstanceError> {
         let hierarchy = Hierarchy::find()?;
         let _one_at_a_time = global_lock()?;
-        let name = free_name(connector)?;
+        let name = new_name(connector);
         let lock = lock(&lock_path(&name), FlockArg::LockExclusiveNonblock)?;
         match Self::build(&hierarchy, &name, connector) {
             Ok((parent, connector, copy, pins)) => Ok(Self {
@@ -253,21 +253,13 @@ fn known_instances(hierarchy: &Hierarchy) -> Result<HashSet<String>, InstanceErr
     Ok(names)
 }
 
-/// A name that no instance has: the connector's, this process's id, and a count. Without
-/// dots, for the bpf file system keeps those to itself (`kernel/bpf/inode.c`, `bpf_lookup`).
-fn free_name(connector: &str) -> Result<String, InstanceError> {
+/// A name that no instance had since the host started: the connector's, this process's id,
+/// and the boot clock in milliseconds. Without dots, for the bpf file system keeps those to
+/// itself (`kernel/bpf/inode.c`, `bpf_lookup`).
+fn new_name(connector: &str) -> String {
     let pid = std::process::id();
-    let hierarchy = Hierarchy::find()?;
-    let taken = known_instances(&hierarchy)?;
     let connector = connector.replace('.', "_");
-    let mut count = 0_u32;
-    loop {
-        let name = format!("{connector}-{pid}-{count}");
-        if !taken.contains(&name) {
-            return Ok(name);
-        }
-        count = count.saturating_add(1);
-    }
+    format!("{connector}-{pid}-{:x}", boot_ns() / 1_000_000)
 }
 
 /// Making and cleaning instances happens one at a time on a host, so that nobody cleans what

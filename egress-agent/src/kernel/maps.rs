@@ -12,6 +12,7 @@ use egress_common::{
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
     stat::{RuleStat, denial_slot},
+    unix::{UnixGrant, UnixKey},
     verdict::Reason,
 };
 
@@ -23,6 +24,7 @@ pub struct Maps {
     cgroups: HashMap<MapData, u64, u32>,
     connectors: Array<MapData, Connector>,
     prefixes: LpmTrie<MapData, PrefixKey, PrefixRules>,
+    unix_names: HashMap<MapData, UnixKey, UnixGrant>,
     rules: Array<MapData, Rule>,
     rule_stats: PerCpuArray<MapData, RuleStat>,
     denials: PerCpuArray<MapData, u64>,
@@ -38,6 +40,7 @@ impl Maps {
             cgroups: typed(ebpf, map::CGROUPS)?,
             connectors: typed(ebpf, map::CONNECTORS)?,
             prefixes: typed(ebpf, map::PREFIXES)?,
+            unix_names: typed(ebpf, map::UNIX_NAMES)?,
             rules: typed(ebpf, map::RULES)?,
             rule_stats: typed(ebpf, map::RULE_STATS)?,
             denials: typed(ebpf, map::DENIALS)?,
@@ -85,6 +88,13 @@ impl Maps {
         self.prefixes
             .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::PREFIXES))
+    }
+
+    /// Enters what holds for the name of a unix socket.
+    pub fn set_unix(&mut self, key: &UnixKey, grant: &UnixGrant) -> Result<(), PlaneError> {
+        self.unix_names
+            .insert(key, grant, 0)
+            .map_err(failed(map::UNIX_NAMES))
     }
 
     /// What passed under a rule, over all CPUs.

@@ -6,12 +6,19 @@
 //! of the rules, the special ranges inside them ([`super::special`]), and all of IPv4 where
 //! an IPv6 prefix such as `::/0` lies around its mapped form.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use egress_common::{
-    abi::{MAX_CONNECTORS, MAX_PREFIXES, MAX_RANGES, MAX_RULES, RULE_FIRST, TCP, UDP},
+    abi::{
+        MAX_CONNECTORS, MAX_PREFIXES, MAX_RANGES, MAX_RULES, MAX_UNIX_NAMES, RULE_FIRST, TCP, UDP,
+        UNIX_NAME_MAX, UNIX_NAME_ROOM,
+    },
     grant::{PortRange, PrefixRules},
     key::{Addr, PrefixKey},
+    unix::{UnixGrant, UnixKey},
 };
 
 use super::{
@@ -30,6 +37,8 @@ pub struct Tables {
     /// Entries of the prefix table: length in bits (with [`PrefixKey::FIXED_BITS`]), key,
     /// value. No two have the same length and key.
     pub prefixes: Vec<(u32, PrefixKey, PrefixRules)>,
+    /// Names of unix sockets, each once; a denial wins over a permission.
+    pub unix: Vec<(UnixKey, UnixGrant)>,
 }
 
 /// One rule's place in the data plane.
@@ -134,11 +143,71 @@ pub(super) fn assemble(
     if !misfits.is_empty() {
         return Err(misfits);
     }
+    let unix = unix_names(policy, &rules, connector);
+    if unix.len() > MAX_UNIX_NAMES as usize {
+        return Err(Complaint::new(
+            format!(
+                "the policy names {} unix sockets; {MAX_UNIX_NAMES} fit",
+                unix.len()
+            ),
+            "name fewer",
+        )
+        .into());
+    }
     Ok(Tables {
         connector,
         rules,
         prefixes,
+        unix,
     })
+}
+
+fn unix_names(
+    policy: &Policy,
+    rules: &[CompiledRule],
+    connector: u32,
+) -> Vec<(UnixKey, UnixGrant)> {
+    let all = policy.allow.iter().chain(&policy.deny);
+    let names: BTreeMap<UnixKey, UnixGrant> = rules
+        .iter()
+        .zip(all)
+        .filter_map(|(compiled, rule)| {
+            let Target::Unix(name) = &rule.target else {
+                return None;
+            };
+            let effect = if compiled.deny {
+                UnixGrant::DENY
+            } else {
+                UnixGrant::ALLOW
+            };
+            let grant = UnixGrant {
+                rule: compiled.slot,
+                effect,
+            };
+            Some((unix_key(connector, name)?, grant))
+        })
+        // Those of `deny` come last and stay.
+        .collect();
+    names.into_iter().collect()
+}
+
+/// The key of a path, or of an abstract name behind an `@`; `None` for what is too long to
+/// be a socket's name.
+pub fn unix_key(connector: u32, name: &str) -> Option<UnixKey> {
+    let (kind, name) = match name.strip_prefix('@') {
+        Some(name) => (UnixKey::ABSTRACT, name),
+        None => (UnixKey::PATH, name),
+    };
+    let mut key = UnixKey {
+        connector,
+        kind,
+        len: u16::try_from(name.len()).ok()?,
+        name: [0; UNIX_NAME_ROOM],
+    };
+    key.name
+        .get_mut(..name.len())?
+        .copy_from_slice(name.as_bytes());
+    (name.len() <= UNIX_NAME_MAX).then_some(key)
 }
 
 fn number(policy: &Policy, first: u32) -> Result<Vec<CompiledRule>, Complaint> {

@@ -260,6 +260,6 @@ pub fn quiet(text: &str) -> String {
 }
 
 /// Characters that make a terminal show text in another order than it is in.
-fn is_reordering(c: char) -> bool {
+pub(super) fn is_reordering(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     compile,
-    fault::{Complaint, Fault, Faults, Finding, Findings, Steps, quote},
+    fault::{Complaint, Fault, Faults, Finding, Findings, Steps, is_reordering, quote},
     locate::Places,
     lower,
     model::Policy,
@@ -186,14 +186,25 @@ fn bounds(text: &str) -> Result<(), Complaint> {
     if text.len() as u64 > MAX_BYTES {
         return Err(too_large());
     }
-    let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}');
-    if let Some(line) = text.lines().position(|line| line.contains(odd)) {
+    let control = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if let Some(line) = text.lines().position(|line| line.contains(control)) {
         return Err(Complaint::new(
             format!(
                 "line {} holds control characters; this is no text file",
                 line + 1
             ),
             "name a policy in YAML; check with “file NAME” what this is",
+        ));
+    }
+    // Each of these lets a file mean something else than what an editor shows.
+    let deceptive = |c: char| matches!(c, '\r' | '\u{2028}' | '\u{2029}') || is_reordering(c);
+    if let Some(line) = text.lines().position(|line| line.contains(deceptive)) {
+        return Err(Complaint::new(
+            format!(
+                "line {} holds characters that hide or reorder text",
+                line + 1
+            ),
+            "remove line breaks other than LF and CR LF, and marks of writing direction",
         ));
     }
     if let Some(line) = text.lines().position(|line| line.starts_with('%')) {
@@ -262,8 +273,8 @@ fn read(path: &Path) -> Result<String, Complaint> {
     })
 }
 
-/// The policy files of a folder, sorted.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, Faults> {
+/// The policy files of a folder, by name: `*.yaml` and `*.yml`, hidden ones left out.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, Faults> {
     let failed = |error: std::io::Error| {
         Faults::from(Fault::of_file(
             folder,

@@ -6,6 +6,7 @@
 //! together; [`locate`] finds where they stand.
 
 pub mod compile;
+pub mod explain;
 pub mod fault;
 pub mod load;
 pub mod locate;

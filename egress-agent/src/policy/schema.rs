@@ -110,7 +110,7 @@ pub struct Long {
     pub ports: Option<Loose<Vec<Loose<Port>>>>,
     /// tcp (the default in `allow`), udp, or any (both; the default in `deny`).
     pub protocol: Option<Loose<Protocol>>,
-    /// Why the connector needs it; shown in events and by `explain`.
+    /// Why the connector needs it; shown by `explain`.
     pub why: Option<Loose<String>>,
     /// Host rules only: accept answers that point inside (private, loopback, link-local).
     pub private: Option<Loose<bool>>,

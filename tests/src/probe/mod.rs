@@ -24,7 +24,7 @@ use crate::zone;
 
 /// Port that the receivers serve and that no policy of these tests declares for a stranger.
 pub const PORT: u16 = 9999;
-/// Port of the accomplice on the host, [`relay`].
+/// Port of the accomplice on the host, [`crate::vectors::relay`].
 pub const RELAY_PORT: u16 = 18080;
 /// The line that asks the harness to call back, with the port behind it.
 pub const LISTENING: &str = "listening";

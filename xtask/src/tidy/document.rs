@@ -102,8 +102,12 @@ fn is_missing(span: &str, files: &[PathBuf]) -> bool {
     if span.ends_with(".rs") {
         return !files.iter().any(|file| file.ends_with(path));
     }
+    // `egress-agent/event/v1` is the name of a format, not of a file.
+    let last = span.rsplit('/').next().unwrap_or_default();
+    let like_a_file = last.is_empty() || last.contains('.') || span.starts_with('.');
     let first = path.components().next();
-    let in_tree = span.contains('/')
+    let in_tree = like_a_file
+        && span.contains('/')
         && files
             .iter()
             .any(|file| file.components().count() > 1 && file.components().next() == first);
@@ -159,7 +163,7 @@ mod tests {
     fn examples_and_other_words_are_left_alone() {
         assert_eq!(faults("```\n`docs/gone.md`\n```"), [""; 0]);
         assert_eq!(
-            faults("`npm/x` `a b.rs` `/etc/hosts` `*.rs` `--flag`"),
+            faults("`npm/x` `egress-agent/event/v1` `a b.rs` `/etc/hosts` `*.rs` `--flag`"),
             [""; 0]
         );
     }

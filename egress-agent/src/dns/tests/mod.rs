@@ -672,7 +672,7 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
     rules.dns.servers = vec![free.local_addr().unwrap()];
     drop(free);
     let table = stub::FakeTable::default();
-    let keeper = crate::grant::Keeper::new(Box::new(table.clone()));
+    let keeper = crate::grant::Keeper::new(Box::new(table.clone()), |_| None);
     let (sender, _refusals) = tokio::sync::mpsc::channel(1);
     let names = super::Names::new(super::NamesConfig {
         holder: stub::HOLDER,
@@ -718,31 +718,4 @@ async fn unusual_labels_are_asked_as_they_are() {
         let seen = fixture.stub.seen.lock().unwrap().pop().unwrap().0;
         assert_eq!(seen[12..asked.len()], asked[12..], "{name}");
     }
-}
-
-/// How much the door adds to asking the upstream directly. Prints; run it alone, optimised:
-/// `cargo test --release -p egress-agent --lib -- --ignored --nocapture added_latency`.
-#[tokio::test]
-#[ignore = "a measurement, not a check"]
-async fn added_latency() {
-    let fixture = one_rule().await;
-    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
-    let asked = query("api.example.com", RecordType::A);
-    let mut medians = [0, 0];
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..4000 {
-        let target = [fixture.stub.address, fixture.door][round % 2];
-        let start = Instant::now();
-        socket.send_to(&asked, target).await.unwrap();
-        let mut buffer = [0; 1500];
-        socket.recv_from(&mut buffer).await.unwrap();
-        times[round % 2].push(start.elapsed().as_micros());
-    }
-    for (median, times) in medians.iter_mut().zip(&mut times) {
-        times.sort_unstable();
-        *median = times[times.len() / 2];
-    }
-    println!("upstream {} µs, door {} µs (p50)", medians[0], medians[1]);
 }

@@ -300,7 +300,7 @@ impl Fixture {
         let names = Names::new(NamesConfig {
             holder: HOLDER,
             policy: Arc::new(policy),
-            keeper: Arc::new(Keeper::new(Box::new(table.clone()))),
+            keeper: Arc::new(Keeper::new(Box::new(table.clone()), |_| None)),
             now_ns,
             refusals: sender,
         })

@@ -9,4 +9,4 @@ mod target;
 mod value;
 
 pub use document::lower;
-pub use target::{Short, address, host, short};
+pub use target::{Short, host, short, unix};

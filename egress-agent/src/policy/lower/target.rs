@@ -225,7 +225,7 @@ fn spoken(c: char) -> String {
 }
 
 /// The prefix of one address, IPv4-mapped ones as IPv4.
-pub fn address(addr: IpAddr) -> Result<IpNet, Complaint> {
+fn address(addr: IpAddr) -> Result<IpNet, Complaint> {
     if addr.is_unspecified() {
         return Err(Complaint::new(
             format!("{addr} means this host itself"),
@@ -274,7 +274,7 @@ fn mapped(net: Ipv6Net) -> Option<Ipv4Net> {
 }
 
 /// Reads the path of a unix socket, or `@` and an abstract name.
-pub(super) fn unix(text: &str) -> Result<String, Complaint> {
+pub fn unix(text: &str) -> Result<String, Complaint> {
     /// `sun_path` in `include/uapi/linux/un.h`, less the NUL or the abstract marker.
     const MAX: usize = 107;
     let fail = |message: &str, help: &str| {

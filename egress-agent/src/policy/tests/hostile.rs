@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proptest::prelude::*;
+
 use super::{faults_of, head};
 use crate::policy::{find, load_dir, load_file, parse};
 
@@ -42,6 +44,13 @@ fn no_yaml() {
     one(&head("allow: @x\n"), "not valid YAML");
     one("\u{0}\u{1}\u{2}", "control characters");
     one("\u{1b}[31mred", "control characters");
+    one("# harmless\rallow: [a.example:443]\n", "hide or reorder");
+    one(
+        "# harmless\u{2028}allow: [a.example:443]\n",
+        "hide or reorder",
+    );
+    one("connector: \u{202e}x\n", "hide or reorder");
+    one("%YAML 1.1\n---\nversion: 1\n", "directive");
     one(&head("---\nversion: 1\n"), "more than one YAML document");
     one(&head("? [a, b]\n: c\n"), "a key is no text");
     one(&head("443: c\n"), "a key is no text");
@@ -193,4 +202,92 @@ fn files_and_folders() -> std::io::Result<()> {
     assert!(find(folder.path(), "one").is_err_and(|f| f.to_string().contains("already has")));
     assert!(find(folder.path(), "three").is_err_and(|f| f.to_string().contains("no policy here")));
     Ok(())
+}
+
+/// Pieces that policies are made of, and pieces that parsers stumble over.
+const PIECES: &[&str] = &[
+    "version: 1\n",
+    "connector: x\n",
+    "allow:\n",
+    "deny:\n",
+    "  - ",
+    "host: ",
+    "cidr: ",
+    "unix: ",
+    "ports: ",
+    "    ",
+    "\n",
+    "[443]",
+    "[",
+    "]",
+    "{",
+    "}",
+    ", ",
+    ": ",
+    "? ",
+    "- ",
+    "&a ",
+    "*a",
+    "!t ",
+    "|\n",
+    ">-\n",
+    "\"",
+    "'",
+    "#",
+    "a.example:443",
+    "*.example.org",
+    "10.0.0.0/8",
+    "::1/128",
+    "6432-6440",
+    "~",
+    "null",
+    "é",
+    "\u{feff}",
+    "\u{2028}",
+    "0x1F",
+    "1e999",
+    "-",
+    "99999999999999999999999999",
+    "<<: ",
+    "dns: ",
+    "ttl: ",
+    "run: ",
+    "\r\n",
+    "\t",
+    "---\n",
+    "...\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_text_is_too_odd(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..60)) {
+        let text = pieces.concat();
+        if let Err(faults) = parse(Path::new("p.yaml"), &text) {
+            prop_assert!(!faults.as_slice().is_empty());
+            for fault in faults.as_slice() {
+                prop_assert!(fault.line >= 1 && fault.column >= 1);
+                prop_assert!(fault.line <= text.lines().count() + 2, "{fault}");
+                prop_assert!(!fault.message.is_empty() && !fault.help.is_empty());
+                prop_assert!(!fault.to_string().contains(char::is_control), "{fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_edit_of_a_policy_is_too_odd(
+        cut in any::<prop::sample::Index>(),
+        length in 0_usize..8,
+        piece in prop::sample::select(PIECES),
+    ) {
+        let mut text: Vec<char> = include_str!("../../../../policies/fetch.yaml").chars().collect();
+        let start = cut.index(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, piece.chars());
+        let text: String = text.into_iter().collect();
+        if let Err(faults) = parse(Path::new("p.yaml"), &text) {
+            prop_assert!(!faults.as_slice().is_empty());
+        }
+    }
 }

@@ -5,10 +5,12 @@
     reason = "a test fails by panic"
 )]
 
+mod explained;
 mod faults;
 mod hostile;
 mod meaning;
 mod oracle;
+mod shipped;
 
 use std::path::Path;
 

@@ -223,7 +223,8 @@ const ENFORCED: Connector = Connector {
     door_v4: 0,
     door_port: 0,
     mode: Connector::ENFORCE,
-    pad: [0; 2],
+    unix: 0,
+    pad: 0,
 };
 
 fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
@@ -238,6 +239,8 @@ fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
         protocol,
         layer: Layer::Packet,
         inbound: false,
+        local_port: 0,
+        ifindex: 0,
     }
 }
 

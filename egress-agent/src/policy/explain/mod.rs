@@ -1,0 +1,9 @@
+//! What a policy says of one destination, told by the verdict that the kernel uses.
+
+mod dest;
+mod near;
+mod story;
+mod text;
+
+pub use dest::Dest;
+pub use story::{Answer, Explanation, RuleRef, Stage, explain};
