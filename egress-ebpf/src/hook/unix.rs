@@ -77,6 +77,7 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
         connector: asked.key.connector,
         port: kind as u16,
         local_port: 0,
+        ifindex: 0,
         protocol: 0,
         layer: Layer::Unix,
         inbound: false,
