@@ -6,7 +6,12 @@ use egress_common::{
     stat::REASON_SLOTS,
 };
 
-use super::{attach, maps::Maps, pin::PinFolder, ring::RingMap};
+use super::{
+    attach,
+    maps::{Maps, Switches},
+    pin::PinFolder,
+    ring::RingMap,
+};
 
 /// The eBPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
@@ -87,7 +92,8 @@ pub enum PlaneError {
 pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
-    /// The tables the data plane decides by.
+    switches: Option<Switches>,
+    /// The counters, and the exact grants.
     pub maps: Maps,
 }
 
@@ -115,14 +121,28 @@ impl Plane {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
+        let switches = Switches::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
-        Ok(Self { ebpf, pins, maps })
+        Ok(Self {
+            ebpf,
+            pins,
+            switches: Some(switches),
+            maps,
+        })
     }
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
     /// this instance stays attached.
     pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
         attach::attach_all(&mut self.ebpf, cgroup, &self.pins)
+    }
+
+    /// The tables a policy is written into; they can be taken once, and are kept for as long
+    /// as the policy may change.
+    pub fn take_switches(&mut self) -> Result<Switches, PlaneError> {
+        self.switches
+            .take()
+            .ok_or(PlaneError::Missing(map::CONNECTORS))
     }
 
     /// The event ring; it can be taken once.

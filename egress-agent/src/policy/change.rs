@@ -24,11 +24,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use egress_common::{
-    abi::MAX_PREFIXES,
-    grant::PrefixRules,
-    key::PrefixKey,
-};
+use egress_common::{abi::MAX_PREFIXES, grant::PrefixRules, key::PrefixKey};
 
 use super::compile::Tables;
 
@@ -121,11 +117,22 @@ pub fn change(installed: &Installed, tables: &Tables) -> Result<Change, Overfull
     let write = writes
         .into_iter()
         .map(|((bits, key), rules)| Step::Write(*bits, *key, *rules));
-    let delete = stale.into_iter().map(|(bits, key)| Step::Delete(*bits, *key));
+    let delete = stale
+        .into_iter()
+        .map(|(bits, key)| Step::Delete(*bits, *key));
     Ok(Change {
-        off: installed.on.difference(&wanted).copied().map(Step::Off).collect(),
+        off: installed
+            .on
+            .difference(&wanted)
+            .copied()
+            .map(Step::Off)
+            .collect(),
         entries: write.chain(delete).collect(),
-        on: wanted.difference(&installed.on).copied().map(Step::On).collect(),
+        on: wanted
+            .difference(&installed.on)
+            .copied()
+            .map(Step::On)
+            .collect(),
     })
 }
 

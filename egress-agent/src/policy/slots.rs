@@ -169,7 +169,11 @@ mod tests {
         assert_eq!(slots.assign(&allow(&["a.example:1"])), Ok(vec![8]));
         assert_eq!(slots.assign(&allow(&["b.example:1"])), Ok(vec![9]));
         assert_eq!(slots.assign(&allow(&["a.example:1"])), Ok(vec![8]));
-        let same_id = |port| policy(&format!("allow: [{{id: x, host: a.example, ports: [{port}]}}]"));
+        let same_id = |port| {
+            policy(&format!(
+                "allow: [{{id: x, host: a.example, ports: [{port}]}}]"
+            ))
+        };
         assert_eq!(slots.assign(&same_id(1)), Ok(vec![10]));
         assert_eq!(slots.assign(&same_id(2)), Ok(vec![11]));
         let denied = policy("deny: [{id: x, host: a.example, ports: [2]}]");

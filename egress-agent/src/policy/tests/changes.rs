@@ -31,7 +31,9 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
     };
     (rules(8), rules(6)).prop_map(|(allow, deny)| {
         let pick = |rules: &[(Rule, bool, bool)], new: bool| {
-            let wanted = rules.iter().filter(|(_, old, next)| if new { *next } else { *old });
+            let wanted = rules
+                .iter()
+                .filter(|(_, old, next)| if new { *next } else { *old });
             wanted.map(|(rule, ..)| rule.clone()).collect()
         };
         let policy = |new| Policy {
@@ -58,7 +60,9 @@ fn memory(installed: &Installed) -> Memory {
     let mut memory = Memory::default();
     memory.connectors.insert(CONNECTOR, ENFORCED);
     let prefixes = installed.prefixes.iter();
-    memory.prefixes = prefixes.map(|((bits, key), rules)| (*bits, *key, *rules)).collect();
+    memory.prefixes = prefixes
+        .map(|((bits, key), rules)| (*bits, *key, *rules))
+        .collect();
     memory.active = installed.on.clone();
     memory
 }
