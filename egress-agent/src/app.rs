@@ -127,10 +127,11 @@ impl RunError {
 
 /// Runs a connector from beginning to end. Answers its exit code.
 pub async fn run(run: Run) -> Result<u8, RunError> {
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
     probe::check_host()?;
     let cleaned = clean_leftovers()?;
     let instance = Instance::create(&run.policy.connector)?;
-    let result = confined(&run, &instance, &cleaned).await;
+    let result = confined(&run, &instance, &cleaned, hangup).await;
     // Whatever happened inside, the end is the same; its own failure keeps the boundary.
     let ended = instance.kill().and_then(|()| instance.end());
     let code = result?;
@@ -139,7 +140,12 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
 }
 
 /// Everything between the making and the ending of an instance.
-async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<u8, RunError> {
+async fn confined(
+    run: &Run,
+    instance: &Instance,
+    cleaned: &[String],
+    hangup: tokio::signal::unix::Signal,
+) -> Result<u8, RunError> {
     let policy = Arc::new(run.policy.clone());
     let settings = Settings {
         connector_level: instance.connector().level()?,
@@ -149,14 +155,13 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
-    let mut live = Live::start(
+    let live = Live::start(
         plane.take_switches()?,
-        CONNECTOR,
+        (CONNECTOR, instance.connector().clone()),
         settings.rules,
         &door,
         first,
     )?;
-    live.set_cgroup(instance.connector().id()?)?;
     plane.attach(instance.parent().path())?;
 
     let (stop, stopped) = watch::channel(false);
@@ -202,8 +207,8 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         instance: instance.name().to_owned(),
         audit: run.audit,
         watch: run.watch,
-    })
-    .map_err(RunError::Wait)?;
+        hangup,
+    });
 
     let serving = tokio::spawn(door.serve(Arc::clone(&names), stopped.clone()));
     let prefetched = dns::prefetch(&names).await;

@@ -2,9 +2,12 @@
 //! out socket storage, too (`INET_DIAG_REQ_SK_BPF_STORAGES`, Linux 5.7).
 //!
 //! The record tells which rule approved a socket, also where the grant it came from has ended
-//! long ago, and whoever holds the socket now.
+//! long ago, and whoever holds the socket now. The kernel hands records of TCP sockets out,
+//! and none of UDP sockets (`net/ipv4/inet_diag.c` `inet_sk_diag_fill`, which ends early where
+//! there is no connection, Linux 6.18); those are known by their cgroup alone.
 
 use std::{
+    collections::HashSet,
     io::{self, ErrorKind},
     mem::offset_of,
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -32,32 +35,37 @@ const PORT: usize = 2;
 /// Offset of `idiag_dst` in `struct inet_diag_sockid`.
 const ADDRESS: usize = 20;
 
-/// A TCP or UDP socket that the data plane has a record of.
+/// A TCP or UDP socket of an instance.
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// Where it is connected to, in canonical form.
     pub addr: Addr,
     /// The port of that, host order; 0 = it is not connected.
     pub port: u16,
+    /// Its own port, host order.
+    pub local_port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// The connector that made it.
-    pub connector: u32,
-    /// The rule that approved its destination; `RULE_NONE` = none did.
-    pub rule: u32,
+    /// The rule that approved its destination, `RULE_NONE` where none did; `None`: there is
+    /// no record, or it cannot be read.
+    pub rule: Option<u32>,
     family: u8,
     id: SocketId,
 }
 
-/// The sockets of this network namespace that have a record in a map of socket storage. Needs
-/// `CAP_NET_ADMIN` and `CAP_BPF`.
-pub fn list(map: BorrowedFd<'_>) -> io::Result<Vec<Socket>> {
+/// The sockets of this network namespace that have a record in a map of socket storage, or
+/// belong to one of the cgroups (ids). Needs `CAP_NET_ADMIN` and `CAP_BPF`.
+pub fn list(map: BorrowedFd<'_>, cgroups: &HashSet<u64>) -> io::Result<Vec<Socket>> {
     let request = request(map.as_raw_fd());
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6].map(low_byte) {
         for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP].map(low_byte) {
             sockets::dump(family, protocol, &request, |body| {
-                found.extend(socket(family, protocol, body));
+                let rule = rule(body);
+                let inside = || sockets::cgroup_of(body).is_some_and(|id| cgroups.contains(&id));
+                if rule.is_some() || inside() {
+                    found.extend(socket(family, protocol, rule, body));
+                }
             })?;
         }
     }
@@ -65,6 +73,20 @@ pub fn list(map: BorrowedFd<'_>) -> io::Result<Vec<Socket>> {
 }
 
 impl Socket {
+    /// One for tests, connected to an IPv4 address.
+    #[cfg(test)]
+    pub fn to(address: [u8; 4], port: u16, protocol: u8, rule: Option<u32>) -> Self {
+        Self {
+            addr: Addr::from_v4(u32::from_be_bytes(address)),
+            port,
+            local_port: 40_000,
+            protocol,
+            rule,
+            family: low_byte(libc::AF_INET),
+            id: [0; 48],
+        }
+    }
+
     /// Destroys it: what waits on it, or uses it next, gets `ECONNABORTED`. False where it
     /// has ended by itself. Needs `CONFIG_INET_DIAG_DESTROY`.
     pub fn destroy(&self) -> io::Result<bool> {
@@ -87,15 +109,19 @@ fn request(map: i32) -> Vec<u8> {
     bytes
 }
 
-/// The socket of an `inet_diag_msg`; `None` where there is no record behind it.
-fn socket(family: u8, protocol: u8, body: &[u8]) -> Option<Socket> {
+/// The rule in the record behind an `inet_diag_msg`; `None` where there is no record.
+fn rule(body: &[u8]) -> Option<u32> {
     let storages = attribute(sockets::attributes_of(body)?, STORAGES)?;
     let record = attribute(attribute(storages, STORAGE)?, VALUE)?;
     if record.len() < size_of::<SocketState>() {
         return None;
     }
-    let word = |offset| array::<4>(record, offset).map(u32::from_ne_bytes);
+    array::<4>(record, offset_of!(SocketState, rule)).map(u32::from_ne_bytes)
+}
+
+fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
     let id = sockets::id_of(body)?;
+    let port = |offset| array::<2>(&id, offset).map(u16::from_be_bytes);
     let addr = if i32::from(family) == libc::AF_INET {
         Addr::from_v4(array::<4>(&id, ADDRESS).map(u32::from_be_bytes)?)
     } else {
@@ -103,10 +129,10 @@ fn socket(family: u8, protocol: u8, body: &[u8]) -> Option<Socket> {
     };
     Some(Socket {
         addr,
-        port: array::<2>(&id, PORT).map(u16::from_be_bytes)?,
+        port: port(PORT)?,
+        local_port: port(0)?,
         protocol,
-        connector: word(offset_of!(SocketState, connector))?,
-        rule: word(offset_of!(SocketState, rule))?,
+        rule,
         family,
         id,
     })
@@ -114,6 +140,8 @@ fn socket(family: u8, protocol: u8, body: &[u8]) -> Option<Socket> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
     use super::*;
 
     fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -127,7 +155,6 @@ mod tests {
     #[test]
     fn a_record_is_read_from_its_place() {
         let mut record = vec![0; size_of::<SocketState>()];
-        record[4..8].copy_from_slice(&1_u32.to_ne_bytes());
         record[24..28].copy_from_slice(&9_u32.to_ne_bytes());
         let mut value = nested(2, &7_u32.to_ne_bytes());
         value.extend(nested(VALUE, &record));
@@ -135,13 +162,14 @@ mod tests {
         let mut body = vec![0; 72];
         body[6..8].copy_from_slice(&443_u16.to_be_bytes());
         body[24..28].copy_from_slice(&[203, 0, 113, 7]);
-        assert!(socket(2, 6, &body).is_none(), "no record");
+        assert_eq!(rule(&body), None);
         body.extend(nested(5, &[0; 4]));
         body.extend(storages);
-        let found = socket(2, 6, &body).map(|it| (it.addr, it.port, it.connector, it.rule));
-        assert_eq!(found, Some((Addr::from_v4(0xcb00_7107), 443, 1, 9)));
+        assert_eq!(rule(&body), Some(9));
+        let found = socket(2, 6, None, &body).map(|it| (it.addr, it.port));
+        assert_eq!(found, Some((Addr::from_v4(0xcb00_7107), 443)));
         for length in 0..body.len() {
-            assert!(socket(2, 6, &body[..length]).is_none());
+            assert_eq!(rule(&body[..length]), None);
         }
     }
 }

@@ -178,7 +178,7 @@ fn send(diag: &OwnedFd, message: &[u8]) -> io::Result<()> {
 }
 
 /// The cgroup attribute of an `inet_diag_msg`.
-fn cgroup_of(body: &[u8]) -> Option<u64> {
+pub(super) fn cgroup_of(body: &[u8]) -> Option<u64> {
     let value = attribute(attributes_of(body)?, CGROUP_ID)?;
     array::<8>(value, 0).map(u64::from_ne_bytes)
 }

@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::Signal,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
@@ -24,6 +24,7 @@ use crate::{
     policy::{
         Faults, load_file,
         model::{Mode, Policy},
+        tables::Memory,
     },
 };
 
@@ -47,17 +48,18 @@ pub struct Start {
     pub audit: bool,
     /// Look at the file by itself.
     pub watch: bool,
+    /// SIGHUP; listened for from the beginning, for it would end the agent.
+    pub hangup: Signal,
 }
 
 /// Changes the policy of a running connector on SIGHUP, and where its file changes.
 pub struct Reload {
     start: Start,
-    hangup: Signal,
     watch: Option<Watch>,
     reading: Option<Reading>,
     asked_again: bool,
     fetching: JoinSet<Vec<Body>>,
-    again: Option<(Instant, bool)>,
+    again: Option<(Instant, Memory)>,
 }
 
 /// A file that is being read.
@@ -71,22 +73,21 @@ enum Turn {
     Asked,
     Seen,
     Read(Box<Result<Policy, Faults>>),
-    Again { tightened: bool },
+    Again,
     Fetched(Vec<Body>),
 }
 
 impl Reload {
-    /// Listens for SIGHUP from now on. Needs a tokio runtime.
-    pub fn new(start: Start) -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
+    /// Nothing has happened yet.
+    pub fn new(start: Start) -> Self {
+        Self {
             watch: start.watch.then(|| Watch::new(&start.live.policy().source)),
             start,
             reading: None,
             asked_again: false,
             fetching: JoinSet::new(),
             again: None,
-        })
+        }
     }
 
     /// Waits for the next thing to do and does it. Safe to cancel while it waits. An error
@@ -96,10 +97,11 @@ impl Reload {
             Turn::Asked => self.read(true),
             Turn::Seen => self.read(false),
             Turn::Read(result) => return self.take(*result, stream),
-            Turn::Again { tightened } => {
-                self.again = None;
-                // What is left is refused; its program only has to wait for its time-out.
-                let _hangs = self.start.live.end_flows(&self.start.keeper, tightened);
+            Turn::Again => {
+                if let Some((_, before)) = self.again.take() {
+                    // What is left is refused; its program has to wait for its time-out.
+                    let _hangs = self.start.live.end_flows(&self.start.keeper, &before);
+                }
             }
             Turn::Fetched(bodies) => bodies.into_iter().for_each(|body| stream.say(body)),
         }
@@ -107,12 +109,12 @@ impl Reload {
     }
 
     async fn next(&mut self) -> Turn {
-        let again = self.again;
+        let again = self.again.as_ref().map(|(when, _)| *when);
         tokio::select! {
-            Some(()) = self.hangup.recv() => Turn::Asked,
+            Some(()) = self.start.hangup.recv() => Turn::Asked,
             () = seen(&mut self.watch) => Turn::Seen,
             result = read(&mut self.reading) => Turn::Read(Box::new(result)),
-            tightened = due(again) => Turn::Again { tightened },
+            () = due(again) => Turn::Again,
             Some(fetched) = self.fetching.join_next() => Turn::Fetched(fetched.unwrap_or_default()),
         }
     }
@@ -207,7 +209,7 @@ impl Reload {
             added: changed.added,
             removed: changed.removed,
         }));
-        self.again = Some((Instant::now() + AGAIN, changed.tightened));
+        self.again = Some((Instant::now() + AGAIN, changed.before));
         let (policy, names) = (Arc::clone(policy), Arc::clone(&self.start.names));
         let (more, instance) = (self.start.more.clone(), self.start.instance.clone());
         self.fetching.spawn(async move {
@@ -254,12 +256,9 @@ async fn read(reading: &mut Option<Reading>) -> Result<Policy, Faults> {
     }
 }
 
-async fn due(again: Option<(Instant, bool)>) -> bool {
+async fn due(again: Option<Instant>) {
     match again {
-        Some((when, tightened)) => {
-            sleep_until(when).await;
-            tightened
-        }
+        Some(when) => sleep_until(when).await,
         None => pending().await,
     }
 }

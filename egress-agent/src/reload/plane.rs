@@ -33,8 +33,8 @@ use super::flows::must_end;
 use crate::{
     dns::{Door, Names, Successor, lease::Holder, upstream::UpstreamError},
     grant::{Keeper, KeeperError},
-    host::{boot_ns, records},
-    kernel::{PlaneError, maps::Switches},
+    host::{Cgroup, CgroupError, boot_ns, records},
+    kernel::{PlaneError, instance::ids_below, maps::Switches},
     policy::{
         Faults,
         change::{Change, Installed, Overfull, Step, change},
@@ -48,6 +48,7 @@ use crate::{
 /// A connector's policy as it is in the data plane.
 pub struct Live {
     switches: Switches,
+    cgroup: Cgroup,
     id: u32,
     record: Connector,
     slots: Slots,
@@ -111,18 +112,18 @@ pub struct Changed {
     pub removed: Vec<String>,
     /// Slots of the new rules.
     pub slots: BTreeSet<u32>,
-    /// The policy before refused nothing, and this one does.
-    pub tightened: bool,
     /// A denial is new, or the last change did not come to its end.
     pub denies_more: bool,
+    /// The tables before it.
+    pub before: Memory,
 }
 
 impl Live {
     /// Writes the first policy into a data plane that is not attached yet and has room for
-    /// rule numbers below `slots`.
+    /// rule numbers below `slots`. The connector's processes are to join below `cgroup`.
     pub fn start(
-        switches: Switches,
-        id: u32,
+        mut switches: Switches,
+        (id, cgroup): (u32, Cgroup),
         slots: u32,
         door: &Door,
         policy: Arc<Policy>,
@@ -130,8 +131,10 @@ impl Live {
         let mut slots = Slots::new(slots);
         let numbers = slots.assign(&policy).map_err(Refused::from)?;
         let tables = compile_at(&policy, id, &numbers).map_err(Refused::from)?;
+        switches.set_cgroup(cgroup.id()?, id)?;
         let mut live = Self {
             switches,
+            cgroup,
             id,
             record: connector(door, policy.mode),
             slots,
@@ -149,11 +152,6 @@ impl Live {
         }
         live.switches.set_connector(id, &live.record)?;
         Ok(live)
-    }
-
-    /// Says which cgroup holds the connector.
-    pub fn set_cgroup(&mut self, cgroup: u64) -> Result<(), PlaneError> {
-        self.switches.set_cgroup(cgroup, self.id)
     }
 
     /// The policy in force.
@@ -198,9 +196,12 @@ impl Live {
         names: &Names,
         keeper: &Keeper,
     ) -> Result<Changed, Broken> {
-        let changed = self.compare(&ready);
+        let changed = Changed {
+            before: self.memory(keeper),
+            ..self.compare(&ready)
+        };
         let result = self.go_over(ready, &changed, names, keeper).and_then(|()| {
-            match self.end_flows(keeper, changed.tightened) {
+            match self.end_flows(keeper, &changed.before) {
                 // Only where a denial is new does the kernel need the sockets to be gone.
                 Err(error) if changed.denies_more => Err(Broken::Flows(error)),
                 _ => Ok(()),
@@ -218,14 +219,15 @@ impl Live {
         self.whole
     }
 
-    /// Ends running flows that the policy in force does not permit. Answers how many; fails
-    /// where one that has to end may not have ended.
-    pub fn end_flows(&self, keeper: &Keeper, tightened: bool) -> io::Result<usize> {
-        let memory = self.memory(keeper);
-        let sockets = records::list(self.switches.sockets())?;
+    /// Ends running flows that the policy in force does not permit; `before`: the tables that
+    /// they began under. Answers how many; fails where one that has to end may not have ended.
+    pub fn end_flows(&self, keeper: &Keeper, before: &Memory) -> io::Result<usize> {
+        let now = self.memory(keeper);
+        let cgroups = ids_below(&self.cgroup).map_err(io::Error::other)?;
+        let sockets = records::list(self.switches.sockets(), &cgroups)?;
         let ending = sockets
             .iter()
-            .filter(|socket| must_end(socket, &memory, tightened));
+            .filter(|socket| must_end(socket, self.id, before, &now));
         // Each is tried, whatever became of the one before.
         let ended: Vec<io::Result<bool>> = ending.map(records::Socket::destroy).collect();
         let ended: Vec<bool> = ended.into_iter().collect::<io::Result<_>>()?;
@@ -289,11 +291,11 @@ impl Live {
             added: ids(&ready.tables, &old),
             removed: ids(&self.tables, &new),
             slots: new.difference(&self.installed.on).copied().collect(),
-            tightened: self.policy.mode == Mode::Audit && ready.policy.mode == Mode::Enforce,
             denies_more: !self.whole
                 || rules
                     .filter(|rule| rule.deny)
                     .any(|rule| !old.contains(&rule.slot)),
+            before: Memory::default(),
         }
     }
 
@@ -363,6 +365,9 @@ pub enum StartError {
     /// A table was not written.
     #[error(transparent)]
     Plane(#[from] PlaneError),
+    /// The connector's cgroup cannot be read.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
 /// Rules that no policy declares and that are always in force.
