@@ -8,7 +8,7 @@ use egress_common::{
 
 use super::{
     attach,
-    maps::Maps,
+    maps::{Maps, Switches},
     pin::PinFolder,
     ring::RingMap,
     unix::{UnixError, UnixPrograms},
@@ -97,7 +97,8 @@ pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
-    /// The tables the data plane decides by.
+    switches: Option<Switches>,
+    /// The counters, and the exact grants.
     pub maps: Maps,
 }
 
@@ -129,11 +130,13 @@ impl Plane {
             Err(error @ UnixError::Object(_)) => return Err(error.into()),
             other => other,
         };
+        let switches = Switches::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
             unix,
+            switches: Some(switches),
             maps,
         })
     }
@@ -147,6 +150,14 @@ impl Plane {
     /// Whether the data plane judges unix sockets; if not, why.
     pub fn unix(&self) -> Result<(), &UnixError> {
         self.unix.as_ref().map(drop)
+    }
+
+    /// The tables a policy is written into; they can be taken once, and are kept for as long
+    /// as the policy may change.
+    pub fn take_switches(&mut self) -> Result<Switches, PlaneError> {
+        self.switches
+            .take()
+            .ok_or(PlaneError::Missing(map::CONNECTORS))
     }
 
     /// The event ring; it can be taken once.

@@ -57,9 +57,7 @@ pub struct CompiledRule {
 impl Tables {
     /// The rule of a slot.
     pub fn rule(&self, slot: u32) -> Option<&CompiledRule> {
-        let first = self.rules.first()?.slot;
-        let index = usize::try_from(slot.checked_sub(first)?).ok()?;
-        self.rules.get(index)
+        self.rules.iter().find(|rule| rule.slot == slot)
     }
 
     /// The slot of the rule at a place in `allow`.
@@ -72,7 +70,15 @@ impl Tables {
 /// Compiles a policy for a connector number (1 to `MAX_CONNECTORS` less one) and the first
 /// free rule number (`RULE_FIRST` or more). Fails where a table has no room for it.
 pub fn compile(policy: &Policy, connector: u32, first_rule: u32) -> Result<Tables, Faults> {
-    assemble(policy, connector, first_rule).map_err(|misfits| {
+    let slots: Vec<u32> = (first_rule..MAX_RULES).take(count(policy)).collect();
+    compile_at(policy, connector, &slots)
+}
+
+/// Compiles a policy whose rules have the given numbers: those of `allow` in order, then
+/// those of `deny`, each `RULE_FIRST` or more and below `MAX_RULES`. Fails where a table has
+/// no room for it.
+pub fn compile_at(policy: &Policy, connector: u32, slots: &[u32]) -> Result<Tables, Faults> {
+    assemble(policy, connector, slots).map_err(|misfits| {
         let faults = misfits.into_iter().map(|misfit| {
             let Complaint { message, help } = misfit.complaint;
             Fault::of_file(&policy.source, message, help)
@@ -104,16 +110,17 @@ impl From<Complaint> for Vec<Misfit> {
 pub(super) fn assemble(
     policy: &Policy,
     connector: u32,
-    first_rule: u32,
+    slots: &[u32],
 ) -> Result<Tables, Vec<Misfit>> {
-    if connector == 0 || connector >= MAX_CONNECTORS || first_rule < RULE_FIRST {
+    let usable = RULE_FIRST..MAX_RULES;
+    if connector == 0 || connector >= MAX_CONNECTORS || !slots.iter().all(|s| usable.contains(s)) {
         return Err(Complaint::new(
-            format!("no place {connector}/{first_rule} in the data plane"),
+            format!("no place for connector {connector} in the data plane"),
             "run fewer connectors beside each other",
         )
         .into());
     }
-    let rules = number(policy, first_rule)?;
+    let rules = number(policy, slots)?;
     let mut prefixes = Vec::new();
     let mut misfits = Vec::new();
     for protocol in [TCP, UDP] {
@@ -210,20 +217,24 @@ pub fn unix_key(connector: u32, name: &str) -> Option<UnixKey> {
     (name.len() <= UNIX_NAME_MAX).then_some(key)
 }
 
-fn number(policy: &Policy, first: u32) -> Result<Vec<CompiledRule>, Complaint> {
+/// Rules of a policy, denials included.
+fn count(policy: &Policy) -> usize {
+    policy.allow.len() + policy.deny.len()
+}
+
+fn number(policy: &Policy, slots: &[u32]) -> Result<Vec<CompiledRule>, Complaint> {
     let allow = policy.allow.iter().map(|rule| (rule, false));
     let deny = policy.deny.iter().map(|rule| (rule, true));
-    let slots = first..MAX_RULES;
-    let count = policy.allow.len() + policy.deny.len();
+    let count = count(policy);
     if slots.len() < count {
         return Err(Complaint::new(
             format!("{count} rules do not fit beside those of other connectors"),
             "combine rules, or run fewer connectors beside each other",
         ));
     }
-    let rules = slots.zip(allow.chain(deny));
+    let rules = slots.iter().zip(allow.chain(deny));
     Ok(rules
-        .map(|(slot, (rule, deny))| CompiledRule {
+        .map(|(&slot, (rule, deny))| CompiledRule {
             slot,
             id: rule.id.clone(),
             deny,
