@@ -174,6 +174,13 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;
+    let unhooked = plane.unix().err().map(|error| {
+        let then = match policy.mode {
+            Mode::Enforce => "the connector can make no unix sockets but pairs",
+            Mode::Audit => "unix sockets are not watched",
+        };
+        format!("{error}; {then}")
+    });
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -220,6 +227,15 @@ async fn confined(
             instance.name(),
             "leftovers",
             format!("ended {leftover}, which a dead agent had left"),
+        ));
+    }
+
+    if let Some(without) = unhooked {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            "unix",
+            without,
         ));
     }
 
