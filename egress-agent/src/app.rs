@@ -91,10 +91,10 @@ pub enum RunError {
     Plane(#[from] crate::kernel::PlaneError),
     /// The policy is not in the data plane.
     #[error(transparent)]
-    Start(#[from] reload::plane::StartError),
+    Start(#[from] reload::fault::StartError),
     /// A changed policy left the data plane open.
     #[error("{0}; the connector was ended")]
-    Reload(#[from] reload::plane::Broken),
+    Reload(#[from] reload::fault::Broken),
     /// The DNS door could not be opened.
     #[error("cannot open the DNS door on loopback: {0}")]
     Door(#[source] std::io::Error),

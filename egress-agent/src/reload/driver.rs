@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use super::{
-    plane::{Broken, Changed, Live, Refused},
+    fault::{Broken, Refused},
+    plane::{Changed, Live},
     say,
     watch::Watch,
 };
