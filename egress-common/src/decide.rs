@@ -4,6 +4,7 @@ use crate::{
     abi::{DNS_PORT, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
     grant::{Connector, Grant, PortRange, PrefixRules},
     key::{Addr, GrantKey, PrefixKey},
+    unix::{UnixGrant, UnixKey},
     verdict::{Action, Layer, Reason, Verdict},
 };
 
@@ -40,6 +41,8 @@ pub trait Lookup {
     fn exact(&self, key: &GrantKey) -> Option<&Grant>;
     /// The longest prefix that covers a key whose address counts whole.
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules>;
+    /// What holds for the name of a unix socket.
+    fn unix(&self, key: &UnixKey) -> Option<&UnixGrant>;
     /// Whether a rule is in force.
     fn rule_active(&self, rule: u32) -> bool;
     /// Whether the connector of the flow itself listens on the loopback destination.

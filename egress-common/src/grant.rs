@@ -72,8 +72,11 @@ pub struct Connector {
     pub door_port: u16,
     /// [`Connector::ENFORCE`] or [`Connector::AUDIT`]; 0 = no such connector.
     pub mode: u16,
+    /// Which unix sockets are the connector's own: [`Connector::OWN_PATHS`],
+    /// [`Connector::OWN_ABSTRACT`].
+    pub unix: u32,
     /// Zero.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 impl Connector {
@@ -81,6 +84,11 @@ impl Connector {
     pub const ENFORCE: u16 = 1;
     /// Report what no rule permits, and let it pass.
     pub const AUDIT: u16 = 2;
+    /// Everything below [`crate::abi::OWN_FOLDER`] was bound by the connector.
+    pub const OWN_PATHS: u32 = 1;
+    /// The kernel itself keeps the connector from abstract sockets of others (Landlock's
+    /// scope), so no name has to be refused.
+    pub const OWN_ABSTRACT: u32 = 2;
 }
 
 /// The revocation switch of a rule. 8 bytes.

@@ -81,6 +81,19 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
     hook::sockopt::setsockopt(&ctx)
 }
 
+/// `connect()` on an `AF_UNIX` socket (Linux 6.7). In the section of another hook, because
+/// aya knows no name for this one; the agent loads it by itself, with the right type.
+#[cgroup_sock_addr(connect4)]
+pub fn connect_unix(ctx: SockAddrContext) -> i32 {
+    hook::unix::decide(&ctx)
+}
+
+/// `sendto()` and relatives with an address on an `AF_UNIX` socket; as `connect_unix`.
+#[cgroup_sock_addr(connect4)]
+pub fn sendmsg_unix(ctx: SockAddrContext) -> i32 {
+    hook::unix::decide(&ctx)
+}
+
 /// Every packet of every socket below the parent, on its way out.
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {

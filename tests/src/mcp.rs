@@ -2,7 +2,7 @@
 //! the `mcpServers` part of a configuration file.
 
 use std::{
-    fs,
+    fmt, fs,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     agent,
     event::{self, Denial, Event},
-    process::{Outcome, Running},
+    process::{Outcome, Running, must},
     programs,
     world::{USER, World},
 };
@@ -114,6 +114,24 @@ impl World {
             .env("SSL_CERT_FILE", &format!("{dir}/bundle.pem"))
             .env("NODE_EXTRA_CA_CERTS", &format!("{dir}/authority.pem"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
+    }
+}
+
+impl World {
+    /// A copy, for the connector's user, of what npx keeps of [`programs::NPX_SERVER`]; npx
+    /// writes into its cache also where everything is there. The value of `npm_config_cache`.
+    pub fn npx_cache(&self) -> Result<String> {
+        programs::install_mcp()?;
+        let copy = self.path("npx");
+        let mut cp = Command::new("cp");
+        cp.arg("-r")
+            .arg(programs::cache_dir()?.join("mcp-npx"))
+            .arg(&copy);
+        must(cp, START)?;
+        let mut chown = Command::new("chown");
+        chown.args(["-R", &format!("{USER}:{USER}")]).arg(&copy);
+        must(chown, START)?;
+        Ok(copy.display().to_string())
     }
 }
 
@@ -273,5 +291,27 @@ impl Session {
             }
             thread::sleep(POLL);
         }
+    }
+}
+
+impl Ended {
+    /// Whether the connector was refused a name.
+    pub fn asked_for(&self, name: &str) -> bool {
+        let denial = Denial::of_name(name);
+        self.events.iter().any(|event| denial.fits(event))
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (code, text) = (self.outcome.code(), self.outcome.text());
+        writeln!(
+            f,
+            "client ended with {code}; closed in {:?} ms",
+            self.closed_in_ms
+        )?;
+        writeln!(f, "stdout: {text}\nstderr: {}", self.outcome.stderr)?;
+        let lines = self.events.iter().map(|event| event.line.as_str());
+        write!(f, "stream:\n{}", lines.collect::<Vec<_>>().join("\n"))
     }
 }

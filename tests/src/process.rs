@@ -1,6 +1,7 @@
 //! Child processes that cannot outlast their deadline.
 
 use std::{
+    env,
     io::Read,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -71,7 +72,7 @@ impl Running {
             stdout,
             stderr,
             started: Instant::now(),
-            limit,
+            limit: limit * patience(),
             text,
         })
     }
@@ -183,6 +184,13 @@ impl Outcome {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
+}
+
+/// How many times longer than usual programs may take: `EGRESS_TEST_PATIENCE`, for machines
+/// that are emulated. What a test itself says about time is not changed by it.
+fn patience() -> u32 {
+    let factor = env::var("EGRESS_TEST_PATIENCE").ok();
+    factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
 /// Runs a command to its end; see [`Running`].

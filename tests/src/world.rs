@@ -153,6 +153,16 @@ impl World {
         command
     }
 
+    /// A command that runs beside the servers, in the network namespace of the internet.
+    pub fn internet_command<S: AsRef<std::ffi::OsStr>>(&self, program: S) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={NETNS}/{}-net", self.name))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
     fn environment(&self) -> Vec<(&'static str, String)> {
         let dir = self.dir.path().display();
         let bundle = format!("{dir}/bundle.pem");

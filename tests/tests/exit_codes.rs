@@ -112,7 +112,6 @@ fn signals_are_passed_on() -> Result<()> {
     for (signal, name) in [
         (Signal::SIGTERM, "TERM"),
         (Signal::SIGINT, "INT"),
-        (Signal::SIGHUP, "HUP"),
         (Signal::SIGUSR1, "USR1"),
     ] {
         let script =

@@ -100,6 +100,19 @@ pub(crate) fn has_bpffs() -> Result<bool> {
         .any(|line| line.contains(" /sys/fs/bpf ") && line.contains(" - bpf ")))
 }
 
+/// Every file below a folder, sorted; symbolic links to folders are not followed.
+pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files.extend(below(&entry.path())),
+            _ => files.push(entry.path()),
+        }
+    }
+    files.sort();
+    files
+}
+
 /// The files of this checkout that are or could be committed, relative to the workspace.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let output = Command::new("git")

@@ -11,6 +11,7 @@ mod step;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Options),
     /// Measure what confinement costs (set-up included)
     Bench(bench::Options),
+    /// Run the kernel tests on other kernels, in qemu (set-up included)
+    Vm(vm::Options),
     /// Check the house rules
     Tidy,
     /// Everything a change must pass
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Vm(options) => vm::run(&options),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),
     };

@@ -102,10 +102,34 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
+/// For other kernels, beside the others.
+const MACHINES: &[Package] = &[
+    Package {
+        why: "machines with other kernels",
+        test: Test::Program("qemu-system-x86_64"),
+        debian: "qemu-system-x86",
+        fedora: "qemu-system-x86-core",
+        arch: "qemu-system-x86",
+    },
+    Package {
+        why: "the kernels' modules, as they are packed",
+        test: Test::Program("xz"),
+        debian: "xz-utils",
+        fedora: "xz",
+        arch: "xz",
+    },
+];
+
 impl Package {
     /// What is not here.
     pub(crate) fn missing() -> Vec<&'static Self> {
         PACKAGES.iter().filter(|package| !package.here()).collect()
+    }
+
+    /// What is not here, that of other kernels included.
+    pub(crate) fn missing_for_machines() -> Vec<&'static Self> {
+        let all = PACKAGES.iter().chain(MACHINES);
+        all.filter(|package| !package.here()).collect()
     }
 
     /// What Debian and those like it call the package.

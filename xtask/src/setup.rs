@@ -25,6 +25,8 @@ pub(crate) enum Extent {
     Build,
     /// That, and what the demo and the kernel tests need.
     Everything,
+    /// That, and what other kernels are run with.
+    Machines,
 }
 
 /// Brings this host to where everything runs.
@@ -32,6 +34,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     let packages = match extent {
         Extent::Build => Vec::new(),
         Extent::Everything => Package::missing(),
+        Extent::Machines => Package::missing_for_machines(),
     };
     let tools = toolchain::tools(host::workspace());
     let no_compiler = compiler().is_err();
@@ -53,7 +56,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         others.and(linker)
     })?;
 
-    if extent == Extent::Everything && !host::has_bpffs()? {
+    if extent != Extent::Build && !host::has_bpffs()? {
         step::quiet(
             "bpffs",
             "mounting /sys/fs/bpf, where enforcement outlives the agent",

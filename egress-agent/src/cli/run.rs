@@ -53,6 +53,11 @@ pub struct RunArgs {
     /// start with status 125.
     #[arg(long)]
     start_unresolved: bool,
+    /// Apply changes of the policy file while the connector runs
+    ///
+    /// Without this option the file is read again on SIGHUP only.
+    #[arg(long)]
+    watch: bool,
     /// Show no denials and no summary on standard error
     #[arg(long, short)]
     quiet: bool,
@@ -112,6 +117,8 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
         caller_env: std::env::vars_os().collect(),
         events: args.events,
         start_unresolved: args.start_unresolved,
+        audit: args.audit,
+        watch: args.watch,
         quiet: args.quiet,
         color: use_color(Color::Auto, std::io::stderr().is_terminal()),
     })

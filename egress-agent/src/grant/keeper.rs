@@ -98,6 +98,23 @@ impl Keeper {
         Ok(())
     }
 
+    /// Takes back every grant that is not kept, whichever rules hold it. When it returns
+    /// `Ok`, the kernel has none of them.
+    pub fn retain(&self, keep: impl Fn(&GrantKey) -> bool) -> Result<(), KeeperError> {
+        let mut ledger = self.ledger();
+        let deleted = ledger
+            .retain(keep)
+            .into_iter()
+            .map(|key| self.table.delete(&key));
+        // Each is tried, whatever became of the one before.
+        deleted.fold(Ok(()), Result::and).map_err(Into::into)
+    }
+
+    /// Everything that is granted, as the kernel has it.
+    pub fn grants(&self) -> Vec<(GrantKey, Grant)> {
+        self.ledger().grants().collect()
+    }
+
     /// Deletes what ended before `now_ns` (boot clock). The kernel already refuses those;
     /// this makes room.
     pub fn sweep(&self, now_ns: u64) -> Result<(), KeeperError> {

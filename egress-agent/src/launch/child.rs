@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::close;
 
 use super::{
-    filter, harden, mounts,
+    filter, harden, mounts, own, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
 
@@ -74,8 +74,13 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         )
     })?;
     harden::separate().map_err(|error| error.to_string())?;
+    own::namespace().map_err(|error| error.to_string())?;
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
+    }
+    own::folder(spec.uid, spec.gid).map_err(|error| error.to_string())?;
+    for socket in &spec.unix.paths {
+        own::keep(socket, spec.uid, socket).map_err(|error| error.to_string())?;
     }
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
     if spec.enforced {
@@ -88,7 +93,8 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
     }
     drop(commands);
     harden::close_descriptors(&[raw(answers)]).map_err(|error| error.to_string())?;
-    filter::install().map_err(|error| error.to_string())?;
+    scope::install(spec.unix.landlock)?;
+    filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
     Ok(spec)
 }
 

@@ -10,8 +10,10 @@ pub mod env;
 pub mod filter;
 pub mod harden;
 pub mod mounts;
+pub mod own;
+pub mod scope;
 pub mod spawn;
 pub mod spec;
 
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::{LAUNCHER, Spec};
+pub use spec::{LAUNCHER, Spec, UnixSockets};

@@ -12,10 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::{MsFlags, mount};
 
 use crate::host::mountinfo;
 
@@ -63,11 +60,9 @@ const LINKS: &[(&str, &str)] = &[
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Takes a mount namespace in which root owns nothing that leads out. Needs CAP_SYS_ADMIN.
+/// Changes this process's own mount namespace into one in which root owns nothing that leads
+/// out. Needs CAP_SYS_ADMIN.
 pub fn seal() -> Result<(), MountError> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| failed("leave the mount namespace", error))?;
-    change(None, "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)
-        .map_err(|error| failed("make the mounts private", error))?;
     few_devices()?;
     let table =
         fs::read("/proc/self/mountinfo").map_err(|error| failed("read the mounts", error))?;

@@ -7,5 +7,6 @@ pub mod recvmsg;
 pub mod sendmsg;
 pub mod socket;
 pub mod sockopt;
+pub mod unix;
 
 pub use answer::{PASS, REFUSE};

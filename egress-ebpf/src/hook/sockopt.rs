@@ -51,7 +51,7 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         addr: Addr { halves: [0, 0] },
         connector,
         port: option as u16,
-        protocol: level as u8,
+        protocol: 0,
         layer: Layer::Socket,
         inbound: false,
         local_port: 0,

@@ -9,7 +9,7 @@ use std::{
 use super::{Attempt, Job, Vector};
 use crate::zone;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 const DNS: u16 = 53;
 
 pub(super) const VECTORS: &[Vector] = &[

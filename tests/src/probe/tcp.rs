@@ -16,7 +16,7 @@ use super::{
     sys::{self, MPTCP, address},
 };
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) const VECTORS: &[Vector] = &[
     Vector::new("tcp4", "connect over IPv4", |job| {
@@ -233,8 +233,12 @@ fn flip(job: &Job) -> Attempt {
 
 fn orphan(job: &Job) -> Attempt {
     let program = std::env::current_exe()?;
-    let vector = super::vector("tcp4").ok_or_else(|| std::io::Error::other("tcp4 is gone"))?;
-    let words = job.arguments(vector).join(" ");
+    let kind = if job.is_control() {
+        "permitted"
+    } else {
+        "forbidden"
+    };
+    let words = format!("tcp4 {kind} {}", job.token);
     let script = format!("(setsid {} {words} &) >/dev/null 2>&1", program.display());
     std::process::Command::new("/bin/sh")
         .args(["-c", &script])

@@ -13,7 +13,7 @@ use super::{
     sys::{self, Message, address},
 };
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) const VECTORS: &[Vector] = &[
     Vector::new("udp4", "sendto over IPv4", |job| {

@@ -204,6 +204,9 @@ fn missing(hidden: u64, lost: u64, unwritten: u64) -> String {
 }
 
 fn destination(to: &Destination) -> String {
+    if let Some(path) = &to.path {
+        return escape::field(path);
+    }
     let name = to.name.as_deref().map(escape::field);
     let port = to.port.map(|port| format!(":{port}")).unwrap_or_default();
     let query = to.query.as_deref().map(escape::field);

@@ -263,7 +263,8 @@ impl Case<'_> {
                 Mode::Enforce => Connector::ENFORCE,
                 Mode::Audit => Connector::AUDIT,
             },
-            pad: [0; 2],
+            unix: Connector::OWN_PATHS,
+            pad: 0,
         }
     }
 }

@@ -1,0 +1,118 @@
+//! Which tests run in the machines.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{host, step};
+
+/// One test of a test program.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// `PROGRAM/TEST`
+    pub(crate) name: String,
+    /// The program's file.
+    pub(crate) program: PathBuf,
+    /// Test program.
+    pub(crate) suite: String,
+    /// Test in it.
+    pub(crate) test: String,
+}
+
+/// Tests that do not run in a machine, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    (
+        "burst/a_hundred_thousand_destinations",
+        "emulation is too slow for it",
+    ),
+    (
+        "fresh_starts/fifty_starts_in_a_row",
+        "emulation is too slow for it",
+    ),
+    ("confinement/musl_static", "needs a C compiler"),
+    ("confinement/node_axios", "needs a package registry"),
+    ("confinement/node_fetch", "emulation is too slow for node"),
+    ("confinement/python_httpx", "needs a package registry"),
+];
+
+/// Test programs that are no kernel tests.
+const OTHER_PROGRAMS: &[&str] = &["demo"];
+
+/// Builds the tests and lists them. Errors: a test that is left out does not exist.
+pub(crate) fn all(filter: Option<&str>) -> Result<Vec<Case>> {
+    let mut all = Vec::new();
+    for (suite, program) in programs()? {
+        let output = Command::new(&program)
+            .args(["--list", "--format", "terse"])
+            .output();
+        let output = output.with_context(|| program.display().to_string())?;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            if let Some(test) = line.strip_suffix(": test") {
+                all.push(Case {
+                    name: format!("{suite}/{test}"),
+                    program: program.clone(),
+                    suite: suite.clone(),
+                    test: test.to_owned(),
+                });
+            }
+        }
+    }
+    for (name, _) in LEFT_OUT {
+        if all.iter().all(|case| case.name != *name) {
+            bail!("{name} is left out of the machines, but there is no such test");
+        }
+    }
+    all.retain(|case| {
+        filter.map_or_else(
+            || LEFT_OUT.iter().all(|(name, _)| case.name != *name),
+            |filter| case.name.contains(filter),
+        )
+    });
+    if all.is_empty() {
+        bail!("no test has a name like that");
+    }
+    Ok(all)
+}
+
+/// The kernel tests' programs, by the names of their files in `tests/tests`.
+fn programs() -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = host::cargo();
+    cargo.args(["test", "--workspace", "--no-run"]);
+    let lines = step::quiet("build", "the kernel tests", &mut cargo)?;
+    let mut programs: Vec<(String, PathBuf)> = lines
+        .iter()
+        .filter_map(|line| program(line))
+        .filter(|(name, _)| !OTHER_PROGRAMS.contains(&name.as_str()))
+        .filter(|(name, _)| {
+            host::workspace()
+                .join(format!("tests/tests/{name}.rs"))
+                .exists()
+        })
+        .collect();
+    programs.sort();
+    Ok(programs)
+}
+
+/// Name and file, where cargo says `Executable tests/NAME.rs (FILE)`.
+fn program(line: &str) -> Option<(String, PathBuf)> {
+    let rest = line.trim().strip_prefix("Executable tests/")?;
+    let (name, rest) = rest.split_once(".rs (")?;
+    let file = host::workspace().join(rest.strip_suffix(')')?);
+    Some((name.to_owned(), file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_are_told_from_others() {
+        let found = program("  Executable tests/burst.rs (target/debug/deps/burst-4a18)");
+        let file = host::workspace().join("target/debug/deps/burst-4a18");
+        assert_eq!(found, Some(("burst".to_owned(), file)));
+        assert_eq!(
+            program("  Executable unittests src/lib.rs (target/x)"),
+            None
+        );
+    }
+}

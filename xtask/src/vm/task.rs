@@ -1,0 +1,159 @@
+//! `cargo xtask vm`: the kernel tests on other kernels.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use super::{
+    cases::{self, Case},
+    files::{self, Programs},
+    kernel::{Kernel, Release},
+    machine::Machine,
+    matrix,
+    verdict::Report,
+};
+use crate::{build, host, setup, step};
+
+/// What `vm` takes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Boot this kernel image instead of Debian's
+    #[arg(long, value_name = "FILE")]
+    kernel: Vec<PathBuf>,
+    /// Debian's kernels of these lines; without this and --kernel all
+    #[arg(long, value_name = "LINE")]
+    release: Vec<Release>,
+    /// Only tests whose name contains this; also those that are left out otherwise
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
+    /// Stop a machine after so many minutes
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    minutes: u64,
+    /// Keep the initial file systems, to boot them by hand
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Longer lines of a failed case are cut; the log has them whole. Characters.
+const WIDTH: usize = 400;
+
+/// Where kernels, file systems and logs are kept.
+pub(crate) fn folder() -> PathBuf {
+    host::target().join("vm")
+}
+
+/// Boots every kernel that is asked for, one after the other; the error names those on which
+/// something did not hold.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the machines run this host's programs, and only x86_64 is known here");
+    }
+    setup::run(setup::Extent::Machines)?;
+    build::programs()?;
+    let cases = cases::all(options.case.as_deref())?;
+    let programs = Programs::strip(&cases)?;
+    let mut reports = Vec::new();
+    for kernel in kernels(options)? {
+        reports.push(boot(&kernel, &cases, &programs, options)?);
+    }
+    println!("\n{}\n", matrix::tables(&reports, &cases));
+    let failed: Vec<&str> = reports
+        .iter()
+        .filter(|report| !holds(report, &cases))
+        .map(|report| report.kernel.as_str())
+        .collect();
+    if !failed.is_empty() {
+        println!("VERDICT FAILED");
+        bail!("not everything held on: {}", failed.join(", "));
+    }
+    println!("VERDICT HELD");
+    Ok(())
+}
+
+fn kernels(options: &Options) -> Result<Vec<Kernel>> {
+    let files = options.kernel.iter().map(|file| Kernel::file(file));
+    let mut kernels = files.collect::<Result<Vec<_>>>()?;
+    let all = options.release.is_empty() && kernels.is_empty();
+    let releases = if all {
+        &Release::ALL[..]
+    } else {
+        &options.release
+    };
+    for release in releases {
+        kernels.push(release.get()?);
+    }
+    Ok(kernels)
+}
+
+/// One machine, from its file system to its report.
+fn boot(kernel: &Kernel, cases: &[Case], programs: &Programs, options: &Options) -> Result<Report> {
+    let place = folder().join("machines").join(&kernel.name);
+    fs::create_dir_all(&place)?;
+    let files = place.join("initramfs");
+    files::image(kernel, cases, programs)?.write(&files)?;
+    println!("\n== {} ==", kernel.name);
+    let started = Instant::now();
+    let machine = Machine {
+        kernel: &kernel.image,
+        files: &files,
+        console: &place.join("console.log"),
+        limit: Duration::from_secs(options.minutes.saturating_mul(60)),
+    };
+    let mut report = Report::default();
+    let mut log = File::create(place.join("report.log"))?;
+    let ended = machine.run(|line| {
+        // A log that cannot be written must not end the machine.
+        writeln!(log, "{line}").unwrap_or_default();
+        if line.starts_with("@kernel") {
+            println!("{line}, up after {}", step::time(started.elapsed()));
+        }
+        if let Some(case) = report.line(line) {
+            println!("{:10} {:>7} ms  {}", case.verdict, case.ms, case.name);
+        }
+    })?;
+    if options.keep {
+        println!("kept: {}", files.display());
+    } else {
+        fs::remove_file(&files)?;
+    }
+    let how = if ended { "ended" } else { "was stopped" };
+    println!("the machine {how} after {}", step::time(started.elapsed()));
+    explain(&report, cases, &place);
+    Ok(report)
+}
+
+/// Prints what went wrong.
+fn explain(report: &Report, cases: &[Case], place: &Path) {
+    for fault in &report.faults {
+        println!("fault: {fault}");
+    }
+    for case in report.cases.iter().filter(|case| !case.held()) {
+        println!("\n-- {} {}", case.verdict, case.name);
+        for line in case.output.iter().filter(|line| !line.is_empty()) {
+            println!("   {}", line.chars().take(WIDTH).collect::<String>());
+        }
+    }
+    if !report.done || report.cases.len() != cases.len() {
+        println!("not every case was tried; the end of the console:");
+        let console = fs::read(place.join("console.log")).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console);
+        let lines: Vec<&str> = console.lines().collect();
+        for line in lines
+            .get(lines.len().saturating_sub(30)..)
+            .unwrap_or_default()
+        {
+            println!("   {line}");
+        }
+    }
+    println!("logs: {}", place.display());
+}
+
+fn holds(report: &Report, cases: &[Case]) -> bool {
+    let all = report.done && report.faults.is_empty() && report.cases.len() == cases.len();
+    all && report.cases.iter().all(super::verdict::Case::held)
+}

@@ -1,0 +1,129 @@
+//! What `vm-init` reports of a machine, line by line, and what it amounts to.
+//!
+//! `@kernel RELEASE`, `@lsm MODULES`, then for each case `@begin NAME`, `| ` and a line of its output any
+//! number of times, `@end NAME (HELD | FAILED | TIMEOUT) MILLISECONDS`; last `@done`.
+
+use std::collections::BTreeMap;
+
+/// One case in one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    /// Test program and test.
+    pub(crate) name: String,
+    /// `HELD`, `FAILED`, `TIMEOUT`; `BROKEN OFF` where the machine ended in its middle.
+    pub(crate) verdict: String,
+    /// How long it took. Milliseconds.
+    pub(crate) ms: u64,
+    /// What it printed.
+    pub(crate) output: Vec<String>,
+}
+
+/// Everything a machine reported.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// `uname -r`; empty: it did not come that far.
+    pub(crate) kernel: String,
+    /// The security modules that are active, as the kernel lists them.
+    pub(crate) lsm: String,
+    /// In their order.
+    pub(crate) cases: Vec<Case>,
+    /// All cases were tried.
+    pub(crate) done: bool,
+    /// What went wrong outside any case.
+    pub(crate) faults: Vec<String>,
+}
+
+const BROKEN: &str = "BROKEN OFF";
+
+impl Report {
+    /// Takes the next line. Answers the case that it ends.
+    pub(crate) fn line(&mut self, line: &str) -> Option<&Case> {
+        let (key, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match key {
+            "@kernel" => rest.clone_into(&mut self.kernel),
+            "@lsm" => rest.clone_into(&mut self.lsm),
+            "@done" => self.done = true,
+            "@fault" => self.faults.push(rest.to_owned()),
+            "@begin" => self.cases.push(Case {
+                name: rest.to_owned(),
+                verdict: BROKEN.to_owned(),
+                ms: 0,
+                output: Vec::new(),
+            }),
+            "|" => {
+                if let Some(case) = self.cases.last_mut() {
+                    case.output.push(rest.to_owned());
+                }
+            }
+            "@end" => {
+                let mut words = rest.split(' ');
+                let case = self.cases.last_mut()?;
+                if words.next() == Some(&case.name) {
+                    words.next()?.clone_into(&mut case.verdict);
+                    case.ms = words
+                        .next()
+                        .and_then(|ms| ms.parse().ok())
+                        .unwrap_or_default();
+                    return Some(case);
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// What the bypass suite says of each way out: its name and `BLOCKED`, `DELIVERED` or
+    /// `NOT APPLICABLE`.
+    pub(crate) fn vectors(&self) -> BTreeMap<&str, &'static str> {
+        const VERDICTS: [&str; 3] = ["BLOCKED", "DELIVERED", "NOT APPLICABLE"];
+        let lines = self.cases.iter().flat_map(|case| &case.output);
+        let rows = lines.filter_map(|line| {
+            let verdict = VERDICTS.into_iter().find(|word| line.starts_with(word))?;
+            let (name, rest) = line.get(verdict.len()..)?.trim_start().split_once(' ')?;
+            rest.trim_start()
+                .starts_with("control ")
+                .then_some((name, verdict))
+        });
+        rows.collect()
+    }
+}
+
+impl Case {
+    /// Whether everything it asks for was seen.
+    pub(crate) fn held(&self) -> bool {
+        self.verdict == "HELD"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read() {
+        let mut report = Report::default();
+        for line in [
+            "@kernel 6.1.0-50-cloud-amd64",
+            "@begin bypass/streams",
+            "| BLOCKED        tcp4                     control arrived  REFUSED EPERM",
+            "| NOT APPLICABLE mptcp                    control -        free: no",
+            "| BLOCKED for another reason",
+            "noise",
+            "@end bypass/streams HELD 1234",
+            "@begin burst/burst",
+        ] {
+            report.line(line);
+        }
+        assert_eq!(report.kernel, "6.1.0-50-cloud-amd64");
+        assert!(!report.done);
+        let verdicts: Vec<_> = report
+            .cases
+            .iter()
+            .map(|case| case.verdict.as_str())
+            .collect();
+        assert_eq!(verdicts, ["HELD", BROKEN]);
+        assert_eq!(report.cases.first().map(|case| case.ms), Some(1234));
+        let vectors = [("mptcp", "NOT APPLICABLE"), ("tcp4", "BLOCKED")];
+        assert_eq!(report.vectors(), BTreeMap::from(vectors));
+    }
+}
