@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// A look within 40 seconds, not numbers to quote
     #[arg(long)]
     quick: bool,
+    /// Only one part: cost, wall, names, denial, agent or burst
+    #[arg(long, value_name = "PART")]
+    only: Option<String>,
     /// Fail where a bar does not hold
     #[arg(long)]
     check: bool,
@@ -43,6 +46,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bench.arg("--json").arg(json);
     if let Some(rounds) = options.rounds {
         bench.args(["--rounds", &rounds.to_string()]);
+    }
+    if let Some(only) = &options.only {
+        bench.args(["--only", only]);
     }
     for (wanted, flag) in [(options.quick, "--quick"), (options.check, "--check")] {
         if wanted {

@@ -62,6 +62,11 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
         "start to the first permitted connection",
         vec![first, confined_first],
     );
+    let plane = scene.lanes[AGENT].plane.as_ref().context("no programs")?;
+    table.note(&format!(
+        "Nearly all of it is the kernel's verifier: {} instructions in the programs measured here.",
+        plane.verified()?
+    ));
     report.tables.push(table);
     let mut table = Table::new("The agent with one connector", "MiB", &["RSS", "highest"]);
     table.row(

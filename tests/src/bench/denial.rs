@@ -24,7 +24,7 @@ use super::{
     scene::{AGENT, Scene},
     worker::boot_ns,
 };
-use crate::zone;
+use crate::{event, zone};
 
 /// Microseconds.
 const BAR: f64 = 1000.0;
@@ -36,6 +36,9 @@ const LATE: Duration = Duration::from_secs(5);
 
 /// Measures; adds a table and a bar.
 pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -> Result<()> {
+    let wrong = refused(scene)?;
+    let about = "refusals of what the policy permits".to_owned();
+    report.bars.push(Bar::at_most(about, wrong as f64, 0.0, ""));
     let count = u16::try_from(extent.scale(400))?;
     let mut tail = Tail::open(&scene.events)?;
     let worker = &mut scene.lanes[AGENT].worker;
@@ -83,6 +86,14 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
         .bars
         .push(Bar::at_most(about, spread.median, BAR, "us"));
     Ok(())
+}
+
+/// Denials before this measurement makes any: there should be none, for everything else here is
+/// permitted, and a segment that is refused and sent again spoils what was measured.
+fn refused(scene: &Scene) -> Result<u64> {
+    let events = event::read(&scene.events)?;
+    let denied = events.iter().filter(|event| event.kind == "denied");
+    Ok(denied.filter_map(|event| event.count).sum())
 }
 
 /// The destination port of a denial; `None`: something else.

@@ -13,13 +13,25 @@ use super::{
     agent, burst, cost, denial, names, report::Report, scene::Scene, server, wall, worker,
 };
 
-const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check]";
+const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART]";
 /// Nice value of everything that is measured.
 const PRIORITY: i32 = -15;
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
 /// Whoever watches hears something this often.
 const SAY_EVERY: Duration = Duration::from_secs(2);
+
+type Part = fn(&mut Scene, &Extent, &mut Report) -> Result<()>;
+
+/// In this order.
+const PARTS: [(&str, Part); 6] = [
+    ("cost", cost::measure),
+    ("wall", wall::measure),
+    ("names", names::measure),
+    ("denial", denial::measure),
+    ("agent", agent::measure),
+    ("burst", burst::measure),
+];
 
 /// How much is measured.
 pub(super) struct Extent {
@@ -53,11 +65,13 @@ struct Options {
     extent: Extent,
     json: Option<PathBuf>,
     check: bool,
+    only: Option<String>,
 }
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
-        let (mut rounds, mut json, mut quick, mut check) = (None, None, false, false);
+        let (mut rounds, mut json, mut only) = (None, None, None);
+        let (mut quick, mut check) = (false, false);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || {
@@ -68,6 +82,7 @@ impl Options {
             match *word {
                 "--rounds" => rounds = Some(value()?.parse().context(USAGE)?),
                 "--json" => json = Some(value()?.into()),
+                "--only" => only = Some((*value()?).to_owned()),
                 "--quick" => quick = true,
                 "--check" => check = true,
                 _ => bail!("unknown argument {word}\n{USAGE}"),
@@ -75,10 +90,17 @@ impl Options {
         }
         let rounds = rounds.unwrap_or(if quick { QUICK_ROUNDS } else { ROUNDS });
         ensure!(rounds > 0, "--rounds: at least one");
+        let known = |only: &String| PARTS.iter().any(|(name, _)| only == name);
+        ensure!(
+            only.as_ref().is_none_or(known),
+            "--only: no such part; there are {}",
+            PARTS.map(|(name, _)| name).join(", ")
+        );
         Ok(Self {
             extent: Extent { rounds, quick },
             json,
             check,
+            only,
         })
     }
 }
@@ -90,12 +112,11 @@ fn measure(options: &Options) -> Result<bool> {
     hurry()?;
     eprintln!("setting up the embedded internet, the agent and the lanes");
     let mut scene = Scene::new()?;
-    cost::measure(&mut scene, extent, &mut report).context("cost of each program")?;
-    wall::measure(&mut scene, extent, &mut report).context("wall time")?;
-    names::measure(&mut scene, extent, &mut report).context("names")?;
-    denial::measure(&mut scene, extent, &mut report).context("denials")?;
-    agent::measure(&mut scene, extent, &mut report).context("the agent")?;
-    burst::measure(&mut scene, extent, &mut report).context("burst")?;
+    for (name, part) in PARTS {
+        if options.only.as_deref().is_none_or(|only| only == name) {
+            part(&mut scene, extent, &mut report).context(name)?;
+        }
+    }
     drop(scene);
     if let Some(path) = &options.json {
         report.write(path)?;

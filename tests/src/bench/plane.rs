@@ -137,8 +137,20 @@ impl Plane {
 
     /// The account of every hook that has a program.
     pub(super) fn usage(&self) -> Result<BTreeMap<&'static str, Usage>> {
+        let usage = |fd| {
+            anyhow::Ok(Usage {
+                nanos: field(fd, "run_time_ns")?,
+                runs: field(fd, "run_cnt")?,
+            })
+        };
         let each = self.programs.iter();
         each.map(|(hook, fd)| Ok((*hook, usage(fd)?))).collect()
+    }
+
+    /// Instructions that the verifier walked through, all programs together.
+    pub(super) fn verified(&self) -> Result<u64> {
+        let each = self.programs.values();
+        each.map(|fd| field(fd, "verified_insns")).sum()
     }
 }
 
@@ -186,19 +198,12 @@ fn fill(ebpf: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// `run_time_ns` and `run_cnt` of `/proc/self/fdinfo`, `kernel/bpf/syscall.c`
-/// `bpf_prog_show_fdinfo`.
-fn usage(fd: &OwnedFd) -> Result<Usage> {
+/// A number in `/proc/self/fdinfo`, `kernel/bpf/syscall.c` `bpf_prog_show_fdinfo`.
+fn field(fd: &OwnedFd, key: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
-    let field = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        let number = line.and_then(|rest| rest.trim_start_matches(':').trim().parse().ok());
-        number.with_context(|| format!("the kernel does not say {key}"))
-    };
-    Ok(Usage {
-        nanos: field("run_time_ns")?,
-        runs: field("run_cnt")?,
-    })
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let number = line.and_then(|rest| rest.trim_start_matches(':').trim().parse().ok());
+    number.with_context(|| format!("the kernel does not say {key}"))
 }
 
 /// The newest comparison object of this build: `target/ebpf/<toolchain>/<target>/release/`.
