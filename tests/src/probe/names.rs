@@ -83,6 +83,15 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("dns-not-dns", "the bare token on port 53", |job| {
         ask(job.bytes(), zone::OTHER_DNS)
     }),
+    Vector::new(
+        "dns-wildcard-label",
+        "a label below a declared wildcard",
+        |job| {
+            let name = format!("{}.ingest.sentry.io", job.token);
+            ask(&question(&name, 1), zone::DNS)
+        },
+    )
+    .limit("a wildcard is a channel to whoever serves the domain, within a budget"),
     Vector::new("dns-null", "a NULL question", |job| {
         ask(&question(&name(job), 10), zone::DNS)
     }),

@@ -42,7 +42,7 @@ pub(super) const VECTORS: &[Vector] = &[
     .optional(),
     Vector::new(
         "tcp-fastopen",
-        "data in the first segment, by sendto",
+        "data in the first segment, by sendto (landlock#41)",
         |job| {
             let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
             sys::send(
@@ -261,6 +261,12 @@ pub(super) const VECTORS: &[Vector] = &[
             sys::set(&socket, IPPROTO_TCP, REPAIR, &1i32.to_ne_bytes())?;
             sys::bind(&socket, &address((crate::zone::HOST, 0)))?;
             sys::connect(&socket, &address(job.target))?;
+            // struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
+            let window: Vec<u8> = [0_u32, 60_000, 60_000, 60_000, 0]
+                .iter()
+                .flat_map(|word| word.to_ne_bytes())
+                .collect();
+            sys::set(&socket, IPPROTO_TCP, 29, &window)?;
             // TCP_REPAIR_OFF_NO_WP: without a probe, whose answer would end it.
             sys::set(&socket, IPPROTO_TCP, REPAIR, &(-1i32).to_ne_bytes())?;
             sys::send(&socket, job.bytes(), 0, &[])?;
@@ -319,7 +325,7 @@ pub(super) const VECTORS: &[Vector] = &[
             sys::connect(&socket, &address((*job.permitted.ip(), port)))?;
             let end = Instant::now() + Duration::from_millis(1500);
             while Instant::now() < end {
-                sys::send(&socket, &job.bytes().repeat(400), 0, &[])?;
+                sys::send(&socket, &job.bytes().repeat(4000), 0, &[])?;
                 thread::sleep(Duration::from_millis(5));
             }
             Ok(())

@@ -17,7 +17,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) const VECTORS: &[Vector] = &[
-    Vector::new("udp4", "sendto over IPv4", |job| {
+    Vector::new("udp4", "sendto over IPv4 (CVE-2026-25598)", |job| {
         datagram(job, AF_INET, job.target)
     })
     .controlled(),
@@ -43,14 +43,14 @@ pub(super) const VECTORS: &[Vector] = &[
         |job| connected(job, AF_INET6, job.mapped()),
     )
     .controlled(),
-    Vector::new("udp-sendmsg", "sendmsg", |job| {
+    Vector::new("udp-sendmsg", "sendmsg (CVE-2026-25598)", |job| {
         let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
         many(&socket, job, &[address(job.target)])
     })
     .controlled(),
     Vector::new(
         "udp-sendmmsg",
-        "one call, a declared address first",
+        "one call, a declared address first (CVE-2026-25598)",
         |job| {
             let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
             many(&socket, job, &[address(job.permitted), address(job.target)])
@@ -249,6 +249,8 @@ pub(super) const VECTORS: &[Vector] = &[
             let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
             sys::connect(&socket, &address(job.target))?;
             super::tcp::splice(job, socket.as_raw_fd())?;
+            // splice may say that more comes, and then nothing has left yet.
+            sys::send(&socket, b".", 0, &[])?;
             // The packet shares the token's memory, which has to stay until it is looked at.
             thread::sleep(Duration::from_millis(100));
             Ok(())
