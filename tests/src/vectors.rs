@@ -101,7 +101,7 @@ pub fn probe_policy(root: bool) -> String {
             "  - cidr: {prefix}\n    ports: [{PORT}, {MULTIPATH_PORT}]\n    protocol: any\n"
         );
     }
-    text.push_str("  - allowed.example:443\n");
+    text.push_str("  - allowed.example:443\n  - \"*.ingest.sentry.io:443\"\n");
     for name in probe::REBINDING {
         let _ = write!(
             text,
