@@ -92,6 +92,12 @@ impl Drop for Stage {
         for accomplice in &mut self.accomplices {
             accomplice.close_stdin();
         }
+        // They take their queues and memory with them, which no namespace does.
+        let end = Instant::now() + END;
+        let over = |one: &mut Running| one.ended().unwrap_or(true);
+        while !self.accomplices.iter_mut().all(over) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
         self.accomplices.clear();
         // Where the file is missing the kernel is too old for it; what is left says rmdir.
         drop(fs::write(self.cgroup.join("cgroup.kill"), "1"));

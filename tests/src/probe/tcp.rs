@@ -431,7 +431,11 @@ fn memory_file(job: &Job) -> Result<OwnedFd, Errno> {
 /// The token's own page, through a pipe.
 pub(super) fn splice(job: &Job, to: i32) -> Attempt {
     let (reader, writer) = std::io::pipe()?;
-    let part = [job.bytes().as_ptr() as usize, job.bytes().len()];
+    // The packet shares this page, and may be looked at when the program has ended: so it is a
+    // page of its own that nothing else is ever written to.
+    let page = sys::Memory::low(4096)?;
+    page.write(0, job.bytes());
+    let part = [page.start, job.bytes().len()];
     let arguments = [writer.as_raw_fd() as usize, sys::place(&part), 1, 0];
     sys::call(libc::SYS_vmsplice, &arguments)?;
     let from = reader.as_raw_fd() as usize;
