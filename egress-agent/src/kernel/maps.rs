@@ -90,7 +90,7 @@ impl Switches {
     ) -> Result<(), PlaneError> {
         let rules = by_the_way(bits, key, rules);
         self.prefixes
-            .insert(&Key::new(bits, *key), &rules, 0)
+            .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::PREFIXES))
     }
 
