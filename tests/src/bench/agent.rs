@@ -7,6 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
 
 use super::{
     number::Spread,
@@ -30,14 +34,18 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
     let bench = world.bin("bench");
     let to = at(NAMED, CLOSE).to_string();
     let mut progress = Progress::new("starts", extent.rounds);
-    let mut seen = [const { Vec::new() }; 4];
+    let mut seen = [const { Vec::new() }; 6];
     for round in 0..=extent.rounds {
         let mut plain = world.command("/bin/true");
         let mut first = world.command(&bench);
         first.args(["first", &to]);
+        let (plain, plain_cpu) = whole(&mut plain)?;
+        let (confined, confined_cpu) = whole(&mut agent(world, &events, &["/bin/true"])?)?;
         let commands = [
-            whole(&mut plain)?,
-            whole(&mut agent(world, &events, &["/bin/true"])?)?,
+            plain,
+            confined,
+            plain_cpu,
+            confined_cpu,
             to_connection(&mut first)?,
             to_connection(&mut agent(world, &events, &[&bench, "first", &to])?)?,
         ];
@@ -48,7 +56,14 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
         }
         progress.round(round);
     }
-    let [plain, confined, first, confined_first] = seen.map(|seen| Cell::of(Spread::of(seen)));
+    let [
+        plain,
+        confined,
+        plain_cpu,
+        confined_cpu,
+        first,
+        confined_first,
+    ] = seen.map(|seen| Cell::of(Spread::of(seen)));
     let mut table = Table::new(
         "Starting, with one name to resolve",
         "ms",
@@ -58,6 +73,7 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
         "a program that ends at once, start to end",
         vec![plain, confined],
     );
+    table.row("the same, processor time", vec![plain_cpu, confined_cpu]);
     table.row(
         "start to the first permitted connection",
         vec![first, confined_first],
@@ -88,12 +104,19 @@ pub(super) fn status(pid: u32, key: &str) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// Milliseconds from start to end.
-fn whole(command: &mut Command) -> Result<f64> {
-    let start = Instant::now();
+/// Milliseconds from start to end, and of processor time.
+fn whole(command: &mut Command) -> Result<(f64, f64)> {
+    let (start, before) = (Instant::now(), children()?);
     let status = command.stdin(Stdio::null()).status()?;
     ensure!(status.success(), "{command:?}: {status}");
-    Ok(start.elapsed().as_secs_f64() * 1e3)
+    Ok((start.elapsed().as_secs_f64() * 1e3, children()? - before))
+}
+
+/// Processor time of children that have ended. Milliseconds.
+fn children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let time = usage.user_time() + usage.system_time();
+    Ok(time.num_microseconds() as f64 / 1e3)
 }
 
 /// Milliseconds from start to what the command prints, which is the boot clock.

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use nix::unistd::setsid;
 
 use super::{
     job::{Answer, Done, Job},
@@ -18,6 +20,8 @@ use super::{
 };
 use crate::leftovers::cgroup2;
 
+/// Nice value of everything that is measured.
+pub(super) const PRIORITY: i32 = -15;
 /// A job takes no longer.
 const JOB: Duration = Duration::from_secs(60);
 /// How long a process may take to end after its input.
@@ -43,9 +47,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it, in a session of its own as the agent gives its connector one, and waits until
+    /// it says that it is ready: by the process id of what works.
     pub(super) fn start(mut command: Command) -> Result<Self> {
         let text = format!("{command:?}");
+        // SAFETY: setsid(2) is async-signal-safe and takes no memory.
+        unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -65,7 +72,10 @@ impl Process {
             child,
             lines,
         };
-        this.line().with_context(|| format!("not ready: {text}"))?;
+        let ready = this.line().with_context(|| format!("not ready: {text}"))?;
+        let works: u32 = ready.parse().with_context(|| format!("{text}: {ready}"))?;
+        first_of_sessions(this.pid())?;
+        first_of_sessions(works)?;
         Ok(this)
     }
 
@@ -118,6 +128,16 @@ impl Drop for Process {
         if let Err(error) = self.end() {
             eprintln!("{error:#}");
         }
+    }
+}
+
+/// Puts a session before the others of the machine, whose nice values count only inside
+/// (sched(7), autogroups). Ends with the session.
+fn first_of_sessions(pid: u32) -> Result<()> {
+    match fs::write(format!("/proc/{pid}/autogroup"), PRIORITY.to_string()) {
+        // A kernel without autogroups: the nice value is all there is.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.context("autogroup"),
     }
 }
 

@@ -10,12 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::{
-    agent, burst, cost, denial, names, report::Report, scene::Scene, server, wall, worker,
+    agent, burst, cost, denial, lane::PRIORITY, names, report::Report, scene::Scene, server, wall,
+    worker,
 };
 
 const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART]";
-/// Nice value of everything that is measured.
-const PRIORITY: i32 = -15;
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
 /// Whoever watches hears something this often.

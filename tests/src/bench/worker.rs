@@ -36,7 +36,7 @@ pub(super) fn main(cgroup: Option<&str>) -> Result<()> {
         setgid(Gid::from_raw(USER))?;
         setuid(Uid::from_raw(USER))?;
     }
-    say("\"ready\"")?;
+    say(&std::process::id().to_string())?;
     for line in io::stdin().lock().lines() {
         let answer: Answer = serde_json::from_str(&line?)
             .context("job")
