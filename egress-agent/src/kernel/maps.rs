@@ -58,7 +58,7 @@ impl Switches {
         })
     }
 
-    /// Enters a connector. Its cgroup is entered last, by [`Maps::set_cgroup`].
+    /// Enters a connector. The kernel refuses every flow of one that is not here.
     pub fn set_connector(&mut self, id: u32, connector: &Connector) -> Result<(), PlaneError> {
         self.connectors
             .set(id, connector, 0)
