@@ -79,7 +79,7 @@ impl Enricher {
         }
     }
 
-    /// The line of one kernel record that passed [`super::decode`]. `now_ns` is the boot
+    /// The line of one kernel record that passed [`decode`](super::decode()). `now_ns` is the boot
     /// clock; `backlog`: more records wait, so nothing slow may be done; `lost` is reported
     /// in the line. `None`: the record does not come from `decode`.
     pub fn denial(
