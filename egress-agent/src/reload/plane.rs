@@ -140,9 +140,9 @@ impl Live {
     /// Names of the rules, as events and the summary show them.
     pub fn rule_names(&self) -> HashMap<u32, String> {
         let mut names = names_of(&self.tables);
-        names.insert(RULE_DOOR, "dns-door".to_owned());
-        names.insert(RULE_OWN, "own-listener".to_owned());
-        names.insert(RULE_INBOUND, "loopback-caller".to_owned());
+        names.insert(RULE_DOOR, "(dns-door)".to_owned());
+        names.insert(RULE_OWN, "(own-listener)".to_owned());
+        names.insert(RULE_INBOUND, "(inbound)".to_owned());
         names
     }
 
