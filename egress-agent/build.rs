@@ -88,7 +88,8 @@ fn compile(
             "--locked",
             "-Zbuild-std=core",
         ])
-        .args(["--bin", PROGRAM, "--target", &target, "--target-dir"])
+        // All bins: the comparison programs of `cargo xtask bench` lie beside, not embedded.
+        .args(["--bins", "--target", &target, "--target-dir"])
         .arg(&target_dir)
         .env("RUSTC", &toolchain.rustc)
         // Empty wins over a wrapper in the user's configuration.

@@ -1,22 +1,15 @@
 //! The wiring of one confined run: every task and channel is made here.
 //!
 //! ```text
-//! policy ── compile ──▶ kernel tables        (intent)
+//! policy ─▶ reload ─▶ kernel tables          (intent)
 //! ring ─▶ stream ─▶ text, JSON Lines         (evidence)
 //! door ─▶ names ─▶ keeper ─▶ kernel tables   (names)
 //! ```
 
-use std::{collections::HashMap, ffi::OsString, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
-use egress_common::{
-    abi::{RULE_DOOR, RULE_FIRST, RULE_INBOUND, RULE_OWN},
-    grant::Connector,
-    key::Addr,
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use egress_common::abi::OWN_FOLDER;
+use nix::sys::signal::Signal;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -26,29 +19,36 @@ use tokio::{
 use crate::{
     dns::{self, Door, Names, NamesConfig},
     event::{
-        model::{Body, Exit, NameUnresolved, Started, Warning},
+        model::{Body, Exit, Started},
         pump::{Pump, PumpConfig, PumpError},
     },
     exit,
     grant::Keeper,
-    host::{User, clock},
+    host::{User, clock, route},
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
-        maps::Maps,
         probe,
+        unix::UnixError,
     },
-    launch::{self, LaunchError, Spec, env},
+    launch::{
+        self, LaunchError, Signals, Spec, UnixSockets, env,
+        scope::{self, Landlocked},
+        signals::forward,
+    },
     policy::{
-        compile::{Tables, compile},
-        model::{Mode, Policy},
+        model::{Mode, Policy, Target},
+        slots,
     },
+    reload::{self, Live, Reload, say},
 };
 
 /// The only connector of a `run` instance.
 const CONNECTOR: u32 = 1;
 /// Refusals of the door that may wait for the stream.
 const REFUSALS: usize = 4096;
+/// Batches of new names that may wait for the refresher.
+const REFRESHES: usize = 16;
 
 /// What one run needs to know.
 pub struct Run {
@@ -62,6 +62,12 @@ pub struct Run {
     pub caller_env: Vec<(OsString, OsString)>,
     /// A further file for events.
     pub events: Option<PathBuf>,
+    /// Start although a permitted name has no address now.
+    pub start_unresolved: bool,
+    /// Nothing is refused, whatever the policy says.
+    pub audit: bool,
+    /// Look at the policy file by itself, not on SIGHUP only.
+    pub watch: bool,
     /// Show nothing on standard error but errors.
     pub quiet: bool,
     /// Colours on standard error.
@@ -83,15 +89,37 @@ pub enum RunError {
     /// The data plane was refused.
     #[error(transparent)]
     Plane(#[from] crate::kernel::PlaneError),
-    /// The policy does not fit the data plane.
-    #[error("{0}")]
-    Policy(#[from] crate::policy::Faults),
+    /// The policy is not in the data plane.
+    #[error(transparent)]
+    Start(#[from] reload::fault::StartError),
+    /// A changed policy left the data plane open.
+    #[error("{0}; the connector was ended")]
+    Reload(#[from] reload::fault::Broken),
     /// The DNS door could not be opened.
     #[error("cannot open the DNS door on loopback: {0}")]
     Door(#[source] std::io::Error),
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Names(#[from] dns::upstream::UpstreamError),
+    /// Permitted names have no address.
+    #[error(
+        "a permitted name has no address, and nothing was started: {0}; mend the policy or \
+         the resolver, or start nevertheless with --start-unresolved"
+    )]
+    Unresolved(String),
+    /// A rule for a unix socket on a kernel that cannot judge those.
+    #[error(
+        "the rule for the unix socket {name} cannot be enforced: {error}; take the rule out, or use Linux 6.7 or newer"
+    )]
+    Unix {
+        /// The rule's name or path.
+        name: String,
+        /// Why.
+        error: String,
+    },
+    /// A signal came before the connector was started.
+    #[error("ended by {0} before the connector was started")]
+    Signal(Signal),
     /// The launcher failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -108,6 +136,7 @@ impl RunError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Launch(LaunchError::Failed { code, .. }) => *code,
+            Self::Signal(signal) => exit::of_signal(*signal as i32),
             _ => exit::AGENT_FAILED,
         }
     }
@@ -115,42 +144,63 @@ impl RunError {
 
 /// Runs a connector from beginning to end. Answers its exit code.
 pub async fn run(run: Run) -> Result<u8, RunError> {
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
+    let signals = Signals::listen().map_err(RunError::Wait)?;
     probe::check_host()?;
     let cleaned = clean_leftovers()?;
     let instance = Instance::create(&run.policy.connector)?;
-    let result = confined(&run, &instance, &cleaned).await;
-    // Whatever happened inside, the end is the same; its own failure keeps the boundary.
-    let ended = instance.kill().and_then(|()| instance.end());
-    let code = result?;
-    ended?;
-    Ok(code)
+    let result = confined(&run, &instance, &cleaned, hangup, signals).await;
+    // Whatever happened inside, the end is the same. A failure of it keeps the boundary, and
+    // does not hide how the connector ended.
+    if let Err(error) = instance.kill().and_then(|()| instance.end()) {
+        eprintln!("egress-agent: {error}; the next start tries again");
+    }
+    result
 }
 
 /// Everything between the making and the ending of an instance.
-async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<u8, RunError> {
+async fn confined(
+    run: &Run,
+    instance: &Instance,
+    cleaned: &[String],
+    hangup: tokio::signal::unix::Signal,
+    mut signals: Signals,
+) -> Result<u8, RunError> {
     let policy = Arc::new(run.policy.clone());
-    let tables = compile(&policy, CONNECTOR, RULE_FIRST)?;
     let settings = Settings {
         connector_level: instance.connector().level()?,
         connectors: 1,
-        rules: RULE_FIRST.saturating_add(u32::try_from(tables.rules.len()).unwrap_or(u32::MAX)),
+        rules: slots::room(policy.allow.len().saturating_add(policy.deny.len())),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
+    let unix = unix_sockets(&policy, plane.unix())?;
+    let unhooked = plane.unix().err().map(|error| {
+        let then = match policy.mode {
+            Mode::Enforce => "the connector can make no unix sockets but pairs",
+            Mode::Audit => "unix sockets are not watched",
+        };
+        format!("{error}; {then}")
+    });
     let door = Door::bind().map_err(RunError::Door)?;
-    fill(&mut plane.maps, &tables, &door, policy.mode)?;
-    plane
-        .maps
-        .set_cgroup(instance.connector().id()?, CONNECTOR)?;
+    let first = Arc::clone(&policy);
+    let live = Live::start(
+        plane.take_switches()?,
+        (CONNECTOR, instance.connector().clone()),
+        settings.rules,
+        &door,
+        first,
+        unix.landlock.abstracts,
+    )?;
     plane.attach(instance.parent().path())?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
-    let keeper = Arc::new(Keeper::new(Box::new(plane.maps.grants())));
+    let keeper = Arc::new(Keeper::new(
+        Box::new(plane.maps.grants()),
+        route::interface_to,
+    ));
     let names = Arc::new(Names::new(NamesConfig {
-        holder: dns::lease::Holder {
-            connector: CONNECTOR,
-            first_rule: RULE_FIRST,
-        },
+        holder: live.holder(),
         policy: Arc::clone(&policy),
         keeper: Arc::clone(&keeper),
         now_ns: clock::boot_ns,
@@ -161,7 +211,7 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         connector: policy.connector.clone(),
         connector_id: CONNECTOR,
         instance: instance.name().to_owned(),
-        rules: rule_names(&tables),
+        rules: live.rule_names(),
         keeper: Arc::clone(&keeper),
         door: Arc::clone(names.stats()),
         maps: plane.maps,
@@ -172,26 +222,58 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
         color: run.color,
     })?;
     for leftover in cleaned {
-        stream.say(warning(
-            run,
-            instance,
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
             "leftovers",
             format!("ended {leftover}, which a dead agent had left"),
         ));
     }
 
+    if let Some(without) = unhooked {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            "unix",
+            without,
+        ));
+    }
+
+    let (more, later) = mpsc::channel(REFRESHES);
+    let reload = Reload::new(reload::Start {
+        live,
+        names: Arc::clone(&names),
+        keeper: Arc::clone(&keeper),
+        more,
+        instance: instance.name().to_owned(),
+        audit: run.audit,
+        watch: run.watch,
+        hangup,
+    });
+
     let serving = tokio::spawn(door.serve(Arc::clone(&names), stopped.clone()));
-    let prefetched = dns::prefetch(&names).await;
+    let prefetched = tokio::select! {
+        prefetched = dns::prefetch(&names) => prefetched,
+        signal = signals.next() => return Err(RunError::Signal(signal)),
+    };
     for unresolved in prefetched
         .iter()
-        .filter_map(|name| unresolved(run, instance, name))
+        .filter_map(|name| say::unresolved(&policy, instance.name(), name))
     {
         stream.say(unresolved);
     }
+    let resolved = if run.start_unresolved || run.policy.mode == Mode::Audit {
+        Ok(())
+    } else {
+        all_resolved(&prefetched)
+    };
     let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
-    let refreshing = tokio::spawn(dns::refresh(names, prefetched, stopped));
+    let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
-    let outcome = launched(run, instance, &stream, serving).await;
+    let outcome = match resolved {
+        Ok(()) => launched(run, instance, unix, &stream, serving, reload, &mut signals).await,
+        Err(error) => Err(error),
+    };
 
     instance.kill()?;
     let exit = outcome.as_ref().ok().map_or(
@@ -212,18 +294,20 @@ async fn confined(run: &Run, instance: &Instance, cleaned: &[String]) -> Result<
 async fn launched(
     run: &Run,
     instance: &Instance,
+    unix: UnixSockets,
     stream: &Pump,
     mut serving: JoinHandle<std::io::Result<()>>,
+    mut reload: Reload,
+    signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
-    let mut signals = Signals::listen().map_err(RunError::Wait)?;
-    let ready = launch::start(&spec(run, instance)).await?;
+    let ready = launch::start(&spec(run, instance, unix)).await?;
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
     stream.say(Body::Started(Started {
         connector: run.policy.connector.clone(),
         instance: instance.name().to_owned(),
-        mode: mode_name(run.policy.mode).to_owned(),
+        mode: say::mode_name(run.policy.mode).to_owned(),
         policy: Some(run.policy.source.display().to_string()),
         rules: run.policy.allow.len() as u64,
         pid: Some(started.pid),
@@ -239,6 +323,7 @@ async fn launched(
         tokio::select! {
             status = started.child.wait() => return status.map_err(RunError::Wait),
             signal = signals.next() => forward(signal, started.pid),
+            turned = reload.turn(stream) => turned?,
             ended = &mut serving, if door_open => {
                 door_open = false;
                 let why = match ended {
@@ -246,7 +331,7 @@ async fn launched(
                     Ok(Err(error)) => error.to_string(),
                     Err(error) => error.to_string(),
                 };
-                stream.say(warning(run, instance, "dns", format!(
+                stream.say(say::warning(&run.policy.connector, instance.name(), "dns", format!(
                     "the DNS door is gone ({why}): the connector resolves nothing more; restart it"
                 )));
             }
@@ -254,49 +339,50 @@ async fn launched(
     }
 }
 
-/// Writes a policy into a data plane that is not attached yet.
-fn fill(
-    maps: &mut Maps,
-    tables: &Tables,
-    door: &Door,
-    mode: Mode,
-) -> Result<(), crate::kernel::PlaneError> {
-    for slot in [RULE_DOOR, RULE_OWN, RULE_INBOUND] {
-        maps.set_rule(slot, 0, true)?;
+/// What the launcher is to do about unix sockets. Fails where rules name some that this
+/// kernel cannot tell from others.
+fn unix_sockets(policy: &Policy, hooks: Result<(), &UnixError>) -> Result<UnixSockets, RunError> {
+    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
+        Target::Unix(name) => Some(name.as_str()),
+        Target::Host(_) | Target::Cidr(_) => None,
+    });
+    let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
+    let enforced = policy.mode == Mode::Enforce;
+    if let (Err(error), true, Some(name)) =
+        (hooks, enforced, paths.first().or_else(|| abstracts.first()))
+    {
+        return Err(RunError::Unix {
+            name: (*name).to_owned(),
+            error: error.to_string(),
+        });
     }
-    for rule in &tables.rules {
-        maps.set_rule(rule.slot, CONNECTOR, !rule.deny)?;
-    }
-    for (bits, key, rules) in &tables.prefixes {
-        maps.set_prefix(*bits, key, rules)?;
-    }
-    let v6 = door.addresses().iter().any(|address| address.is_ipv6());
-    let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));
-    let connector = Connector {
-        door_v6: if v6 { Addr::from_v6(0, 1) } else { v4_loopback },
-        door_v4: u32::from(Ipv4Addr::LOCALHOST),
-        door_port: door.port(),
-        mode: match mode {
-            Mode::Enforce => Connector::ENFORCE,
-            Mode::Audit => Connector::AUDIT,
+    let offered = scope::supported();
+    Ok(UnixSockets {
+        sockets: hooks.is_ok() || !enforced,
+        landlock: Landlocked {
+            paths: enforced && offered.paths,
+            // The scope knows no exceptions: with a foreign socket to reach, names decide.
+            abstracts: enforced && offered.abstracts && abstracts.is_empty(),
         },
-        pad: [0; 2],
-    };
-    maps.set_connector(CONNECTOR, &connector)
+        paths: paths.into_iter().map(PathBuf::from).collect(),
+    })
 }
 
-fn spec(run: &Run, instance: &Instance) -> Spec {
+fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
     let name = run
         .user
         .name
         .clone()
         .unwrap_or_else(|| run.user.uid.to_string());
+    let own = OsString::from(OWN_FOLDER.trim_end_matches('/'));
     let identity = [
         ("HOME", run.user.home.clone().into_os_string()),
         ("USER", OsString::from(&name)),
         ("LOGNAME", OsString::from(&name)),
         ("SHELL", run.user.shell.clone().into_os_string()),
     ];
+    // Where the connector's own unix sockets work.
+    let folders = [("TMPDIR", own.clone()), ("XDG_RUNTIME_DIR", own)];
     let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
     Spec {
         cgroup_procs: instance.copy().path().join("cgroup.procs"),
@@ -304,8 +390,9 @@ fn spec(run: &Run, instance: &Instance) -> Spec {
         gid: run.user.gid,
         groups: run.user.groups.clone(),
         command: run.command.clone(),
-        env: env::build(block, run.caller_env.iter().cloned(), &identity),
+        env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
         enforced: run.policy.mode == Mode::Enforce,
+        unix,
     }
 }
 
@@ -323,48 +410,17 @@ async fn sweep(keeper: Arc<Keeper>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Names of the rules, as events and the summary show them.
-fn rule_names(tables: &Tables) -> HashMap<u32, String> {
-    let mut names: HashMap<u32, String> = tables
-        .rules
-        .iter()
-        .map(|rule| (rule.slot, rule.id.clone()))
-        .collect();
-    names.insert(RULE_DOOR, "dns-door".to_owned());
-    names.insert(RULE_OWN, "own-listener".to_owned());
-    names.insert(RULE_INBOUND, "loopback-caller".to_owned());
-    names
-}
-
-fn unresolved(run: &Run, instance: &Instance, name: &dns::Prefetched) -> Option<Body> {
-    let error = name.result.as_ref().err()?;
-    Some(Body::NameUnresolved(NameUnresolved {
-        connector: run.policy.connector.clone(),
-        instance: instance.name().to_owned(),
-        name: name.name.to_string(),
-        rule: run
-            .policy
-            .rules_for(&name.name)
-            .next()
-            .map(|(_, rule)| rule.id.clone()),
-        message: error.to_string(),
-    }))
-}
-
-fn warning(run: &Run, instance: &Instance, topic: &str, message: String) -> Body {
-    Body::Warning(Warning {
-        connector: Some(run.policy.connector.clone()),
-        instance: instance.name().to_owned(),
-        topic: topic.to_owned(),
-        message,
-    })
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Audit => "audit",
+/// A typing error in a name should be seen at the start, not at the first call.
+fn all_resolved(prefetched: &[dns::Prefetched]) -> Result<(), RunError> {
+    let faults = prefetched.iter().filter_map(|name| {
+        let error = name.result.as_ref().err()?;
+        Some(format!("{} ({error})", name.name))
+    });
+    let faults: Vec<String> = faults.collect();
+    if faults.is_empty() {
+        return Ok(());
     }
+    Err(RunError::Unresolved(faults.join(", ")))
 }
 
 fn exit_of(status: std::process::ExitStatus) -> Exit {
@@ -372,50 +428,5 @@ fn exit_of(status: std::process::ExitStatus) -> Exit {
     Exit {
         code: status.code(),
         signal: status.signal(),
-    }
-}
-
-/// Signals that belong to the connector. It is in a session of its own, so the terminal's
-/// signals reach the agent alone.
-struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
-
-const FORWARDED: &[Signal] = &[
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let listen = |&number: &Signal| {
-            signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream))
-        };
-        FORWARDED
-            .iter()
-            .map(listen)
-            .collect::<std::io::Result<_>>()
-            .map(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            for (number, stream) in &mut self.0 {
-                if stream.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
-}
-
-fn forward(signal: Signal, pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // A connector that is gone is seen by the wait beside this.
-        let _may_be_gone = kill(Pid::from_raw(pid), signal);
     }
 }

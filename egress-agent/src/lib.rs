@@ -12,3 +12,4 @@ pub mod host;
 pub mod kernel;
 pub mod launch;
 pub mod policy;
+pub mod reload;

@@ -45,6 +45,16 @@ pub const TCP: u8 = 6;
 /// `IPPROTO_UDP`, `include/uapi/linux/in.h`.
 pub const UDP: u8 = 17;
 
+/// Names of unix sockets that one data-plane instance can hold.
+pub const MAX_UNIX_NAMES: u32 = 4_096;
+/// Bytes of a unix socket's name: `UNIX_PATH_MAX`, `include/uapi/linux/un.h`.
+pub const UNIX_NAME_MAX: usize = 108;
+/// Bytes that a record has for such a name and a NUL behind it; a multiple of eight.
+pub const UNIX_NAME_ROOM: usize = 112;
+/// The folder that only the connector sees, a mount of its own that follows no symbolic
+/// link: what is bound below it was bound by the connector.
+pub const OWN_FOLDER: &str = "/run/egress-agent/";
+
 /// Names of the maps, as the agent looks them up in the object.
 pub mod map {
     /// cgroup id of a connector → connector id.
@@ -69,6 +79,10 @@ pub mod map {
     pub const REPEATS: &str = "REPEATS";
     /// [`crate::event::ClientKey`] → [`crate::event::Client`]; an LRU, read by no verdict.
     pub const CLIENTS: &str = "CLIENTS";
+    /// [`crate::unix::UnixKey`] → [`crate::unix::UnixGrant`].
+    pub const UNIX_NAMES: &str = "UNIX_NAMES";
+    /// Repeat limiting for unix sockets; an LRU, read by no verdict.
+    pub const UNIX_REPEATS: &str = "UNIX_REPEATS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
 }

@@ -1,9 +1,10 @@
 //! The verdict: one pure function that every caller shares.
 
 use crate::{
-    abi::{DNS_PORT, MAX_RANGES, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
+    abi::{DNS_PORT, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
     grant::{Connector, Grant, PortRange, PrefixRules},
     key::{Addr, GrantKey, PrefixKey},
+    unix::{UnixGrant, UnixKey},
     verdict::{Action, Layer, Reason, Verdict},
 };
 
@@ -23,6 +24,10 @@ pub struct Flow {
     /// The packet answers a connection that came in: its socket was made by `accept()` or
     /// listens.
     pub inbound: bool,
+    /// Local port, host order; only read for `inbound` flows.
+    pub local_port: u16,
+    /// The interface the packet leaves by; 0 = not known yet.
+    pub ifindex: u32,
 }
 
 /// The tables a verdict is taken from: maps in the kernel, plain collections elsewhere.
@@ -36,6 +41,8 @@ pub trait Lookup {
     fn exact(&self, key: &GrantKey) -> Option<&Grant>;
     /// The longest prefix that covers a key whose address counts whole.
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules>;
+    /// What holds for the name of a unix socket.
+    fn unix(&self, key: &UnixKey) -> Option<&UnixGrant>;
     /// Whether a rule is in force.
     fn rule_active(&self, rule: u32) -> bool;
     /// Whether the connector of the flow itself listens on the loopback destination.
@@ -88,26 +95,21 @@ pub fn audited(verdict: Verdict) -> Verdict {
 fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     let mut reason = Reason::NoRule;
     let mut rule = RULE_NONE;
-    let key = GrantKey {
-        addr: flow.addr,
-        connector: flow.connector,
-        port: flow.port,
-        protocol: flow.protocol,
-        pad: 0,
-    };
-    if let Some(grant) = lookup.exact(&key) {
+    if let Some(grant) = lookup.exact(&flow.grant_key()) {
         rule = grant.rule;
         if !lookup.rule_active(rule) {
             reason = Reason::Revoked;
         } else if grant.expires_ns != 0 && lookup.now_ns() >= grant.expires_ns {
             reason = Reason::Expired;
+        } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
+            reason = Reason::Interface;
         } else {
             return allow(rule);
         }
     }
     let key = PrefixKey {
         connector: flow.connector,
-        protocol: flow.protocol as u32,
+        protocol: u32::from(flow.protocol),
         addr: flow.addr,
     };
     if let Some(rules) = lookup.prefix(&key) {
@@ -132,12 +134,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         return allow(RULE_OWN);
     }
     if flow.inbound {
-        // Loopback peers may call in, so that a browser can reach an OAuth call-back; what
-        // answers to others would be a way out.
-        if flow.addr.is_loopback() && flow.protocol == TCP {
-            return allow(RULE_INBOUND);
-        }
-        reason = Reason::Inbound;
+        return to_caller(flow, lookup);
     }
     if matches!(reason, Reason::NoRule) {
         reason = by_class(&flow.addr);
@@ -145,16 +142,41 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     refuse(reason, rule)
 }
 
+/// Answers to somebody who called in: loopback peers may, so that a browser can reach an
+/// OAuth call-back, and those whom a `listen:` rule lets in. Answers to others would be a way
+/// out.
+#[inline(always)]
+fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
+    if flow.protocol != TCP {
+        return refuse(Reason::Inbound, RULE_NONE);
+    }
+    if flow.addr.is_loopback() {
+        return allow(RULE_INBOUND);
+    }
+    let key = PrefixKey {
+        connector: flow.connector,
+        protocol: PrefixKey::INBOUND | u32::from(flow.protocol),
+        addr: flow.addr,
+    };
+    match lookup.prefix(&key) {
+        Some(rules) => match by_port(flow.local_port, rules, lookup) {
+            Verdict {
+                reason: Reason::NoRule,
+                ..
+            } => refuse(Reason::Inbound, RULE_NONE),
+            verdict => verdict,
+        },
+        None => refuse(Reason::Inbound, RULE_NONE),
+    }
+}
+
 /// The first range that holds the port decides; a range of an inactive rule is passed over.
 #[inline(always)]
 fn by_port<L: Lookup>(port: u16, rules: &PrefixRules, lookup: &L) -> Verdict {
     let mut verdict = refuse(Reason::NoRule, RULE_NONE);
-    let mut index = 0;
-    // A counted loop over a constant bound: kernels before 5.3 unrolled it, 5.10 and later
-    // walk it; an iterator with a data-dependent end is refused by the older ones.
-    while index < MAX_RANGES {
-        let range: &PortRange = &rules.ranges[index];
-        if index as u32 >= rules.count {
+    // A constant number of turns, left early: what the verifier of 5.10 can follow.
+    for (range, index) in rules.ranges.iter().zip(0_u32..) {
+        if index >= rules.count {
             break;
         }
         if range.first <= port && port <= range.last {
@@ -166,7 +188,6 @@ fn by_port<L: Lookup>(port: u16, rules: &PrefixRules, lookup: &L) -> Verdict {
             }
             verdict = refuse(Reason::Revoked, range.rule);
         }
-        index += 1;
     }
     verdict
 }
@@ -203,6 +224,18 @@ fn is_dns(flow: &Flow) -> bool {
 }
 
 impl Flow {
+    /// The key of the exact grant that would permit the flow.
+    #[inline(always)]
+    pub const fn grant_key(&self) -> GrantKey {
+        GrantKey {
+            addr: self.addr,
+            connector: self.connector,
+            port: self.port,
+            protocol: self.protocol,
+            pad: 0,
+        }
+    }
+
     #[inline(always)]
     fn protocol_has_door(&self) -> bool {
         self.protocol == UDP || self.protocol == TCP

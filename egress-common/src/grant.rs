@@ -10,8 +10,9 @@ pub struct Grant {
     pub expires_ns: u64,
     /// The rule that this grant comes from.
     pub rule: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The interface a datagram must leave by; 0 = any. TCP has none: its sockets cannot
+    /// choose one.
+    pub ifindex: u32,
 }
 
 /// One range of ports under a prefix. 12 bytes.
@@ -71,8 +72,11 @@ pub struct Connector {
     pub door_port: u16,
     /// [`Connector::ENFORCE`] or [`Connector::AUDIT`]; 0 = no such connector.
     pub mode: u16,
+    /// Which unix sockets are the connector's own: [`Connector::OWN_PATHS`],
+    /// [`Connector::OWN_ABSTRACT`].
+    pub unix: u32,
     /// Zero.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 impl Connector {
@@ -80,6 +84,11 @@ impl Connector {
     pub const ENFORCE: u16 = 1;
     /// Report what no rule permits, and let it pass.
     pub const AUDIT: u16 = 2;
+    /// Everything below [`crate::abi::OWN_FOLDER`] was bound by the connector.
+    pub const OWN_PATHS: u32 = 1;
+    /// The kernel itself keeps the connector from abstract sockets of others (Landlock's
+    /// scope), so no name has to be refused.
+    pub const OWN_ABSTRACT: u32 = 2;
 }
 
 /// The revocation switch of a rule. 8 bytes.
@@ -124,6 +133,6 @@ pub struct SocketState {
     pub asked_port_be: u16,
     /// `AF_INET` or `AF_INET6` of `asked_addr`; 0 = nothing was redirected.
     pub asked_family: u16,
-    /// Zero.
-    pub pad2: u32,
+    /// The interface a datagram to `addr` must leave by; 0 = any.
+    pub ifindex: u32,
 }

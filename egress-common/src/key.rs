@@ -49,8 +49,11 @@ impl Addr {
     /// The canonical form of 16 bytes in network order.
     #[inline(always)]
     pub const fn from_octets(octets: [u8; 16]) -> Self {
-        let value = u128::from_be_bytes(octets);
-        Self::from_v6((value >> 64) as u64, value as u64)
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self::from_v6(
+            u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        )
     }
 
     /// The 16 bytes in network order.
@@ -133,13 +136,16 @@ pub struct GrantKey {
 pub struct PrefixKey {
     /// Connector id; always compared whole.
     pub connector: u32,
-    /// IP protocol number; always compared whole.
+    /// IP protocol number; always compared whole. With [`PrefixKey::INBOUND`] the entry says
+    /// who may call in, and its ports are local ones.
     pub protocol: u32,
     /// Address, of which the prefix length says how much counts.
     pub addr: Addr,
 }
 
 impl PrefixKey {
+    /// Marks the protocol of an entry about callers.
+    pub const INBOUND: u32 = 0x100;
     /// Bits before the address: connector and protocol.
     pub const FIXED_BITS: u32 = 64;
     /// Bits of a key that names one address.

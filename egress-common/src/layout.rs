@@ -7,6 +7,7 @@ use crate::{
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
     key::{Addr, GrantKey, PrefixKey},
     stat::RuleStat,
+    unix::{UnixEvent, UnixGrant, UnixKey, UnixRepeatKey},
 };
 
 const _: () = {
@@ -22,6 +23,13 @@ const _: () = {
     assert!(size_of::<PrefixRules>() == 196);
     assert!(size_of::<Connector>() == 32);
     assert!(offset_of!(Connector, mode) == 22);
+    assert!(offset_of!(Connector, unix) == 24);
+    assert!(size_of::<UnixKey>() == 120);
+    assert!(offset_of!(UnixKey, name) == 8);
+    assert!(size_of::<UnixGrant>() == 8);
+    assert!(size_of::<UnixEvent>() == 192);
+    assert!(offset_of!(UnixEvent, key) == 72);
+    assert!(size_of::<UnixRepeatKey>() == 128);
     assert!(size_of::<Rule>() == 8);
     assert!(size_of::<SocketState>() == 64);
     assert!(offset_of!(SocketState, addr) == 8);

@@ -20,4 +20,5 @@ pub mod layout;
 #[cfg(feature = "user")]
 pub mod pod;
 pub mod stat;
+pub mod unix;
 pub mod verdict;

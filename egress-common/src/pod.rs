@@ -9,6 +9,7 @@ use crate::{
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
     stat::RuleStat,
+    unix::{UnixGrant, UnixKey},
 };
 
 macro_rules! pod {
@@ -27,5 +28,7 @@ pod!(
     PrefixKey,
     PrefixRules,
     Rule,
-    RuleStat
+    RuleStat,
+    UnixGrant,
+    UnixKey
 );

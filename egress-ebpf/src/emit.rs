@@ -1,6 +1,6 @@
 //! Denials: counted exactly, shown to the agent with repeats held back.
 
-use core::arch::asm;
+use core::{arch::asm, ptr::addr_of_mut};
 
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
@@ -10,10 +10,14 @@ use egress_common::{
     decide::Flow,
     event::{Event, Repeat, RepeatKey},
     stat::denial_slot,
+    unix::{UnixEvent, UnixRepeatKey},
     verdict::{Reason, Verdict},
 };
 
-use crate::maps::{DENIALS, EVENTS, LOST, REPEATS, RULE_STATS};
+use crate::maps::{DENIALS, EVENTS, LOST, REPEATS, RULE_STATS, UNIX_REPEATS};
+
+/// `AF_UNIX`, `include/linux/socket.h`.
+const AF_UNIX: u8 = 1;
 
 /// The process a denial is attributed to.
 #[derive(Clone, Copy)]
@@ -57,31 +61,100 @@ pub fn denial(flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
         protocol: flow.protocol,
         reason: verdict.reason.code(),
     };
-    let mut hidden = 0;
-    if let Some(repeat) = REPEATS.get_ptr_mut(&key) {
-        // SAFETY: an entry of the map, not null. Two CPUs may race for it: the counters
-        // above are exact, these only say how many a shown record stands for.
-        unsafe {
-            if now.wrapping_sub((*repeat).shown_ns) < REPEAT_WINDOW_NS {
-                add(&raw mut (*repeat).hidden, 1);
-                return;
-            }
-            hidden = (*repeat).hidden;
-            (*repeat).hidden = 0;
-            (*repeat).shown_ns = now;
+    let hidden = match shown(REPEATS.get_ptr_mut(&key), now) {
+        Shown::Not => return,
+        Shown::Again(hidden) => hidden,
+        Shown::First => {
+            // A full table only means that a repeat is shown again.
+            let _shown_again = REPEATS.insert(&key, Repeat { shown_ns: now, hidden: 0 }, 0);
+            0
         }
-    } else {
-        // A full table only means that a repeat is shown again.
-        let _shown_again = REPEATS.insert(&key, Repeat { shown_ns: now, hidden: 0 }, 0);
-    }
+    };
     let Some(mut entry) = EVENTS.reserve(0) else {
-        if let Some(lost) = LOST.get_ptr_mut(flow.connector) {
-            // SAFETY: an entry of a per-CPU array.
-            unsafe { add(lost, hidden + 1) };
-        }
+        lost(flow.connector, hidden);
         return;
     };
-    entry.write(Event {
+    entry.write(record(flow, verdict, process, family, now, hidden));
+    entry.submit(0);
+}
+
+/// The same for a unix socket, which has a name and no address.
+#[inline(always)]
+pub fn unix_denial(flow: &Flow, verdict: &Verdict, process: &Process, key: &UnixRepeatKey) {
+    count(flow.connector, verdict.reason);
+    // SAFETY: a helper without pointers.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let hidden = match shown(UNIX_REPEATS.get_ptr_mut(key), now) {
+        Shown::Not => return,
+        Shown::Again(hidden) => hidden,
+        Shown::First => {
+            // As above.
+            let _shown_again = UNIX_REPEATS.insert(key, Repeat { shown_ns: now, hidden: 0 }, 0);
+            0
+        }
+    };
+    let Some(mut entry) = EVENTS.reserve_untyped::<UnixEvent>(0) else {
+        lost(flow.connector, hidden);
+        return;
+    };
+    let to = entry.as_mut_ptr();
+    // SAFETY: the ring's own memory, reserved for this record; both halves are written.
+    // Apart, because the whole record has no room on the stack beside the key.
+    unsafe {
+        addr_of_mut!((*to).event).write(record(flow, verdict, process, AF_UNIX, now, hidden));
+        addr_of_mut!((*to).key).write(key.key);
+    }
+    entry.submit(0);
+}
+
+/// Whether a denial is to be shown now, and how many it stands for beside itself.
+#[inline(always)]
+fn shown(repeat: Option<*mut Repeat>, now: u64) -> Shown {
+    let Some(repeat) = repeat else {
+        return Shown::First;
+    };
+    // SAFETY: an entry of the map, not null. Two CPUs may race for it: the counters are
+    // exact, these only say how many a shown record stands for.
+    unsafe {
+        if now.wrapping_sub((*repeat).shown_ns) < REPEAT_WINDOW_NS {
+            add(&raw mut (*repeat).hidden, 1);
+            return Shown::Not;
+        }
+        let hidden = (*repeat).hidden;
+        (*repeat).hidden = 0;
+        (*repeat).shown_ns = now;
+        Shown::Again(hidden)
+    }
+}
+
+enum Shown {
+    /// A moment ago already.
+    Not,
+    /// For the first time.
+    First,
+    /// Again, with as many that were not shown.
+    Again(u64),
+}
+
+/// Counts denials that no record shows.
+#[inline(always)]
+fn lost(connector: u32, hidden: u64) {
+    if let Some(lost) = LOST.get_ptr_mut(connector) {
+        // SAFETY: an entry of a per-CPU array.
+        unsafe { add(lost, hidden + 1) };
+    }
+}
+
+#[inline(always)]
+fn record(
+    flow: &Flow,
+    verdict: &Verdict,
+    process: &Process,
+    family: u8,
+    now: u64,
+    hidden: u64,
+) -> Event {
+    Event {
         time_ns: now,
         addr: flow.addr,
         connector: flow.connector,
@@ -98,8 +171,7 @@ pub fn denial(flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
         family,
         pad: 0,
         comm: process.comm,
-    });
-    entry.submit(0);
+    }
 }
 
 /// Counts what passes under a rule.

@@ -15,10 +15,11 @@ use egress_common::{
     decide::{Flow, Lookup},
     grant::{Connector, Grant, PrefixRules},
     key::{GrantKey, PrefixKey},
+    unix::{UnixGrant, UnixKey},
 };
 
 use crate::{
-    maps::{CONNECTORS, GRANTS, PREFIXES, RULES},
+    maps::{CONNECTORS, GRANTS, PREFIXES, RULES, UNIX_NAMES},
     socket,
 };
 
@@ -49,6 +50,12 @@ impl Lookup for Maps {
     #[inline(always)]
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules> {
         PREFIXES.get(&Key::new(PrefixKey::HOST_BITS, *key))
+    }
+
+    #[inline(always)]
+    fn unix(&self, key: &UnixKey) -> Option<&UnixGrant> {
+        // SAFETY: as for exact grants.
+        unsafe { UNIX_NAMES.get(key) }
     }
 
     #[inline(always)]

@@ -17,8 +17,8 @@ mod maps;
 mod socket;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr},
-    programs::{SkBuffContext, SockAddrContext, SockContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt},
+    programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 
 /// `connect()` on an `AF_INET` socket.
@@ -73,6 +73,25 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn sock_create(ctx: SockContext) -> i32 {
     hook::socket::create(&ctx)
+}
+
+/// `setsockopt()` on any socket.
+#[cgroup_sockopt(setsockopt)]
+pub fn setsockopt(ctx: SockoptContext) -> i32 {
+    hook::sockopt::setsockopt(&ctx)
+}
+
+/// `connect()` on an `AF_UNIX` socket (Linux 6.7). In the section of another hook, because
+/// aya knows no name for this one; the agent loads it by itself, with the right type.
+#[cgroup_sock_addr(connect4)]
+pub fn connect_unix(ctx: SockAddrContext) -> i32 {
+    hook::unix::decide(&ctx)
+}
+
+/// `sendto()` and relatives with an address on an `AF_UNIX` socket; as `connect_unix`.
+#[cgroup_sock_addr(connect4)]
+pub fn sendmsg_unix(ctx: SockAddrContext) -> i32 {
+    hook::unix::decide(&ctx)
 }
 
 /// Every packet of every socket below the parent, on its way out.

@@ -13,6 +13,7 @@ use egress_common::{
     grant::{Connector, Grant, PrefixRules, Rule, SocketState},
     key::{GrantKey, PrefixKey},
     stat::{REASON_SLOTS, RuleStat},
+    unix::{UnixGrant, UnixKey, UnixRepeatKey},
 };
 
 /// Depth of a connector's cgroup below the hierarchy's root; set by the agent. With the
@@ -71,6 +72,20 @@ pub static REPEATS: LruHashMap<RepeatKey, Repeat, { abi::MAX_REPEATS as usize }>
 /// Who asks the DNS door from which port. An LRU may evict: no verdict reads it.
 #[btf_map]
 pub static CLIENTS: LruHashMap<ClientKey, Client, { abi::MAX_CLIENTS as usize }> =
+    LruHashMap::new();
+
+/// Names of unix sockets that a rule permits or denies. Never evicts.
+#[btf_map]
+pub static UNIX_NAMES: HashMap<
+    UnixKey,
+    UnixGrant,
+    { abi::MAX_UNIX_NAMES as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Limits repeats of one denial at a unix socket. An LRU may evict: no verdict reads it.
+#[btf_map]
+pub static UNIX_REPEATS: LruHashMap<UnixRepeatKey, Repeat, { abi::MAX_CLIENTS as usize }> =
     LruHashMap::new();
 
 /// What each socket carries.

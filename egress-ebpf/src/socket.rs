@@ -76,7 +76,7 @@ pub fn new_state(connector: u32) -> SocketState {
         asked_addr: [0, 0],
         asked_port_be: 0,
         asked_family: 0,
-        pad2: 0,
+        ifindex: 0,
     }
 }
 
@@ -87,6 +87,7 @@ pub struct Approval {
     pub port_be: u16,
     pub protocol: u8,
     pub rule: u32,
+    pub ifindex: u32,
 }
 
 /// Writes what a socket may send to. `RULE_NONE` takes the last approval back.
@@ -107,6 +108,7 @@ pub unsafe fn approve(state: *mut SocketState, approval: &Approval) {
         write_volatile(addr_of_mut!((*state).addr.halves[1]), approval.addr.halves[1]);
         write_volatile(addr_of_mut!((*state).port_be), approval.port_be);
         write_volatile(addr_of_mut!((*state).protocol), approval.protocol);
+        write_volatile(addr_of_mut!((*state).ifindex), approval.ifindex);
         write_volatile(addr_of_mut!((*state).seq), (seq | 1).wrapping_add(1));
     }
 }

@@ -2,16 +2,22 @@
 
 pub mod agent;
 pub mod attempts;
+pub mod bench;
 pub mod demo;
 pub mod event;
 pub mod internet;
 pub mod leftovers;
 pub mod machine;
+pub mod mcp;
+mod namespaces;
+mod pipe;
 pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod protocol;
 pub mod shell;
+pub mod stage;
+pub mod suite;
 pub mod token;
 pub mod vectors;
 pub mod world;

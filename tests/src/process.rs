@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_millis(2);
 /// A program that is dead may have left its output open in a child of its own.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long a program that is no longer needed may take to end by itself.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// A started program, the leader of a process group of its own.
 pub struct Running {
     child: Child,
@@ -145,10 +148,22 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// A test that failed half-way still lets the agent clear up after itself, within a bound.
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill();
-            drop(self.child.wait());
+        self.close_stdin();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // It fails only where the process is gone already.
+        let _ = kill(self.pid(), Signal::SIGTERM);
+        let end = Instant::now() + FAREWELL;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                self.kill();
+                drop(self.child.wait());
+                return;
+            }
+            thread::sleep(POLL);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -11,13 +12,18 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::process::must;
+use crate::{process::must, world::PATH};
 
 const INSTALL: Duration = Duration::from_secs(300);
 /// The version the tests were written against.
 const AXIOS: &str = "1.21.1";
 /// The version the tests were written against.
 const HTTPX: &str = "0.28.1";
+const MCP_PYTHON: &str = include_str!("../fixtures/mcp/requirements.txt");
+const MCP_NODE: &str = include_str!("../fixtures/mcp/package.json");
+const MCP_NODE_LOCK: &str = include_str!("../fixtures/mcp/package-lock.json");
+/// The server that `npx` has in its cache; the version of `fixtures/mcp/package.json`.
+pub const NPX_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
 
 /// The folder of the built programs: that of the running one, or its parent for a test.
 pub fn own_dir() -> Result<PathBuf> {
@@ -126,6 +132,54 @@ pub fn build_musl_client() -> Result<()> {
 fn lock_cache(cache: &Path) -> Result<Flock<fs::File>> {
     let file = fs::File::create(cache.join("lock"))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+}
+
+/// Installs MCP servers and clients, at the versions of `fixtures/mcp`, unless they are there: a
+/// Python environment in `mcp-python`, node packages in `mcp-node`, and in `mcp-npx` what `npx`
+/// itself keeps of a server that it has started once.
+pub fn install_mcp() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("mcp-python", MCP_PYTHON), || {
+        let folder = cache.join("mcp-python");
+        let list = cache.join("mcp-requirements.txt");
+        fs::write(&list, MCP_PYTHON)?;
+        // The interpreter of the world's PATH; a caller's own may be out of the connector's reach.
+        let mut venv = Command::new("python3");
+        venv.env("PATH", PATH)
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder);
+        must(venv, INSTALL)?;
+        let mut pip = Command::new(folder.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps"])
+            .args(["--disable-pip-version-check", "--only-binary=:all:", "-r"])
+            .arg(list);
+        must(pip, INSTALL)
+    })?;
+    once(&cache, &marked("mcp-node", MCP_NODE_LOCK), || {
+        let folder = cache.join("mcp-node");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("package.json"), MCP_NODE)?;
+        fs::write(folder.join("package-lock.json"), MCP_NODE_LOCK)?;
+        let mut npm = Command::new("npm");
+        npm.current_dir(&folder)
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        must(npm, INSTALL)
+    })?;
+    once(&cache, &marked("mcp-npx", NPX_SERVER), || {
+        let mut npm = Command::new("npm");
+        npm.args(["exec", "--yes", "--ignore-scripts", "--cache"])
+            .arg(cache.join("mcp-npx"))
+            .args(["--package", NPX_SERVER, "--", "true"]);
+        must(npm, INSTALL)
+    })
+}
+
+/// The name of an installation that has to be made again when what it is made from changes.
+fn marked(name: &str, from: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    from.hash(&mut hasher);
+    format!("{name}-{:016x}", hasher.finish())
 }
 
 fn once<T>(cache: &Path, name: &str, install: impl FnOnce() -> Result<T>) -> Result<()> {

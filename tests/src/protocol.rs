@@ -134,7 +134,8 @@ pub struct Sighting {
     pub protocol: u8,
     /// Address it was sent to.
     pub to: IpAddr,
-    /// Port it was sent to; 0 = the protocol has none or it could not be read.
+    /// Port it was sent to, of ICMP the type; 0 = it could not be read: a later fragment, a packet
+    /// with IP options.
     pub port: u16,
 }
 
@@ -175,4 +176,6 @@ pub struct HttpRequest {
     pub line: String,
     /// Body, text.
     pub body: String,
+    /// A token that only the answer to this request carries, under `"token"`.
+    pub answered: String,
 }

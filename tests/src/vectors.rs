@@ -1,45 +1,95 @@
 //! Tries the vectors of [`crate::probe`] and tells from the receivers what became of them.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
+use serde::Serialize;
 
 use crate::{
-    agent::Agent,
-    probe::{self, Job, Needs, Vector},
+    agent::unconfined,
+    probe::{self, Company, Evidence, Family, Job, MARK, MULTIPATH_PORT, Needs, PORT, Vector},
     process::Running,
-    protocol::Request,
+    programs,
+    protocol::{Request, Sighting},
+    stage::Stage,
     token,
-    world::World,
+    world::{USER, World},
     zone,
 };
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(150);
 const CALL: Duration = Duration::from_secs(15);
+/// Vectors that run at the same time; most of them wait.
+const WIDTH: usize = 12;
+/// What a dead program left in its sockets is sent again within this time (TCP's first
+/// retransmissions), and the accomplices outside have passed on what they heard.
+const AFTERMATH: Duration = Duration::from_millis(2500);
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// How a battery of vectors is confined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// Not at all.
+    Free,
+    /// By this project's agent, with [`probe_policy`].
+    Agent,
+    /// By a command line in front, for `/bin/sh`; `{user}` and `{policy}` are replaced.
+    Command {
+        /// The command line.
+        line: String,
+        /// It does not change the user: the battery does that itself, inside.
+        keeps_user: bool,
+    },
+}
 
 /// What became of one try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The token arrived at a stranger's.
-    Delivered,
+    /// The token arrived, here.
+    Delivered(String),
     /// It did not; this is what the program noticed.
     Blocked(String),
 }
 
-/// One vector: without the agent, under it, and under it to a declared address.
+/// What a row means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING-KEBAB-CASE")]
+pub enum Verdict {
+    /// The token got out.
+    Delivered,
+    /// It got out, as it does past everything that looks at network traffic; the suite says why.
+    Limit,
+    /// It got out only where nothing confined it.
+    Blocked,
+    /// This way does not exist here, for this user.
+    NotApplicable,
+    /// It did not get out even where nothing confined it, though it should: the vector proves
+    /// nothing.
+    Unproven,
+}
+
+/// One vector for one user: unconfined, confined, and confined to a declared address.
 #[derive(Debug)]
 pub struct Row {
-    vector: &'static Vector,
+    /// Of [`probe::FAMILIES`].
+    pub family: &'static str,
+    /// The vector.
+    pub vector: &'static Vector,
+    /// Tried by root.
+    pub as_root: bool,
     free: Fate,
     confined: Fate,
     control: Option<Fate>,
 }
 
-/// The policy of every probe: one declared address, TCP and UDP, and one declared name.
+/// The policy of every probe: declared addresses, TCP and UDP, a declared name, and names whose
+/// answers must not count.
 pub fn probe_policy(root: bool) -> String {
     let mut text = "version: 1\nconnector: probe\nmode: enforce\nallow:\n".to_owned();
     for prefix in [
@@ -48,206 +98,434 @@ pub fn probe_policy(root: bool) -> String {
     ] {
         let _ = write!(
             text,
-            "  - cidr: {prefix}\n    ports: [{}]\n    protocol: any\n",
-            probe::PORT
+            "  - cidr: {prefix}\n    ports: [{PORT}, {MULTIPATH_PORT}]\n    protocol: any\n"
         );
     }
-    text.push_str("  - allowed.example:443\n");
+    text.push_str("  - allowed.example:443\n  - \"*.ingest.sentry.io:443\"\n");
+    for name in probe::REBINDING {
+        let _ = write!(
+            text,
+            "  - host: {name}\n    ports: [{}, {PORT}]\n    protocol: any\n",
+            probe::RELAY_PORT
+        );
+    }
     if root {
         text.push_str("run:\n  user: root\n");
     }
     text
 }
 
-/// Tries a family of vectors and fails, with the whole table, unless every one that works
-/// without the agent is blocked by it and every control arrives.
-pub fn try_all(world: &World, vectors: &'static [Vector]) -> Result<()> {
-    let relay = start_relay(world, vectors)?;
+/// Tries a family of vectors as both users under the agent and fails, with the table of what
+/// does not hold, unless every one that works without the agent is blocked by it and every
+/// control arrives.
+pub fn try_family(name: &str) -> Result<()> {
+    let families = probe::FAMILIES.iter().filter(|family| family.name == name);
     let mut rows = Vec::new();
-    for root in [false, true] {
-        for needs in [Needs::Nothing, Needs::Relay] {
-            let wanted = |v: &&'static Vector| v.root == root && v.needs == needs;
-            let group: Vec<&'static Vector> = vectors.iter().filter(wanted).collect();
-            if !group.is_empty() {
-                rows.extend(try_group(world, &group, root)?);
-            }
+    let world = World::new()?;
+    let stage = Stage::new(&world)?;
+    for family in families {
+        for as_root in [false, true] {
+            rows.extend(try_some(
+                &world,
+                &stage,
+                &Wrap::Agent,
+                all_of(family),
+                as_root,
+            )?);
         }
     }
-    for vector in vectors {
-        if matches!(vector.needs, Needs::TcpCall | Needs::UdpCall) {
-            rows.push(Row {
-                vector,
-                free: try_call(world, vector, true)?,
-                confined: try_call(world, vector, false)?,
-                control: None,
-            });
-        }
-    }
-    drop(relay);
-    println!("{}", table(&rows));
+    ensure!(!rows.is_empty(), "no family {name}");
+    println!("{}{}", table(&rows), summary(&rows));
     let bad: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     ensure!(bad.is_empty(), "these do not hold:\n{}", table(bad));
     Ok(())
 }
 
-/// All vectors of a group in one run without the agent and one under it.
-fn try_group(world: &World, group: &[&'static Vector], root: bool) -> Result<Vec<Row>> {
-    let jobs =
-        |job: fn(&str) -> Job| -> Vec<Job> { group.iter().map(|_| job(&token::new())).collect() };
-    let (free, confined, control) = (
-        jobs(Job::forbidden),
-        jobs(Job::forbidden),
-        jobs(Job::permitted),
-    );
-    let lines = |jobs: &[Job]| -> Vec<(&'static str, Vec<String>)> {
-        let words = |(vector, job): (&&'static Vector, &Job)| {
-            let mut words = vec![world.bin("probe")];
-            words.extend(job.arguments(vector));
-            (vector.name, words)
-        };
-        group.iter().zip(jobs).map(words).collect()
-    };
-    let start = |free: bool| -> Agent<'_> {
-        let agent = world.agent(probe_policy(root)).limit(LIMIT);
-        let agent = if root { agent.user(Some("0")) } else { agent };
-        if free { agent.free() } else { agent }
-    };
-    let said_free = start(true).attempts(&lines(&free))?;
-    let mut commands = lines(&confined);
-    commands.extend(lines(&control));
-    let said = start(false).attempts(&commands)?;
-    world.fence()?;
-    let rows = group.iter().enumerate().map(|(index, vector)| {
-        let controlled = &said.all[group.len() + index];
-        Ok(Row {
+/// The vectors of a family with its name.
+pub fn all_of(family: &'static Family) -> Vec<(&'static str, &'static Vector)> {
+    let pair = |vector| (family.name, vector);
+    family.vectors.iter().map(pair).collect()
+}
+
+/// Tries vectors as one user: unconfined, confined, and the controls.
+pub fn try_some(
+    world: &World,
+    stage: &Stage,
+    wrap: &Wrap,
+    vectors: Vec<(&'static str, &'static Vector)>,
+    as_root: bool,
+) -> Result<Vec<Row>> {
+    let tries = |kind: fn(&str, &std::path::Path) -> Job| -> Vec<Try> {
+        let one = |(_, vector): &(_, &'static Vector)| Try {
             vector,
-            free: fate(world, &free[index], &said_free.all[index].output)?,
-            confined: fate(world, &confined[index], &said.all[index].output)?,
-            control: if vector.control {
-                Some(control_fate(world, &control[index], &controlled.output)?)
+            job: kind(&token::new(), stage.dir()),
+            control: false,
+        };
+        vectors.iter().map(one).collect()
+    };
+    let (free, confined) = (tries(Job::forbidden), tries(Job::forbidden));
+    let mut control = tries(Job::permitted);
+    control.iter_mut().for_each(|one| one.control = true);
+    let controlled = control.iter().filter(|one| one.vector.control);
+    let suite = Suite {
+        world,
+        stage,
+        as_root,
+    };
+    let free_fates = suite.carry_out(&Wrap::Free, &free.iter().collect::<Vec<_>>())?;
+    let both: Vec<&Try> = confined.iter().chain(controlled).collect();
+    let fates = suite.carry_out(wrap, &both)?;
+    let of = |fates: &BTreeMap<String, Fate>, one: &Try| {
+        let fate = fates.get(&one.job.token).cloned();
+        fate.unwrap_or_else(|| Fate::Blocked("it was not tried".to_owned()))
+    };
+    let rows = vectors
+        .iter()
+        .enumerate()
+        .map(|(index, (family, vector))| Row {
+            family,
+            vector,
+            as_root,
+            free: of(&free_fates, &free[index]),
+            confined: of(&fates, &confined[index]),
+            control: vector.control.then(|| of(&fates, &control[index])),
+        });
+    Ok(rows.collect())
+}
+
+/// One vector with its token.
+struct Try {
+    vector: &'static Vector,
+    job: Job,
+    control: bool,
+}
+
+/// What every run of one user shares.
+struct Suite<'w> {
+    world: &'w World,
+    stage: &'w Stage,
+    as_root: bool,
+}
+
+impl Suite<'_> {
+    /// Tries all, those that stay among others in one run, and looks what arrived.
+    fn carry_out(&self, wrap: &Wrap, tries: &[&Try]) -> Result<BTreeMap<String, Fate>> {
+        let queries = self.world.queries()?.len();
+        let (alone, together): (Vec<&Try>, Vec<&Try>) = tries
+            .iter()
+            .partition(|one| one.vector.company == Company::Alone);
+        let mut said = self.run(wrap, &together)?;
+        for one in alone {
+            said.extend(self.run(wrap, &[one])?);
+        }
+        let free = *wrap == Wrap::Free || unconfined();
+        thread::sleep(if free { MOMENT } else { AFTERMATH });
+        self.world.fence()?;
+        let asked = self.world.queries()?;
+        let capitals = asked[queries..]
+            .iter()
+            .any(|query| query.name.chars().any(char::is_uppercase));
+        let mut fates = BTreeMap::new();
+        for one in tries {
+            let said = said.get(&one.job.token).cloned().unwrap_or_default();
+            let mut places = self.world.sightings(&one.job.token)?;
+            places.retain(|place| !is_complaint(place));
+            let arrived = if one.control {
+                places.iter().any(is_declared)
             } else {
-                None
+                match one.vector.evidence {
+                    Evidence::Stranger => !places.iter().all(is_declared),
+                    Evidence::Anywhere => !places.is_empty(),
+                    Evidence::Reached => said.starts_with(probe::REACHED),
+                    Evidence::Capitals => capitals,
+                }
+            };
+            let fate = if arrived {
+                Fate::Delivered(list(&places))
+            } else {
+                Fate::Blocked(said)
+            };
+            fates.insert(one.job.token.clone(), fate);
+        }
+        Ok(fates)
+    }
+
+    /// One start of the confinement. What each vector said, by its token.
+    fn run(&self, wrap: &Wrap, tries: &[&Try]) -> Result<BTreeMap<String, String>> {
+        if tries.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut running = Running::start(self.command(wrap, tries)?, LIMIT)?;
+        let mut seen = 0;
+        let mut said = BTreeMap::new();
+        loop {
+            let ended = running.ended()?;
+            let out = running.stdout();
+            let text = String::from_utf8_lossy(&out[seen..]).into_owned();
+            let whole = text.rfind('\n').map_or(0, |end| end + 1);
+            seen += whole;
+            for line in text[..whole].lines() {
+                let mut words = line.splitn(4, ' ');
+                match [words.next(), words.next(), words.next(), words.next()] {
+                    [Some(MARK), Some("said"), Some(token), rest] => {
+                        said.insert(token.to_owned(), rest.unwrap_or_default().to_owned());
+                    }
+                    [Some(MARK), Some(probe::LISTENING), Some(token), Some(port)] => {
+                        self.call(tries, token, port)?;
+                    }
+                    _ => {}
+                }
+            }
+            if ended {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let outcome = running.wait()?;
+        ensure!(
+            !said.is_empty() || tries.iter().all(|one| one.vector.company == Company::Alone),
+            "nothing was tried (code {}): {}{}",
+            outcome.code(),
+            outcome.text(),
+            outcome.stderr
+        );
+        for one in tries {
+            let how = || format!("no word from it: {}", last_line(&outcome.stderr));
+            said.entry(one.job.token.clone()).or_insert_with(how);
+        }
+        Ok(said)
+    }
+
+    fn command(&self, wrap: &Wrap, tries: &[&Try]) -> Result<std::process::Command> {
+        let user = if self.as_root { 0 } else { USER }.to_string();
+        let stage = self.stage.dir().display().to_string();
+        let probe = self.world.bin("probe");
+        let mut command = self.world.command(&probe);
+        command.args(["inherit", &stage]);
+        if tries.iter().any(|one| one.vector.needs == Needs::Terminal) {
+            command.args([&probe, "terminal", &user]);
+        }
+        let change_user = [
+            "setpriv",
+            &format!("--reuid={user}"),
+            &format!("--regid={user}"),
+            "--clear-groups",
+            "--",
+        ];
+        let policy = self.world.path("policy.yaml");
+        std::fs::write(&policy, probe_policy(self.as_root))?;
+        match wrap {
+            Wrap::Agent if !unconfined() => {
+                command.arg(programs::agent()?).args(["run", "--policy"]);
+                command.arg(&policy).arg("--events");
+                command.arg(self.world.path("events.jsonl"));
+                // The rebinding names have no address that counts.
+                command.args(["--user", &user, "--start-unresolved", "--"]);
+            }
+            Wrap::Agent | Wrap::Free => drop(command.args(change_user)),
+            Wrap::Command { line, keeps_user } => {
+                let line = line
+                    .replace("{user}", &user)
+                    .replace("{policy}", &policy.display().to_string());
+                command.args(["/bin/sh", "-c", &format!("exec {line} \"$@\""), "wrap"]);
+                if *keeps_user {
+                    command.args(change_user);
+                }
+            }
+        }
+        command.args([&probe, "battery", &stage, &WIDTH.to_string()]);
+        for one in tries {
+            let kind = if one.control {
+                "permitted"
+            } else {
+                "forbidden"
+            };
+            command.arg(format!("{}:{kind}:{}", one.vector.name, one.job.token));
+        }
+        Ok(command)
+    }
+
+    /// A stranger calls a vector that listens. Under a confinement the call may fail, which is
+    /// one way of being blocked.
+    fn call(&self, tries: &[&Try], token: &str, port: &str) -> Result<()> {
+        let Some(one) = tries.iter().find(|one| one.job.token == token) else {
+            bail!("an unknown vector listens");
+        };
+        let to = SocketAddr::new(zone::HOST.into(), port.trim().parse()?);
+        let text = "hello".to_owned();
+        let request = match one.vector.needs {
+            Needs::TcpCall => Request::Dial {
+                from: zone::STRANGER.into(),
+                to,
+                text,
             },
-        })
+            Needs::UdpCall => Request::Poke {
+                from: SocketAddr::new(zone::STRANGER.into(), 7777),
+                to,
+                text,
+            },
+            Needs::Nothing | Needs::Terminal => return Ok(()),
+        };
+        drop(self.world.ask(&request));
+        Ok(())
+    }
+}
+
+/// A plain TCP or UDP packet, stream or request to an address and port of [`probe_policy`].
+fn is_declared(place: &Sighting) -> bool {
+    let addresses = [IpAddr::from(zone::ALLOWED), zone::ALLOWED6.into()];
+    let ports = [PORT, MULTIPATH_PORT, 443];
+    addresses.contains(&place.to)
+        && ports.contains(&place.port)
+        && [6, 17].contains(&place.protocol)
+}
+
+/// An ICMP error: the host's kernel quotes what came to a socket that is gone.
+fn is_complaint(place: &Sighting) -> bool {
+    matches!((place.protocol, place.port), (1, 3 | 11 | 12) | (58, 1..=4))
+}
+
+/// Where a token arrived that must not, at most three places of it.
+fn list(places: &[Sighting]) -> String {
+    let strange = places.iter().filter(|place| !is_declared(place));
+    let texts = strange.map(|place| {
+        let Sighting {
+            how,
+            protocol,
+            to,
+            port,
+        } = place;
+        format!("{how} {to} port {port} protocol {protocol}")
     });
-    rows.collect()
+    texts.take(3).collect::<Vec<_>>().join(", ")
 }
 
-/// A vector that answers a stranger who calls.
-fn try_call(world: &World, vector: &'static Vector, free: bool) -> Result<Fate> {
-    let job = Job::forbidden(&token::new());
-    let mut words = vec![world.bin("probe")];
-    words.extend(job.arguments(vector));
-    let agent = world.agent(probe_policy(false));
-    let agent = if free { agent.free() } else { agent };
-    let mut confined = agent.start(&words)?;
-    confined.printed(probe::LISTENING, CALL)?;
-    let text = String::from_utf8_lossy(&confined.agent.stdout()).into_owned();
-    let port = text
-        .lines()
-        .find_map(|line| line.strip_prefix(probe::LISTENING));
-    let port: u16 = port.context("no port")?.trim().parse()?;
-    let to = SocketAddr::new(zone::HOST.into(), port);
-    let text = "hello".to_owned();
-    let request = match vector.needs {
-        Needs::TcpCall => Request::Dial {
-            from: zone::STRANGER.into(),
-            to,
-            text,
-        },
-        Needs::UdpCall => Request::Poke {
-            from: SocketAddr::new(zone::STRANGER.into(), 7777),
-            to,
-            text,
-        },
-        Needs::Nothing | Needs::Relay => bail!("{} needs no call", vector.name),
-    };
-    // Under the agent the call itself may fail, which is one way of being blocked.
-    let called = world.ask(&request);
-    let report = confined.wait()?;
-    world.fence()?;
-    let noticed = match called {
-        Ok(_) => report.text(),
-        Err(error) => format!("{error:#}; {}", report.text()),
-    };
-    fate(world, &job, &noticed)
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or("it said nothing")
 }
 
-fn fate(world: &World, job: &Job, said: &str) -> Result<Fate> {
-    let declared = [IpAddr::from(zone::ALLOWED), zone::ALLOWED6.into()];
-    let places = world.sightings(&job.token)?;
-    let stranger = places.iter().any(|place| !declared.contains(&place.to));
-    Ok(if stranger {
-        Fate::Delivered
-    } else {
-        Fate::Blocked(brief(said))
-    })
-}
-
-fn control_fate(world: &World, job: &Job, said: &str) -> Result<Fate> {
-    let declared = [IpAddr::from(zone::ALLOWED), zone::ALLOWED6.into()];
-    let places = world.sightings(&job.token)?;
-    let arrived = places.iter().any(|place| declared.contains(&place.to));
-    Ok(if arrived {
-        Fate::Delivered
-    } else {
-        Fate::Blocked(brief(said))
-    })
-}
-
-fn brief(said: &str) -> String {
-    let mut lines = said.lines().rev();
-    lines
-        .find(|line| !line.starts_with(probe::LISTENING))
-        .unwrap_or("it said nothing")
-        .to_owned()
+impl Fate {
+    fn is_delivered(&self) -> bool {
+        matches!(self, Self::Delivered(_))
+    }
 }
 
 impl Row {
-    fn holds(&self) -> bool {
-        let meaningful = self.free == Fate::Delivered || self.vector.optional;
-        let control = self
-            .control
-            .as_ref()
-            .is_none_or(|fate| *fate == Fate::Delivered);
-        meaningful && self.confined != Fate::Delivered && control
+    /// What the row means.
+    pub fn verdict(&self) -> Verdict {
+        let said_missing = |fate: &Fate| match fate {
+            Fate::Blocked(why) => why.starts_with("NOT APPLICABLE"),
+            Fate::Delivered(_) => false,
+        };
+        match (&self.confined, &self.free) {
+            (Fate::Delivered(_), _) if self.vector.limit.is_empty() => Verdict::Delivered,
+            (Fate::Delivered(_), _) => Verdict::Limit,
+            (Fate::Blocked(_), Fate::Delivered(_)) => Verdict::Blocked,
+            _ if self.vector.optional || said_missing(&self.free) => Verdict::NotApplicable,
+            _ if self.vector.root && !self.as_root => Verdict::NotApplicable,
+            _ => Verdict::Unproven,
+        }
     }
 
-    /// `NOT APPLICABLE` where the way does not exist here even without the agent.
-    fn verdict(&self) -> &'static str {
-        match (&self.confined, &self.free) {
-            (Fate::Delivered, _) => "DELIVERED",
-            (Fate::Blocked(_), Fate::Delivered) => "BLOCKED",
-            (Fate::Blocked(_), Fate::Blocked(_)) => "NOT APPLICABLE",
+    /// Whether the control arrived; true where there is none.
+    pub fn control_arrived(&self) -> bool {
+        self.control.as_ref().is_none_or(Fate::is_delivered)
+    }
+
+    /// Whether nothing is wrong with it.
+    pub fn holds(&self) -> bool {
+        let fine = !matches!(self.verdict(), Verdict::Delivered | Verdict::Unproven);
+        fine && self.control_arrived()
+    }
+
+    /// What the program noticed, or why it does not apply.
+    pub fn noticed(&self) -> String {
+        let text = match (&self.confined, &self.free, self.verdict()) {
+            (_, _, Verdict::Limit) => self.vector.limit.to_owned(),
+            (_, _, Verdict::NotApplicable) if self.vector.root && !self.as_root => {
+                "needs root".to_owned()
+            }
+            (_, Fate::Blocked(why), Verdict::NotApplicable | Verdict::Unproven) => {
+                format!("unconfined: {why}")
+            }
+            (Fate::Blocked(why), ..) => why.clone(),
+            (Fate::Delivered(places), ..) => format!("{} · {places}", self.vector.about),
+        };
+        match &self.control {
+            Some(Fate::Blocked(why)) => format!("{text} · CONTROL MISSING: {why}"),
+            _ => text,
         }
+    }
+
+    /// As one JSON object.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "family": self.family,
+            "vector": self.vector.name,
+            "about": self.vector.about,
+            "user": if self.as_root { "root" } else { "unprivileged" },
+            "verdict": self.verdict(),
+            "delivered_unconfined": self.free.is_delivered(),
+            "control": self.control.as_ref().map(Fate::is_delivered),
+            "noticed": self.noticed(),
+        })
     }
 }
 
-fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Delivered => "DELIVERED",
+            Self::Limit => "OPEN LIMIT",
+            Self::Blocked => "BLOCKED",
+            Self::NotApplicable => "NOT APPLICABLE",
+            Self::Unproven => "UNPROVEN",
+        })
+    }
+}
+
+/// The rows as text, grouped by family.
+pub fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
     let mut text = String::new();
+    let mut family = "";
     for row in rows {
+        if row.family != family {
+            family = row.family;
+            let _ = writeln!(text, "{family}");
+        }
+        let user = if row.as_root { "root" } else { "user" };
         let control = match &row.control {
-            None => "-".to_owned(),
-            Some(Fate::Delivered) => "arrived".to_owned(),
-            Some(Fate::Blocked(why)) => format!("MISSING ({why})"),
-        };
-        let noticed = match (&row.confined, &row.free) {
-            (_, Fate::Blocked(why)) => format!("free: {why}"),
-            (Fate::Blocked(why), _) => why.clone(),
-            (Fate::Delivered, _) => String::new(),
+            None => " ",
+            Some(Fate::Delivered(_)) => "+",
+            Some(Fate::Blocked(_)) => "!",
         };
         let (verdict, name) = (row.verdict(), row.vector.name);
-        let _ = writeln!(text, "{verdict:14} {name:24} control {control:8} {noticed}");
+        let _ = writeln!(
+            text,
+            "  {verdict:14} {control} {user} {name:26} {}",
+            row.noticed()
+        );
     }
     text
 }
 
-/// The accomplice outside, as long as the value lives.
-fn start_relay(world: &World, vectors: &[Vector]) -> Result<Option<Running>> {
-    if vectors.iter().all(|vector| vector.needs != Needs::Relay) {
-        return Ok(None);
-    }
-    relay(world).map(Some)
+/// One line of counts.
+pub fn summary(rows: &[Row]) -> String {
+    let count = |verdict| rows.iter().filter(|row| row.verdict() == verdict).count();
+    let controls = rows.iter().filter(|row| row.control.is_some());
+    let (arrived, missing): (Vec<&Row>, Vec<&Row>) =
+        controls.partition(|row| row.control_arrived());
+    format!(
+        "{} delivered, {} open limits, {} blocked, {} not applicable, {} unproven; \
+         controls: {} arrived, {} missing\n",
+        count(Verdict::Delivered),
+        count(Verdict::Limit),
+        count(Verdict::Blocked),
+        count(Verdict::NotApplicable),
+        count(Verdict::Unproven),
+        arrived.len(),
+        missing.len()
+    )
 }
 
 /// An accomplice outside the confinement that passes on what it gets, as long as it lives.
@@ -255,14 +533,14 @@ pub fn relay(world: &World) -> Result<Running> {
     let mut command = world.command(world.bin("probe"));
     command.arg("relay");
     let mut relay = Running::start(command, LIMIT)?;
-    let end = std::time::Instant::now() + CALL;
+    let end = Instant::now() + CALL;
     while relay.stdout().is_empty() {
         ensure!(
-            !relay.ended()? && std::time::Instant::now() < end,
+            !relay.ended()? && Instant::now() < end,
             "no relay: {}",
             relay.stderr()
         );
-        std::thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
     Ok(relay)
 }

@@ -6,15 +6,14 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
+    io::BufRead,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::Command,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
-        mpsc::{Receiver, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -25,28 +24,24 @@ use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::signal::{Signal, kill},
     unistd::{Gid, Pid, Uid, chown},
 };
 use tempfile::TempDir;
 
 use crate::{
-    process::must,
+    namespaces::{NETNS, Namespaces, PREFIX, WIRE, own_name, pids},
+    pipe::Pipe,
     programs,
     protocol::{Config, FlowCount, HttpRequest, Query, Record, Reply, Request, Sighting},
     token, zone,
 };
 
-const SETUP: Duration = Duration::from_secs(20);
-const ANSWER: Duration = Duration::from_secs(10);
 const FENCE: Duration = Duration::from_secs(5);
 const FENCE_PORT: u16 = 9;
 const LOCK: &str = "/run/egress-tests.lock";
-const NETNS: &str = "/run/netns";
-const PREFIX: &str = "egt-";
-const WIRE: &str = "up0";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for on the host of a world.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The user that connectors run as: `nobody`, `nogroup`.
 pub const USER: u32 = 65534;
 
@@ -55,16 +50,15 @@ pub const TCP_PORTS: [u16; 12] = [
     25, 80, 443, 853, 4443, 5432, 6379, 8080, 8443, 9000, 9418, 9999,
 ];
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
-
 /// Both namespaces and the servers; gone when dropped.
 pub struct World {
-    name: String,
-    dir: TempDir,
+    // Dropped in this order: first who writes, then what was written to.
     internet: Mutex<Pipe>,
     host: Mutex<Pipe>,
-    runs: AtomicU32,
     _namespaces: Namespaces,
+    dir: TempDir,
+    name: String,
+    runs: AtomicU32,
     _lock: Flock<File>,
 }
 
@@ -90,7 +84,9 @@ impl World {
         mount_bpffs()?;
         let name = format!("{PREFIX}{}", own_name()?);
         let namespaces = Namespaces::create(&name)?;
-        let dir = tempfile::Builder::new().prefix(&name).tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
 
         let internet = Pipe::start(&namespaces.internet(), &["serve"])?;
@@ -112,12 +108,12 @@ impl World {
         )?;
         host.ready()?;
         Ok(Self {
-            name,
-            dir,
             internet: Mutex::new(internet),
             host: Mutex::new(host),
-            runs: AtomicU32::new(0),
             _namespaces: namespaces,
+            dir,
+            name,
+            runs: AtomicU32::new(0),
             _lock: lock,
         })
     }
@@ -154,6 +150,16 @@ impl World {
         for (key, value) in self.environment() {
             command.env(key, value);
         }
+        command
+    }
+
+    /// A command that runs beside the servers, in the network namespace of the internet.
+    pub fn internet_command<S: AsRef<std::ffi::OsStr>>(&self, program: S) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={NETNS}/{}-net", self.name))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -328,249 +334,7 @@ fn mount_bpffs() -> Result<()> {
     Ok(())
 }
 
-fn lock(path: &str, kind: FlockArg) -> Result<Flock<File>> {
+pub(crate) fn lock(path: &str, kind: FlockArg) -> Result<Flock<File>> {
     let file = File::options().create(true).append(true).open(path)?;
     Flock::lock(file, kind).map_err(|(_, error)| error.into())
-}
-
-/// Process id, start time and a number: no later process has the same.
-fn own_name() -> Result<String> {
-    let pid = std::process::id();
-    let start = start_time(pid).context("own start time")?;
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    Ok(format!("{pid}-{start}-{count}"))
-}
-
-/// Field 22 of `/proc/PID/stat`, proc(5).
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
-}
-
-/// The two network namespaces.
-struct Namespaces {
-    name: String,
-}
-
-impl Namespaces {
-    fn create(name: &str) -> Result<Self> {
-        // One at a time: the first `ip netns add` of a machine makes a mount of its own.
-        let _one = lock("/run/egress-tests-setup.lock", FlockArg::LockExclusive)?;
-        remove_leftovers();
-        let this = Self {
-            name: name.to_owned(),
-        };
-        let (internet, host) = (this.internet(), this.host());
-        ip(&["netns", "add", &internet])?;
-        ip(&["netns", "add", &host])?;
-        sysctl(
-            &internet,
-            &[
-                ("net/ipv4/ip_nonlocal_bind", "1"),
-                ("net/ipv6/ip_nonlocal_bind", "1"),
-                ("net/ipv4/tcp_fastopen", "1539"),
-                ("net/ipv4/icmp_ratelimit", "0"),
-                ("net/ipv4/ip_forward", "1"),
-                ("net/ipv4/conf/all/accept_source_route", "1"),
-                ("net/ipv4/conf/default/accept_source_route", "1"),
-            ],
-        )?;
-        sysctl(
-            &host,
-            &[
-                ("net/ipv4/tcp_fastopen", "5"),
-                ("net/ipv4/ping_group_range", "0 2147483647"),
-            ],
-        )?;
-        ip(&[
-            "-n", &host, "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns",
-            &internet,
-        ])?;
-        let mut lines = vec![
-            "link set lo up".to_owned(),
-            format!("link set {WIRE} up"),
-            format!("address add 192.0.2.1/24 dev {WIRE}"),
-            format!("address add 2001:db8:1::1/64 dev {WIRE} nodad"),
-        ];
-        lines.extend(zone::PREFIXES.map(|prefix| format!("route add local {prefix} dev lo")));
-        batch(&internet, &lines)?;
-        batch(
-            &host,
-            &[
-                "link set lo up".to_owned(),
-                format!("link set {WIRE} up"),
-                format!("address add {}/24 dev {WIRE}", zone::HOST),
-                format!("address add {}/64 dev {WIRE} nodad", zone::HOST6),
-                "route add default via 192.0.2.1".to_owned(),
-                "route add default via 2001:db8:1::1".to_owned(),
-            ],
-        )?;
-        Ok(this)
-    }
-
-    fn internet(&self) -> String {
-        format!("{}-net", self.name)
-    }
-
-    fn host(&self) -> String {
-        format!("{}-host", self.name)
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for namespace in [self.host(), self.internet()] {
-            if let Err(error) = remove(&namespace) {
-                eprintln!("network namespace {namespace} is left behind: {error:#}");
-            }
-        }
-    }
-}
-
-/// Namespaces of test processes that are dead.
-fn remove_leftovers() {
-    let Ok(entries) = fs::read_dir(NETNS) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(owner) = name.strip_prefix(PREFIX) else {
-            continue;
-        };
-        let mut parts = owner.split('-');
-        let pid = parts.next().and_then(|pid| pid.parse().ok());
-        let start = parts.next().and_then(|start| start.parse::<u64>().ok());
-        let alive = pid.is_some_and(|pid| start.is_some() && start_time(pid) == start);
-        if !alive && let Err(error) = remove(&name) {
-            eprintln!("leftover network namespace {name}: {error:#}");
-        }
-    }
-}
-
-/// Ends what still runs in a namespace of ours and removes its name.
-fn remove(name: &str) -> Result<()> {
-    let end = Instant::now() + FENCE;
-    loop {
-        let left = pids(name)?;
-        for pid in &left {
-            // It fails only where the process is gone already.
-            let _ = kill(*pid, Signal::SIGKILL);
-        }
-        if left.is_empty() || Instant::now() > end {
-            break;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    ip(&["netns", "delete", name]).map(drop)
-}
-
-fn pids(name: &str) -> Result<Vec<Pid>> {
-    let text = ip(&["netns", "pids", name])?;
-    let numbers = text.lines().filter_map(|line| line.trim().parse().ok());
-    Ok(numbers.map(Pid::from_raw).collect())
-}
-
-fn ip(arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new("ip");
-    command.args(arguments);
-    Ok(must(command, SETUP)?.text())
-}
-
-/// Runs `ip` commands in a namespace. A route's family is told by its colon.
-fn batch(namespace: &str, lines: &[String]) -> Result<()> {
-    for family in ["-4", "-6"] {
-        let wanted = |line: &&String| (family == "-6") == line.contains(':');
-        let file = tempfile::NamedTempFile::new()?;
-        for line in lines.iter().filter(wanted) {
-            writeln!(file.as_file(), "{line}")?;
-        }
-        ip(&[
-            family,
-            "-n",
-            namespace,
-            "-batch",
-            &file.path().display().to_string(),
-        ])?;
-    }
-    Ok(())
-}
-
-fn sysctl(namespace: &str, settings: &[(&str, &str)]) -> Result<()> {
-    let lines = settings
-        .iter()
-        .map(|(key, value)| format!("echo {value} > /proc/sys/{key}"));
-    let mut command = Command::new("nsenter");
-    let script = lines.collect::<Vec<_>>().join(" && ");
-    command.args([
-        &format!("--net={NETNS}/{namespace}"),
-        "--",
-        "sh",
-        "-c",
-        &script,
-    ]);
-    must(command, SETUP).map(drop)
-}
-
-/// A helper process of this crate that answers line by line, and ends when its input does.
-struct Pipe {
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: Receiver<String>,
-}
-
-impl Pipe {
-    fn start(namespace: &str, arguments: &[&str]) -> Result<Self> {
-        let program = programs::own("embedded-internet")?;
-        let mut child = Command::new("nsenter")
-            .arg(format!("--net={NETNS}/{namespace}"))
-            .arg("--")
-            .arg(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("nsenter (util-linux)")?;
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("no stdout")?);
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self {
-            child,
-            input,
-            lines,
-        })
-    }
-
-    fn ask(&self, line: &str) -> Result<String> {
-        let mut input = self.input.as_ref().context("closed")?;
-        writeln!(input, "{line}")?;
-        self.ready()
-    }
-
-    fn ready(&self) -> Result<String> {
-        let reply = self.lines.recv_timeout(ANSWER);
-        reply.context("the embedded internet does not answer; its error is above")
-    }
-}
-
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        self.input = None;
-        let end = Instant::now() + Duration::from_secs(1);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > end {
-                drop(self.child.kill());
-                drop(self.child.wait());
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
 }

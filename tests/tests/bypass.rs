@@ -1,29 +1,94 @@
-//! Ways out, family by family. `probe list` names them.
+//! Ways out, family by family, as an unprivileged user and as root. `probe list` names them;
+//! `bypass-suite` tries the same against any other tool.
 
-use anyhow::Result;
-use egress_tests::{probe, vectors::try_all, world::World};
+use anyhow::{Result, ensure};
+use egress_tests::{probe, vectors::try_family};
 
 #[test]
 fn streams() -> Result<()> {
-    try_all(&World::new()?, probe::TCP)
+    try_family("streams")
 }
 
 #[test]
 fn datagrams() -> Result<()> {
-    try_all(&World::new()?, probe::UDP)
+    try_family("datagrams")
+}
+
+#[test]
+fn the_declared_address_by_another_way() -> Result<()> {
+    try_family("detours")
 }
 
 #[test]
 fn other_sockets() -> Result<()> {
-    try_all(&World::new()?, probe::BELOW)
+    try_family("other-sockets")
 }
 
 #[test]
-fn through_the_same_host() -> Result<()> {
-    try_all(&World::new()?, probe::LOCAL)
+fn packet_sockets() -> Result<()> {
+    try_family("packet-sockets")
+}
+
+#[test]
+fn io_uring() -> Result<()> {
+    try_family("io-uring")
+}
+
+#[test]
+fn foreign_binary_interfaces() -> Result<()> {
+    try_family("foreign-abis")
 }
 
 #[test]
 fn through_the_name_service() -> Result<()> {
-    try_all(&World::new()?, probe::NAMES)
+    try_family("names")
+}
+
+#[test]
+fn through_the_same_host() -> Result<()> {
+    try_family("loopback")
+}
+
+#[test]
+fn unix_sockets() -> Result<()> {
+    try_family("unix-sockets")
+}
+
+#[test]
+fn descriptors_from_outside() -> Result<()> {
+    try_family("descriptors")
+}
+
+#[test]
+fn processes_of_the_same_user() -> Result<()> {
+    try_family("neighbours")
+}
+
+#[test]
+fn other_ways_between_processes() -> Result<()> {
+    try_family("ipc")
+}
+
+#[test]
+fn cgroups_and_namespaces() -> Result<()> {
+    try_family("cgroups-and-namespaces")
+}
+
+#[test]
+fn controls_of_the_host() -> Result<()> {
+    try_family("host-controls")
+}
+
+#[test]
+fn every_family_has_a_test_and_every_vector_a_name_of_its_own() -> Result<()> {
+    let source = include_str!("bypass.rs");
+    for family in probe::FAMILIES {
+        let call = format!("try_family(\"{}\")", family.name);
+        ensure!(source.contains(&call), "{} is not tried", family.name);
+    }
+    let mut names: Vec<&str> = probe::vectors().map(|vector| vector.name).collect();
+    names.sort_unstable();
+    let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+    ensure!(twice.is_none(), "two vectors have one name: {twice:?}");
+    Ok(())
 }

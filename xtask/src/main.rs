@@ -1,5 +1,6 @@
-//! Set-up, build, demo, tests and checks of this project: `cargo xtask help`.
+//! Set-up, build, demo, tests, measurements and checks of this project: `cargo xtask help`.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -34,6 +35,8 @@ enum Task {
     Demo,
     /// Run every test, unprivileged and kernel ones (set-up included)
     Test(test::Options),
+    /// Measure what confinement costs (set-up included)
+    Bench(bench::Options),
     /// Run the kernel tests on other kernels, in qemu (set-up included)
     Vm(vm::Options),
     /// Check the house rules
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options),
         Task::Demo => demo::run(),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),

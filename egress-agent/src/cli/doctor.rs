@@ -1,12 +1,21 @@
 //! `egress-agent doctor`: what this host can enforce.
 
 use clap::{Args, ValueEnum};
+use egress_common::abi::RULE_FIRST;
 use serde::Serialize;
 
 use crate::{
     host::Hierarchy,
-    kernel::{instance, probe},
+    kernel::{
+        Plane, Settings, attach,
+        instance::{self, Instance},
+        probe,
+    },
+    launch::scope,
 };
+
+/// The first kernel with hooks for unix sockets.
+const UNIX_HOOKS: (u32, u32) = (6, 7);
 
 /// Say what this host can enforce, layer by layer, and what stays open.
 ///
@@ -90,11 +99,7 @@ fn examine() -> Vec<Finding> {
             "cgroup2",
             cgroup.map(|found| format!("mounted at {}", found.mount().display())),
         ),
-        Finding {
-            what: "IP packets, TCP, UDP",
-            state: State::Ok,
-            detail: "cgroup programs at connect, sendmsg, socket and packet".to_owned(),
-        },
+        finding("IP packets, TCP, UDP", trial()),
         Finding {
             what: "names",
             state: State::Ok,
@@ -108,13 +113,8 @@ fn examine() -> Vec<Finding> {
                      namespaces, other socket families)"
                 .to_owned(),
         },
-        Finding {
-            what: "unix sockets",
-            state: State::Open,
-            detail: "a connector can talk to any unix socket its user may open (docker.sock, \
-                     D-Bus, ssh-agent): run it as a user that may open none"
-                .to_owned(),
-        },
+        unix_sockets(),
+        abstract_sockets(),
         Finding {
             what: "files and FIFOs",
             state: State::Open,
@@ -132,6 +132,73 @@ fn examine() -> Vec<Finding> {
             detail: running,
         },
     ]
+}
+
+/// Brings a data plane up and down again, for loading says more than a version number.
+fn trial() -> Result<String, String> {
+    probe::check_host().map_err(|_| "not tried: see above".to_owned())?;
+    let instance = Instance::create("doctor").map_err(|error| error.to_string())?;
+    let attached = attach(&instance);
+    let ended = instance.end().map_err(|error| error.to_string());
+    attached.and(ended)?;
+    let programs: Vec<&str> = attach::names().collect();
+    Ok(format!("loaded and attached: {}", programs.join(", ")))
+}
+
+fn attach(instance: &Instance) -> Result<(), String> {
+    let level = instance
+        .connector()
+        .level()
+        .map_err(|error| error.to_string())?;
+    let settings = Settings {
+        connector_level: level,
+        connectors: 1,
+        rules: RULE_FIRST,
+    };
+    let mut plane =
+        Plane::load(&settings, instance.pins().clone()).map_err(|error| error.to_string())?;
+    plane
+        .attach(instance.parent().path())
+        .map_err(|error| error.to_string())
+}
+
+fn unix_sockets() -> Finding {
+    let new = probe::kernel_version(&probe::kernel_release())
+        .is_some_and(|version| version >= UNIX_HOOKS);
+    let detail = match (new, scope::supported().paths) {
+        (true, true) => {
+            "cgroup programs at connect and sendmsg judge every path; Landlock keeps own sockets \
+             in the connector's own folder"
+        }
+        (true, false) => {
+            "cgroup programs at connect and sendmsg judge every path; without Landlock a helper \
+             outside can call in where the connector makes a socket"
+        }
+        (false, _) => {
+            "no hooks before Linux 6.7: connectors can make no unix sockets but pairs, and a \
+             policy with a rule for one is not started"
+        }
+    };
+    Finding {
+        what: "unix sockets",
+        state: State::Ok,
+        detail: detail.to_owned(),
+    }
+}
+
+fn abstract_sockets() -> Finding {
+    let detail = if scope::supported().abstracts {
+        "Landlock keeps the connector to its own; with a rule for one, names decide. A helper \
+         outside can call in where the connector listens"
+    } else {
+        "by name; the connector's own are refused, too (Landlock has them from Linux 6.12). A \
+         helper outside can call in where the connector listens"
+    };
+    Finding {
+        what: "abstract unix sockets",
+        state: State::Open,
+        detail: detail.to_owned(),
+    }
 }
 
 fn finding<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) -> Finding {

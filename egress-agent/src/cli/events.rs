@@ -16,6 +16,7 @@ use crate::event::{
     Record, escape,
     sink::{
         folder::EVENTS,
+        terminal::use_color,
         text::{self, Color},
     },
     tail::{Line, Tail},
@@ -63,7 +64,7 @@ pub enum Output {
 
 /// Runs the command; answers the exit code. It ends well when the reader goes away.
 pub fn run(args: &EventsArgs) -> anyhow::Result<u8> {
-    let color = args.color.enabled_here(io::stdout().is_terminal());
+    let color = use_color(args.color, io::stdout().is_terminal());
     show(
         args,
         Path::new(EVENTS),

@@ -1,69 +1,11 @@
 //! The command line: one file per subcommand.
 
 pub mod check;
+pub mod command;
 pub mod doctor;
 pub mod events;
 pub mod explain;
-
 pub mod run;
 
-use std::process::ExitCode;
-
-use clap::{Parser, Subcommand};
-
-use crate::{exit, launch};
-
-/// Confines AI connectors (MCP servers) to the destinations their policy declares.
-///
-/// Each connector runs in a cgroup of its own. eBPF programs at that cgroup refuse every
-/// outbound connection and datagram that no rule of its YAML policy permits, and report each
-/// refusal. The connector needs no change, no proxy settings and no container.
-#[derive(Debug, Parser)]
-#[command(name = "egress-agent", version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Start one connector, confined, in the foreground (needs root)
-    Run(run::RunArgs),
-    /// Show the denials of every connector, from any terminal
-    Events(events::EventsArgs),
-    /// Say what this host can enforce, layer by layer, and what stays open
-    Doctor(doctor::DoctorArgs),
-    /// Validate policies; show every fault with its place and what to write instead
-    Check(check::CheckArgs),
-    /// Say whether a connector may reach a destination, by which rule, through which layer
-    Explain(explain::ExplainArgs),
-    /// Become a connector; for the agent itself
-    #[command(name = launch::LAUNCHER, hide = true)]
-    Launch {
-        /// Descriptor of the pipe with commands
-        commands: i32,
-        /// Descriptor of the pipe for answers
-        answers: i32,
-    },
-}
-
-/// Understands the command line and does what it says.
-pub fn main() -> ExitCode {
-    let code = match Cli::parse().command {
-        Command::Run(args) => run::run(args),
-        Command::Events(args) => {
-            events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}")))
-        }
-        Command::Check(args) => check::run(&args),
-        Command::Explain(args) => explain::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Launch { commands, answers } => launch::child::run(commands, answers),
-    };
-    ExitCode::from(code)
-}
-
-/// Prints a failure once, for people, on standard error.
-pub(crate) fn fail(message: impl std::fmt::Display) -> u8 {
-    eprintln!("egress-agent: {message}");
-    exit::AGENT_FAILED
-}
+pub(crate) use command::fail;
+pub use command::main;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::fail;
 use crate::{
     app,
+    event::sink::{terminal::use_color, text::Color},
     host::{User, calling_user, user},
     policy::{
         load,
@@ -46,6 +47,17 @@ pub struct RunArgs {
     /// Report what would be refused, but refuse nothing
     #[arg(long)]
     audit: bool,
+    /// Start although a permitted host name has no address now
+    ///
+    /// Without this option an exact host name of the policy that does not resolve ends the
+    /// start with status 125.
+    #[arg(long)]
+    start_unresolved: bool,
+    /// Apply changes of the policy file while the connector runs
+    ///
+    /// Without this option the file is read again on SIGHUP only.
+    #[arg(long)]
+    watch: bool,
     /// Show no denials and no summary on standard error
     #[arg(long, short)]
     quiet: bool,
@@ -104,8 +116,11 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
         command,
         caller_env: std::env::vars_os().collect(),
         events: args.events,
+        start_unresolved: args.start_unresolved,
+        audit: args.audit,
+        watch: args.watch,
         quiet: args.quiet,
-        color: std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        color: use_color(Color::Auto, std::io::stderr().is_terminal()),
     })
 }
 

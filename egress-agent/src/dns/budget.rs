@@ -24,7 +24,7 @@ const NS_PER_NAME: u64 = 60_000_000_000 / PER_MINUTE as u64;
 /// The budgets of all wildcards of a policy.
 #[derive(Debug, Default)]
 pub struct Budget {
-    wildcards: HashMap<usize, Wildcard>,
+    wildcards: HashMap<u32, Wildcard>,
 }
 
 #[derive(Debug)]
@@ -38,9 +38,9 @@ struct Wildcard {
 }
 
 impl Budget {
-    /// Takes a name under a wildcard (its place in `allow`) out of the budget. False where
-    /// nothing is left.
-    pub fn spend(&mut self, wildcard: usize, name: &Name, now_ns: u64) -> bool {
+    /// Takes a name under a wildcard (its rule's slot) out of the budget. False where nothing
+    /// is left.
+    pub fn spend(&mut self, wildcard: u32, name: &Name, now_ns: u64) -> bool {
         self.wildcards
             .entry(wildcard)
             .or_insert_with(|| Wildcard {

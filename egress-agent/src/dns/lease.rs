@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use egress_common::key::{Addr, GrantKey};
+use egress_common::{
+    abi::RULE_NONE,
+    key::{Addr, GrantKey},
+};
 
 use super::opening::Opening;
 use crate::{
@@ -49,12 +52,20 @@ pub fn term(ttl: u32, settings: &DnsSettings) -> Term {
 }
 
 /// Where leases are entered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
     /// Connector id.
     pub connector: u32,
-    /// Slot of the first rule of `allow`; the others follow in order.
-    pub first_rule: u32,
+    /// Slots of the rules of `allow`, in order.
+    pub slots: Vec<u32>,
+}
+
+impl Holder {
+    /// The slot of the rule at a place in `allow`. One without a slot gets that of no rule,
+    /// which is never in force.
+    pub fn slot(&self, rule: usize) -> u32 {
+        self.slots.get(rule).copied().unwrap_or(RULE_NONE)
+    }
 }
 
 /// What one answer grants.
@@ -77,7 +88,7 @@ pub fn grant(
     policy: &Policy,
     openings: &[Opening],
     addresses: &[IpAddr],
-    holder: Holder,
+    holder: &Holder,
     expires_ns: u64,
 ) -> Granted {
     let mut granted = Granted::default();
@@ -93,11 +104,10 @@ pub fn grant(
                 protocol: opening.protocol,
                 pad: 0,
             };
-            let rule = u32::try_from(opening.rule).unwrap_or(u32::MAX);
             for span in opening.spans_to(policy, address) {
                 leases.extend((span.first..=span.last).map(|port| Lease {
                     key: key(port),
-                    rule: holder.first_rule.saturating_add(rule),
+                    rule: holder.slot(opening.rule),
                     // 0 would mean "never ends".
                     expires_ns: expires_ns.max(1),
                 }));
@@ -133,7 +143,7 @@ mod tests {
     use crate::{
         dns::{
             opening::openings,
-            tests::stub::{HOLDER, host, policy},
+            tests::stub::{CONNECTOR, holder, host, policy},
         },
         policy::name::Name,
     };
@@ -178,7 +188,13 @@ mod tests {
         rule.protocols.udp = true;
         let rules = policy(vec![host("b.example.com", &[(1, 1)]), rule]);
         let name = Name::parse("a.example.com").unwrap_or_else(|error| unreachable!("{error}"));
-        grant(&rules, &openings(&rules, &name), addresses, HOLDER, 0)
+        grant(
+            &rules,
+            &openings(&rules, &name),
+            addresses,
+            &holder(&rules),
+            0,
+        )
     }
 
     #[test]
@@ -191,8 +207,8 @@ mod tests {
         assert_eq!(granted.leases.len(), 12);
         assert_eq!(granted.addresses, two);
         for lease in &granted.leases {
-            assert_eq!(lease.rule, HOLDER.first_rule + 1);
-            assert_eq!(lease.key.connector, HOLDER.connector);
+            assert_eq!(lease.rule, 9);
+            assert_eq!(lease.key.connector, CONNECTOR);
             assert_ne!(lease.expires_ns, 0, "0 would never end");
         }
     }

@@ -35,7 +35,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use names::{Names, NamesConfig};
-pub use refresh::{Prefetched, prefetch, refresh};
+pub use names::{Names, NamesConfig, Successor};
+pub use refresh::{Prefetched, prefetch, prefetch_for, refresh};
 pub use report::{DoorStats, Refusal};
 pub use server::Door;

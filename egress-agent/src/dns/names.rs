@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -13,10 +13,10 @@ use super::{
     answer::MAX_ADDRESSES,
     budget::Budget,
     lease::{self, Granted, Holder},
-    opening::{Opening, denier},
+    opening::{Opening, denier, openings},
     report::{DoorStats, Refusal},
     upstream::{Found, Reply, Upstream, UpstreamError},
-    verdict::{Denial, Family, audited},
+    verdict::{Denial, Family, audited, not_open},
 };
 use crate::{
     grant::Keeper,
@@ -43,16 +43,26 @@ pub struct NamesConfig {
 
 /// The names of one connector.
 pub struct Names {
-    pub(super) holder: Holder,
-    pub(super) policy: Arc<Policy>,
+    /// Written by [`Names::replace`] alone. Grants are entered while it is held for reading,
+    /// so that none comes from a policy that is no longer in force.
+    current: RwLock<Arc<Current>>,
     pub(super) now_ns: fn() -> u64,
     pub(super) refusals: mpsc::Sender<Refusal>,
     pub(super) stats: Arc<DoorStats>,
     pub(super) lookups: Arc<Semaphore>,
     keeper: Arc<Keeper>,
-    upstream: Upstream,
     budget: Mutex<Budget>,
 }
+
+/// What names are judged by now.
+pub(super) struct Current {
+    pub(super) policy: Arc<Policy>,
+    pub(super) holder: Holder,
+    upstream: Arc<Upstream>,
+}
+
+/// A policy that is ready to take the place of the one in force.
+pub struct Successor(Current);
 
 /// Addresses that are in the kernel and may be told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,14 +102,16 @@ impl Names {
     pub fn new(config: NamesConfig) -> Result<Self, UpstreamError> {
         let upstream = Upstream::new(&config.policy.dns)?;
         Ok(Self {
-            holder: config.holder,
-            policy: config.policy,
+            current: RwLock::new(Arc::new(Current {
+                policy: config.policy,
+                holder: config.holder,
+                upstream: Arc::new(upstream),
+            })),
             now_ns: config.now_ns,
             refusals: config.refusals,
             stats: Arc::default(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             keeper: config.keeper,
-            upstream,
             budget: Mutex::default(),
         })
     }
@@ -109,6 +121,35 @@ impl Names {
         &self.stats
     }
 
+    /// What names are judged by now. It may be replaced at any time: what is granted is
+    /// decided again where it is written.
+    pub(super) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a policy ready to be put in force. Changes nothing yet; fails where no upstream
+    /// server is known.
+    pub fn prepare(&self, policy: Arc<Policy>, holder: Holder) -> Result<Successor, UpstreamError> {
+        let current = self.current();
+        let upstream = if current.policy.dns == policy.dns {
+            Arc::clone(&current.upstream)
+        } else {
+            Arc::new(Upstream::new(&policy.dns)?)
+        };
+        Ok(Successor(Current {
+            policy,
+            holder,
+            upstream,
+        }))
+    }
+
+    /// Puts a policy in force. When it returns, no grant comes from the one before any more,
+    /// that of a look-up under way included.
+    pub fn replace(&self, successor: Successor) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(successor.0);
+    }
+
     /// Asks upstream, filters, grants. When it returns `Ok`, every address is in the kernel's
     /// table through every opening (but for a would-be denial, where the policy is only
     /// audited and the kernel lets it pass anyway).
@@ -116,15 +157,22 @@ impl Names {
         &self,
         name: &Name,
         family: Family,
-        openings: Vec<Opening>,
     ) -> Result<Resolved, ResolveError> {
-        let mut found = match self.upstream.lookup(name, family).await? {
+        let upstream = Arc::clone(&self.current().upstream);
+        let mut found = match upstream.lookup(name, family).await? {
             Reply::Found(found) => found,
             Reply::NoData => return Err(ResolveError::NoData),
             Reply::NxDomain => return Err(ResolveError::NxDomain),
         };
         found.addresses.truncate(MAX_ADDRESSES);
-        let term = lease::term(found.ttl, &self.policy.dns);
+        self.enter(name, &found)
+    }
+
+    /// Grants what the policy that is in force now leaves open of an answer.
+    fn enter(&self, name: &Name, found: &Found) -> Result<Resolved, ResolveError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let policy = &current.policy;
+        let term = lease::term(found.ttl, &policy.dns);
         let resolved = |addresses, would_deny| Resolved {
             addresses,
             ttl: term.ttl,
@@ -133,27 +181,29 @@ impl Names {
         };
         let lease_ns = u64::try_from(term.lease.as_nanos()).unwrap_or(u64::MAX);
         let expires_ns = (self.now_ns)().saturating_add(lease_ns);
-        let (openings, alias_denial) = self.past_aliases(openings, &found);
+        let openings = openings(policy, name);
+        let closed = openings.is_empty().then(|| not_open(policy, name));
+        let (openings, alias_denial) = past_aliases(policy, openings, found);
         let granted = lease::grant(
-            &self.policy,
+            policy,
             &openings,
             &found.addresses,
-            self.holder,
+            &current.holder,
             expires_ns,
         );
         let written = self
             .keeper
             .grant(name.as_str(), &granted.leases)
             .map_err(|error| ResolveError::Table(error.to_string()));
-        if audited(&self.policy) {
+        let denial = denial(&granted, closed.or(alias_denial));
+        if audited(policy) {
             let denial = match written {
-                Ok(()) => denial(&granted, alias_denial),
+                Ok(()) => denial,
                 Err(_) => Some(TABLE_FULL),
             };
-            return Ok(resolved(found.addresses, denial));
+            return Ok(resolved(found.addresses.clone(), denial));
         }
         written?;
-        let denial = denial(&granted, alias_denial);
         if let Some(denial) = denial {
             return Err(ResolveError::Denied(denial));
         }
@@ -170,9 +220,10 @@ impl Names {
         family: Family,
         denial: Denial,
     ) -> Result<Resolved, ResolveError> {
-        match self.upstream.lookup(name, family).await? {
+        let current = self.current();
+        match current.upstream.lookup(name, family).await? {
             Reply::Found(found) => {
-                let term = lease::term(found.ttl, &self.policy.dns);
+                let term = lease::term(found.ttl, &current.policy.dns);
                 Ok(Resolved {
                     addresses: found.addresses,
                     ttl: term.ttl,
@@ -185,36 +236,36 @@ impl Names {
         }
     }
 
-    /// Whether a name under a wildcard is within its budget.
-    pub(super) fn within_budget(&self, wildcard: usize, name: &Name) -> bool {
+    /// Whether a name under a wildcard (its rule's slot) is within its budget.
+    pub(super) fn within_budget(&self, wildcard: u32, name: &Name) -> bool {
         self.budget
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .spend(wildcard, name, (self.now_ns)())
     }
+}
 
-    /// Openings less what `deny:` says of the names on the way, and the rule that closed the
-    /// last one.
-    fn past_aliases(
-        &self,
-        mut openings: Vec<Opening>,
-        found: &Found,
-    ) -> (Vec<Opening>, Option<Denial>) {
-        for alias in &found.aliases {
-            openings = openings
-                .into_iter()
-                .filter_map(|opening| opening.without_name(&self.policy, alias))
-                .collect();
-            if openings.is_empty() {
-                let denial = Denial {
-                    reason: Reason::DenyRule,
-                    rule: denier(&self.policy, alias).map(|rule| rule.id.clone()),
-                };
-                return (openings, Some(denial));
-            }
+/// Openings less what `deny:` says of the names on the way, and the rule that closed the
+/// last one.
+fn past_aliases(
+    policy: &Policy,
+    mut openings: Vec<Opening>,
+    found: &Found,
+) -> (Vec<Opening>, Option<Denial>) {
+    for alias in &found.aliases {
+        openings = openings
+            .into_iter()
+            .filter_map(|opening| opening.without_name(policy, alias))
+            .collect();
+        if openings.is_empty() {
+            let denial = Denial {
+                reason: Reason::DenyRule,
+                rule: denier(policy, alias).map(|rule| rule.id.clone()),
+            };
+            return (openings, Some(denial));
         }
-        (openings, None)
     }
+    (openings, None)
 }
 
 /// The denial of a name whose grants the kernel did not take.
@@ -224,12 +275,12 @@ pub(super) const TABLE_FULL: Denial = Denial {
 };
 
 /// Why nothing was granted; `None` where something was.
-fn denial(granted: &Granted, alias_denial: Option<Denial>) -> Option<Denial> {
+fn denial(granted: &Granted, closed: Option<Denial>) -> Option<Denial> {
     if !granted.addresses.is_empty() {
         return None;
     }
-    if alias_denial.is_some() {
-        return alias_denial;
+    if closed.is_some() {
+        return closed;
     }
     let reason = if granted.excess > 0 {
         Reason::TableFull

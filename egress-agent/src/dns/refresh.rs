@@ -1,12 +1,16 @@
 //! Exact names: resolved before the connector starts, and kept fresh while it runs, so that
 //! a program which brings its own addresses (hosts file, cache) finds them permitted.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
 
 use super::{
-    names::{Names, ResolveError, Resolved},
+    names::{Current, Names, ResolveError, Resolved},
     opening::openings,
     verdict::Family,
 };
@@ -37,7 +41,13 @@ pub struct Prefetched {
 
 /// Resolves and grants every exact name of the policy, all at the same time.
 pub async fn prefetch(names: &Arc<Names>) -> Vec<Prefetched> {
-    let exact = exact_names(names);
+    prefetch_for(names, |_slot| true).await
+}
+
+/// The same, for the names of some rules only, by their slots: those that a change of policy
+/// brought.
+pub async fn prefetch_for(names: &Arc<Names>, wanted: impl Fn(u32) -> bool) -> Vec<Prefetched> {
+    let exact = exact_names(&names.current(), wanted);
     let mut tasks = JoinSet::new();
     for (index, name) in exact.iter().cloned().enumerate() {
         let names = Arc::clone(names);
@@ -74,19 +84,38 @@ pub async fn prefetch(names: &Arc<Names>) -> Vec<Prefetched> {
         .collect()
 }
 
-/// Keeps prefetched names fresh until `shutdown` becomes true or its sender is gone. What
-/// fails is tried again at growing intervals; what was granted before stays until it ends.
+/// Keeps prefetched names fresh until `shutdown` becomes true or its sender is gone; those
+/// that come through `more` later, as well. What fails is tried again at growing intervals;
+/// what was granted before stays until it ends. A name that the policy in force no longer
+/// has is left alone from its next turn on.
 pub async fn refresh(
     names: Arc<Names>,
     prefetched: Vec<Prefetched>,
+    mut more: mpsc::Receiver<Vec<Prefetched>>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut tasks = JoinSet::new();
-    for entry in prefetched {
-        tasks.spawn(keep_fresh(Arc::clone(&names), entry));
+    let mut running: HashMap<Name, AbortHandle> = HashMap::new();
+    let mut start = |tasks: &mut JoinSet<()>, entries: Vec<Prefetched>| {
+        running.retain(|_, task| !task.is_finished());
+        for entry in entries {
+            let name = entry.name.clone();
+            let task = tasks.spawn(keep_fresh(Arc::clone(&names), entry));
+            // The newer one knows the newer term.
+            if let Some(older) = running.insert(name, task) {
+                older.abort();
+            }
+        }
+    };
+    start(&mut tasks, prefetched);
+    loop {
+        // Leaving this function ends the tasks.
+        tokio::select! {
+            _ = shutdown.wait_for(|&stop| stop) => return,
+            Some(entries) = more.recv() => start(&mut tasks, entries),
+            Some(_ended) = tasks.join_next() => {}
+        }
     }
-    // The tasks never end by themselves; leaving this function ends them.
-    drop(shutdown.wait_for(|&stop| stop).await.map(|_| ()));
 }
 
 type Outcome = Result<(usize, Duration), ResolveError>;
@@ -100,6 +129,9 @@ async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
     } = entry;
     loop {
         sleep(next).await;
+        if !exact_names(&names.current(), |_slot| true).contains(&name) {
+            return;
+        }
         match resolve(&names, &name).await {
             Ok((_, refresh)) => {
                 next = refresh;
@@ -139,23 +171,23 @@ async fn resolve_family(
     name: &Name,
     family: Family,
 ) -> Result<Resolved, ResolveError> {
-    let openings = openings(&names.policy, name);
     // The semaphore is never closed; if it were, going without a permit is harmless.
     let _permit = names.lookups.acquire().await.ok();
-    names.resolve(name, family, openings).await
+    names.resolve(name, family).await
 }
 
-/// Names of exact host rules that `deny:` leaves open, each once.
-fn exact_names(names: &Names) -> Vec<Name> {
-    let mut exact: Vec<Name> = names
-        .policy
-        .allow
-        .iter()
-        .filter_map(|rule| match &rule.target {
+/// Names of exact host rules that `deny:` leaves open, each once; only of rules whose slot is
+/// wanted.
+fn exact_names(current: &Current, wanted: impl Fn(u32) -> bool) -> Vec<Name> {
+    let policy = &current.policy;
+    let rules = policy.allow.iter().enumerate();
+    let mut exact: Vec<Name> = rules
+        .filter(|(index, _)| wanted(current.holder.slot(*index)))
+        .filter_map(|(_, rule)| match &rule.target {
             Target::Host(HostPattern::Exact(name)) => Some(name.clone()),
             _ => None,
         })
-        .filter(|name| !openings(&names.policy, name).is_empty())
+        .filter(|name| !openings(policy, name).is_empty())
         .collect();
     exact.sort();
     exact.dedup();

@@ -24,7 +24,7 @@ use super::{
     verdict::{Denial, Family, Verdict, audited, judge, over_budget},
     wire::{self, Echo, Fault, Malformed, Query},
 };
-use crate::policy::name::Name;
+use crate::policy::{model::Policy, name::Name};
 
 /// Ports tried before binding gives up.
 const BIND_TRIES: usize = 64;
@@ -150,7 +150,7 @@ pub(super) struct Ask {
 }
 
 enum Plan {
-    Granted(Family, Vec<super::opening::Opening>),
+    Granted(Family),
     Audited(Family, Denial),
 }
 
@@ -161,19 +161,17 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
         Ok(query) => query,
         Err(malformed) => return Step::Reply(turn_away(names, malformed, client)),
     };
-    let plan = match judge(&names.policy, &query.name, query.kind) {
+    let current = names.current();
+    let policy = &current.policy;
+    let plan = match judge(policy, &query.name, query.kind) {
         Verdict::Empty => return reply(&query.echo, Code::NoError, client),
-        Verdict::Refuse(denial) => return refuse(names, query, denial, client),
-        Verdict::Resolve {
-            family,
-            openings,
-            wildcard,
-        } => match wildcard {
-            Some(rule) if !names.within_budget(rule, &query.name) => {
-                let denial = over_budget(&names.policy, rule);
-                return refuse(names, query, denial, client);
+        Verdict::Refuse(denial) => return refuse(names, policy, query, denial, client),
+        Verdict::Resolve { family, wildcard } => match wildcard {
+            Some(rule) if !names.within_budget(current.holder.slot(rule), &query.name) => {
+                let denial = over_budget(policy, rule);
+                return refuse(names, policy, query, denial, client);
             }
-            _ => Plan::Granted(family, openings),
+            _ => Plan::Granted(family),
         },
     };
     ask(names, query, client, plan)
@@ -200,7 +198,7 @@ pub(super) async fn respond(names: &Names, ask: Ask) -> Vec<u8> {
         _permit,
     } = ask;
     let result = match plan {
-        Plan::Granted(family, openings) => names.resolve(&query.name, family, openings).await,
+        Plan::Granted(family) => names.resolve(&query.name, family).await,
         Plan::Audited(family, denial) => names.resolve_unchecked(&query.name, family, denial).await,
     };
     let limit = limit(&query.echo, client);
@@ -245,8 +243,8 @@ fn failure(names: &Names, query: &Query, error: ResolveError, client: Client) ->
 }
 
 /// A name outside the policy: refused, or resolved and reported where it is only audited.
-fn refuse(names: &Names, query: Query, denial: Denial, client: Client) -> Step {
-    if !audited(&names.policy) {
+fn refuse(names: &Names, policy: &Policy, query: Query, denial: Denial, client: Client) -> Step {
+    if !audited(policy) {
         report(names, shown(&query), denial, client, false);
         return reply(&query.echo, Code::Refused, client);
     }

@@ -37,12 +37,10 @@ impl Family {
 /// What happens to a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The name is resolved and its addresses granted through these openings.
+    /// The name is resolved and its addresses granted, through what the rules then leave open.
     Resolve {
         /// Addresses of which kind.
         family: Family,
-        /// What the rules leave open; never empty.
-        openings: Vec<Opening>,
         /// The place in `allow` of the wildcard that alone covers the name: asking upstream
         /// then tells the zone's owner the labels, and counts against the budget.
         wildcard: Option<usize>,
@@ -81,11 +79,7 @@ pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
         Cover::Wildcard(rule) => Some(rule),
         Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
     };
-    Verdict::Resolve {
-        family,
-        openings,
-        wildcard,
-    }
+    Verdict::Resolve { family, wildcard }
 }
 
 /// The denial of a name that says more through a wildcard than it may.

@@ -29,6 +29,16 @@ pub fn protocol(number: u16) -> Cow<'static, str> {
     })
 }
 
+/// Name of a socket type (include/linux/net.h) of unix sockets.
+pub fn socket(number: u16) -> &'static str {
+    match number {
+        1 => "stream",
+        2 => "dgram",
+        5 => "seqpacket",
+        _ => "unix",
+    }
+}
+
 /// Name of an address family (include/linux/socket.h); `None` for 0.
 pub fn family(number: u8) -> Option<Cow<'static, str>> {
     Some(Cow::Borrowed(match number {

@@ -1,11 +1,12 @@
-//! Bytes of the ring → [`Event`], field by field and with every check. Pure.
+//! Bytes of the ring → [`Decoded`], field by field and with every check. Pure.
 
 use std::mem::{offset_of, size_of};
 
 use egress_common::{
-    abi::{MAX_CONNECTORS, MAX_RULES},
+    abi::{MAX_CONNECTORS, MAX_RULES, UNIX_NAME_MAX},
     event::Event,
     key::Addr,
+    unix::{UnixEvent, UnixKey},
     verdict::{Action, Layer, Reason},
 };
 
@@ -13,7 +14,11 @@ use egress_common::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Another size than the record has.
-    #[error("the record has {0} bytes instead of {size}", size = size_of::<Event>())]
+    #[error(
+        "the record has {0} bytes instead of {event} or {unix}",
+        event = size_of::<Event>(),
+        unix = size_of::<UnixEvent>()
+    )]
     Length(usize),
     /// A layer this version does not know.
     #[error("layer {0} is unknown")]
@@ -36,11 +41,51 @@ pub enum DecodeError {
     /// Bytes that must be zero are not: the record has another layout.
     #[error("padding is not zero")]
     Padding,
+    /// A unix socket's name that is longer than any or of no kind.
+    #[error("the unix socket's name is none")]
+    Name,
+}
+
+/// One record of the ring.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decoded {
+    /// What every denial says.
+    pub event: Event,
+    /// The path of a unix socket, or `@` and its abstract name; any bytes. `None`: the
+    /// denial is of something else.
+    pub unix: Option<Vec<u8>>,
 }
 
 /// Reads one record. The address comes out in canonical form, or all zero where the hook
 /// had none.
-pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    if bytes.len() == size_of::<UnixEvent>()
+        && let Some((event, key)) = bytes.split_at_checked(offset_of!(UnixEvent, key))
+    {
+        return Ok(Decoded {
+            event: checked(event)?,
+            unix: Some(name(key).ok_or(DecodeError::Name)?),
+        });
+    }
+    checked(bytes).map(|event| Decoded { event, unix: None })
+}
+
+/// The name, as policies write it. Empty where the hook could not read it.
+fn name(key: &[u8]) -> Option<Vec<u8>> {
+    let kind = u16::from_ne_bytes(field(key, offset_of!(UnixKey, kind))?);
+    let len = u16::from_ne_bytes(field(key, offset_of!(UnixKey, len))?).into();
+    let name = key.get(offset_of!(UnixKey, name)..)?.get(..len)?;
+    if len > UNIX_NAME_MAX {
+        return None;
+    }
+    match kind {
+        0 | UnixKey::PATH => Some(name.to_owned()),
+        UnixKey::ABSTRACT => Some([b"@", name].concat()),
+        _ => None,
+    }
+}
+
+fn checked(bytes: &[u8]) -> Result<Event, DecodeError> {
     let event = fields(bytes).ok_or(DecodeError::Length(bytes.len()))?;
     if Layer::from_code(event.layer).is_none() {
         return Err(DecodeError::Layer(event.layer));
@@ -177,7 +222,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_check() {
-        assert_eq!(decode(&encode(&sample())).unwrap(), sample());
+        assert_eq!(decode(&encode(&sample())).unwrap().event, sample());
         assert_eq!(broken(|e| e.layer = 0), DecodeError::Layer(0));
         assert_eq!(broken(|e| e.layer = 200), DecodeError::Layer(200));
         assert_eq!(broken(|e| e.reason = 0), DecodeError::Reason(0));
@@ -201,18 +246,48 @@ pub(crate) mod tests {
     fn addresses_come_out_canonical() {
         let mut event = sample();
         event.addr = Addr { halves: [0, 0] };
-        assert_eq!(decode(&encode(&event)).unwrap().addr, event.addr);
+        assert_eq!(decode(&encode(&event)).unwrap().event.addr, event.addr);
         // ::ffff:0.0.0.0, which canonical code never writes.
         event.addr.halves = [0, 0x0000_ffff_0000_0000_u64.to_be()];
-        assert!(decode(&encode(&event)).unwrap().addr.is_loopback());
+        assert!(decode(&encode(&event)).unwrap().event.addr.is_loopback());
+    }
+
+    /// The record of a unix socket, by hand as well.
+    pub(crate) fn encode_unix(event: &Event, kind: u16, name: &[u8]) -> Vec<u8> {
+        let mut bytes = encode(event);
+        bytes.extend(event.connector.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(u16::try_from(name.len()).unwrap().to_ne_bytes());
+        bytes.extend(name);
+        bytes.resize(192, 0);
+        bytes
+    }
+
+    #[test]
+    fn unix_names() {
+        let mut event = sample();
+        event.layer = Layer::Unix.code();
+        let read = |kind, name: &[u8]| decode(&encode_unix(&event, kind, name));
+        let name = |kind, name: &[u8]| read(kind, name).unwrap().unix.unwrap();
+        assert_eq!(name(1, b"/run/docker.sock"), b"/run/docker.sock");
+        assert_eq!(name(2, b"a\0b"), b"@a\0b");
+        assert_eq!(name(2, b""), b"@");
+        assert_eq!(name(0, b""), b"");
+        assert_eq!(name(1, &[b'a'; 108]).len(), 108);
+        assert_eq!(read(1, &[b'a'; 109]), Err(DecodeError::Name));
+        assert_eq!(read(3, b"a"), Err(DecodeError::Name));
+        let mut bytes = encode_unix(&event, 1, b"/a");
+        bytes[78..80].copy_from_slice(&u16::MAX.to_ne_bytes());
+        assert_eq!(decode(&bytes), Err(DecodeError::Name));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..160)) {
-            if let Ok(event) = decode(&bytes) {
-                prop_assert!(event.count >= 1);
-                prop_assert_eq!(bytes.len(), size_of::<Event>());
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(decoded) = decode(&bytes) {
+                prop_assert!(decoded.event.count >= 1);
+                let size = if decoded.unix.is_some() { 192 } else { 72 };
+                prop_assert_eq!(bytes.len(), size);
             }
         }
 
@@ -230,7 +305,7 @@ pub(crate) mod tests {
                 bytes[at..at + 4].copy_from_slice(&word.to_ne_bytes());
             }
             bytes[44] |= 1;
-            let event = decode(&bytes).unwrap();
+            let event = decode(&bytes).unwrap().event;
             let mut expected = bytes.clone();
             let octets = event.addr.octets();
             if expected[8..24] != [0; 16] {

@@ -11,6 +11,7 @@ use egress_common::{
 
 use super::{
     codes,
+    decode::Decoded,
     facts::{Cache, Caller, Facts, Proc, Source},
     model::{Body, Denial, Destination, Parent, ProcessFacts, Record},
 };
@@ -83,12 +84,13 @@ impl Enricher {
     /// in the line. `None`: the record does not come from `decode`.
     pub fn denial(
         &mut self,
-        event: &Event,
+        decoded: &Decoded,
         lookups: &dyn Lookups,
         lost: u64,
         now_ns: u64,
         backlog: bool,
     ) -> Option<Record> {
+        let event = &decoded.event;
         let layer = Layer::from_code(event.layer)?;
         let reason = Reason::from_code(event.reason)?;
         let action = Action::from_code(event.action)?;
@@ -97,7 +99,7 @@ impl Enricher {
             connector: lookups.connector(event.connector),
             layer,
             protocol: protocol(event, layer),
-            destination: destination(event, layer, lookups),
+            destination: destination(decoded, layer, lookups),
             reason,
             rule: rule(event.rule, lookups),
             process,
@@ -141,6 +143,7 @@ impl Enricher {
                 port: Some(egress_common::abi::DNS_PORT),
                 name: Some(refusal.name.clone()),
                 query: Some(refusal.qtype.clone()).filter(|query| !query.is_empty()),
+                path: None,
             },
             reason: refusal.reason,
             rule: refusal.rule.clone(),
@@ -238,8 +241,12 @@ fn comm(bytes: &[u8; 16]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// For a refused socket the record has the socket's protocol in the place of the port.
+/// For a refused socket the record has the socket's protocol in the place of the port, for a
+/// unix socket its type.
 fn protocol(event: &Event, layer: Layer) -> String {
+    if layer == Layer::Unix {
+        return codes::socket(event.port).into();
+    }
     let number = match layer {
         Layer::Socket if event.protocol == 0 => event.port,
         _ => event.protocol.into(),
@@ -247,13 +254,18 @@ fn protocol(event: &Event, layer: Layer) -> String {
     codes::protocol(number).into()
 }
 
-fn destination(event: &Event, layer: Layer, lookups: &dyn Lookups) -> Destination {
+fn destination(decoded: &Decoded, layer: Layer, lookups: &dyn Lookups) -> Destination {
+    let event = &decoded.event;
     let ip = address(&event.addr);
     Destination {
         ip,
         port: (layer != Layer::Socket && ip.is_some()).then_some(event.port),
         name: ip.and_then(|_| lookups.name(event.connector, &event.addr)),
         query: None,
+        path: decoded
+            .unix
+            .as_deref()
+            .map(|name| String::from_utf8_lossy(name).into_owned()),
     }
 }
 

@@ -27,9 +27,21 @@ impl Lookups for Names {
 
 const NOW: u64 = 100_000_000_000;
 
+/// A record without the name of a unix socket.
+fn plain(event: &Event) -> Decoded {
+    Decoded {
+        event: *event,
+        unix: None,
+    }
+}
+
 fn line(event: &Event, fake: &Fake) -> Denial {
     let mut enricher = Enricher::with_source("i1", Box::new(fake.clone()));
-    match enricher.denial(event, &Names, 2, NOW, false).unwrap().body {
+    match enricher
+        .denial(&plain(event), &Names, 2, NOW, false)
+        .unwrap()
+        .body
+    {
         Body::Denied(denial) => denial,
         other => panic!("{other:?}"),
     }
@@ -129,7 +141,9 @@ fn audited_records_say_so() {
     let mut event = sample();
     event.action = Action::Audit.code();
     let mut enricher = Enricher::with_source("i1", Box::new(Fake::default()));
-    let record = enricher.denial(&event, &Names, 0, NOW, true).unwrap();
+    let record = enricher
+        .denial(&plain(&event), &Names, 0, NOW, true)
+        .unwrap();
     assert!(matches!(record.body, Body::WouldDeny(_)));
 }
 
@@ -185,7 +199,34 @@ fn time_is_wall_time() {
     let now = crate::host::boot_ns();
     let mut event = sample();
     event.time_ns = now;
-    let record = enricher.denial(&event, &Names, 0, now, false).unwrap();
+    let record = enricher
+        .denial(&plain(&event), &Names, 0, now, false)
+        .unwrap();
     let gap = jiff::Timestamp::now().duration_since(record.time);
     assert!(gap.abs() < jiff::SignedDuration::from_secs(1), "{gap:?}");
+}
+
+#[test]
+fn a_unix_socket_has_a_path_and_a_type() {
+    let mut event = sample();
+    event.layer = Layer::Unix.code();
+    event.reason = Reason::UnixPath.code();
+    event.addr = Addr { halves: [0, 0] };
+    (event.protocol, event.family, event.port) = (0, 1, 5);
+    let decoded = Decoded {
+        event,
+        unix: Some(b"/run/a\xff.sock".to_vec()),
+    };
+    let mut enricher = Enricher::with_source("i1", Box::new(Fake::default()));
+    let record = enricher.denial(&decoded, &Names, 0, NOW, true).unwrap();
+    let Body::Denied(denial) = record.body else {
+        panic!("{record:?}");
+    };
+    assert_eq!(denial.protocol, "seqpacket");
+    assert_eq!(denial.family.as_deref(), Some("unix"));
+    assert_eq!(denial.destination.port, None);
+    assert_eq!(
+        denial.destination.path.as_deref(),
+        Some("/run/a\u{fffd}.sock")
+    );
 }

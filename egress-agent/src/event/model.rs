@@ -123,6 +123,9 @@ pub struct Destination {
     /// DNS record type that was asked for; only at layer `dns`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// Path of a unix socket, or `@` and its abstract name; only at layer `unix`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// What is known about a process. What could not be read in time is `None` or empty.

@@ -14,6 +14,7 @@ pub(crate) fn denial() -> Denial {
             port: Some(443),
             name: Some("giftshop.club".into()),
             query: None,
+            path: None,
         },
         reason: Reason::NoRule,
         rule: None,

@@ -94,6 +94,7 @@ pub struct Pump {
 
 enum Order {
     Say(Box<Body>),
+    Learn(HashMap<u32, String>),
     Baseline(oneshot::Sender<Result<(), PlaneError>>),
     Finish(Exit, oneshot::Sender<()>),
 }
@@ -149,6 +150,11 @@ impl Pump {
     pub fn say(&self, body: Body) {
         // A task that is gone has been reported by whoever waits for it.
         let _gone = self.orders.send(Order::Say(Box::new(body)));
+    }
+
+    /// Adds names of rules by their slots, before anything is decided by them.
+    pub fn learn(&self, rules: HashMap<u32, String>) {
+        let _gone = self.orders.send(Order::Learn(rules));
     }
 
     /// Begins the account. Until now only the launcher has run, and what was refused is its
@@ -235,6 +241,7 @@ impl Running {
                         self.stream.note(*body);
                         self.stream.flush();
                     }
+                    Some(Order::Learn(rules)) => self.known.rules.extend(rules),
                     Some(Order::Baseline(done)) => {
                         let _asker_gone = done.send(self.baseline());
                     }

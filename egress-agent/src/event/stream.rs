@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use egress_common::{event::Event, verdict::Reason};
+use egress_common::verdict::Reason;
 use jiff::Timestamp;
 
 use super::{
-    decode::{DecodeError, decode},
+    decode::{DecodeError, Decoded, decode},
     enrich::{Enricher, Lookups, NameRefusal},
     model::{Body, Record, Warning},
     sink::{Sink, json},
@@ -74,8 +74,8 @@ impl Stream {
         backlog: bool,
     ) -> Result<(), DecodeError> {
         match decode(bytes) {
-            Ok(event) => {
-                self.event(&event, lookups, backlog);
+            Ok(decoded) => {
+                self.event(&decoded, lookups, backlog);
                 Ok(())
             }
             Err(error) => {
@@ -148,12 +148,13 @@ impl Stream {
         self.enricher.instance()
     }
 
-    fn event(&mut self, event: &Event, lookups: &dyn Lookups, backlog: bool) {
+    fn event(&mut self, decoded: &Decoded, lookups: &dyn Lookups, backlog: bool) {
+        let event = &decoded.event;
         let count = u64::from(event.count);
         let lost = self.book(event.connector).take_lost();
         let now = boot_ns();
         let backlog = backlog || is_behind(event.time_ns, now);
-        let record = self.enricher.denial(event, lookups, lost, now, backlog);
+        let record = self.enricher.denial(decoded, lookups, lost, now, backlog);
         let (Some(record), Some(reason)) = (record, Reason::from_code(event.reason)) else {
             return;
         };

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use egress_common::{
+    abi::UDP,
     grant::Grant,
     key::{Addr, GrantKey},
 };
@@ -36,17 +37,23 @@ pub enum KeeperError {
     Table(#[from] TableError),
 }
 
+/// Tells by which interface the host sends to an address; `None`: by none now.
+pub type Way = fn(&Addr) -> Option<u32>;
+
 /// Grants leases and takes them back.
 pub struct Keeper {
     table: Box<dyn Table>,
+    way: Way,
     ledger: Mutex<Ledger>,
 }
 
 impl Keeper {
-    /// A keeper with empty books over a table.
-    pub fn new(table: Box<dyn Table>) -> Self {
+    /// A keeper with empty books over a table. Datagrams are granted for the interface that
+    /// `way` tells at the time of the grant.
+    pub fn new(table: Box<dyn Table>, way: Way) -> Self {
         Self {
             table,
+            way,
             ledger: Mutex::new(Ledger::default()),
         }
     }
@@ -55,8 +62,19 @@ impl Keeper {
     /// the kernel; after an error the answer must not be sent.
     pub fn grant(&self, name: &str, leases: &[Lease]) -> Result<(), KeeperError> {
         let mut ledger = self.ledger();
+        let mut last = None;
         for lease in leases {
-            let (grant, before) = ledger.enter(name, lease);
+            let (mut grant, before) = ledger.enter(name, lease);
+            // Leases of one address stand together: the way to it is asked once.
+            grant.ifindex = match last {
+                Some((addr, protocol, ifindex))
+                    if addr == lease.key.addr && protocol == lease.key.protocol =>
+                {
+                    ifindex
+                }
+                _ => self.ifindex(&lease.key),
+            };
+            last = Some((lease.key.addr, lease.key.protocol, grant.ifindex));
             if let Err(error) = self.table.put(&lease.key, &grant) {
                 ledger.undo(lease, before);
                 return Err(error.into());
@@ -70,11 +88,31 @@ impl Keeper {
     pub fn remove_rule(&self, rule: u32) -> Result<(), KeeperError> {
         for (key, grant) in self.ledger().remove_rule(rule) {
             match grant {
-                Some(grant) => self.table.put(&key, &grant)?,
+                Some(mut grant) => {
+                    grant.ifindex = self.ifindex(&key);
+                    self.table.put(&key, &grant)?;
+                }
                 None => self.table.delete(&key)?,
             }
         }
         Ok(())
+    }
+
+    /// Takes back every grant that is not kept, whichever rules hold it. When it returns
+    /// `Ok`, the kernel has none of them.
+    pub fn retain(&self, keep: impl Fn(&GrantKey) -> bool) -> Result<(), KeeperError> {
+        let mut ledger = self.ledger();
+        let deleted = ledger
+            .retain(keep)
+            .into_iter()
+            .map(|key| self.table.delete(&key));
+        // Each is tried, whatever became of the one before.
+        deleted.fold(Ok(()), Result::and).map_err(Into::into)
+    }
+
+    /// Everything that is granted, as the kernel has it.
+    pub fn grants(&self) -> Vec<(GrantKey, Grant)> {
+        self.ledger().grants().collect()
     }
 
     /// Deletes what ended before `now_ns` (boot clock). The kernel already refuses those;
@@ -99,6 +137,13 @@ impl Keeper {
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         self.ledger().is_empty()
+    }
+
+    fn ifindex(&self, key: &GrantKey) -> u32 {
+        if key.protocol != UDP {
+            return 0;
+        }
+        (self.way)(&key.addr).unwrap_or(0)
     }
 
     /// A panic while the lock was held cannot leave the books half written in a way that

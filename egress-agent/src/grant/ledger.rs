@@ -95,6 +95,27 @@ impl Ledger {
         changes
     }
 
+    /// Takes every claim on destinations out that are not kept. Answers those destinations.
+    pub fn retain(&mut self, keep: impl Fn(&GrantKey) -> bool) -> Vec<GrantKey> {
+        let gone: Vec<GrantKey> = self
+            .leases
+            .keys()
+            .filter(|key| !keep(key))
+            .copied()
+            .collect();
+        for key in &gone {
+            self.leases.remove(key);
+        }
+        self.unname(&gone);
+        gone
+    }
+
+    /// What every destination means now.
+    pub fn grants(&self) -> impl Iterator<Item = (GrantKey, Grant)> {
+        let all = self.leases.iter();
+        all.filter_map(|(key, rules)| Some((*key, effective(rules)?)))
+    }
+
     /// Takes out what ended before `now_ns`. Answers the destinations to delete.
     pub fn sweep(&mut self, now_ns: u64) -> Vec<GrantKey> {
         let mut ended = Vec::new();
@@ -140,7 +161,7 @@ impl Ledger {
 const NOTHING: Grant = Grant {
     expires_ns: 1,
     rule: 0,
-    pad: 0,
+    ifindex: 0,
 };
 
 /// The claim that lasts longest speaks for the destination.
@@ -150,7 +171,7 @@ fn effective(rules: &BTreeMap<u32, u64>) -> Option<Grant> {
         .map(|(&rule, &expires_ns)| Grant {
             expires_ns,
             rule,
-            pad: 0,
+            ifindex: 0,
         })
         .reduce(|best, next| {
             if later(best.expires_ns, next.expires_ns) == best.expires_ns {
@@ -213,6 +234,25 @@ mod tests {
         ledger.undo(&lease(444, 8, 200), before);
         assert_eq!(ledger.len(), 1);
         assert_eq!(ledger.sweep(150).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_gone_for_every_rule() {
+        let mut ledger = Ledger::default();
+        ledger.enter("a.example", &lease(443, 8, 100));
+        ledger.enter("a.example", &lease(443, 9, 0));
+        ledger.enter("a.example", &lease(444, 8, 200));
+        assert_eq!(
+            ledger.retain(|key| key.port != 443),
+            vec![lease(443, 8, 0).key]
+        );
+        let left: Vec<_> = ledger
+            .grants()
+            .map(|(key, grant)| (key.port, grant.rule))
+            .collect();
+        assert_eq!(left, [(444, 8)]);
+        assert_eq!(ledger.retain(|_| false).len(), 1);
+        assert_eq!(ledger.name_of(&lease(0, 0, 0).key.addr), None);
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod cgroup;
 pub mod clock;
 pub mod mountinfo;
 pub mod process;
+pub mod records;
+pub mod route;
 pub mod sockets;
 pub mod user;
 

@@ -25,11 +25,21 @@ const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// `INET_DIAG_CGROUP_ID`, `include/uapi/linux/inet_diag.h`; Linux 5.7.
 const CGROUP_ID: u16 = 21;
+/// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_DUMP`, `include/uapi/linux/netlink.h`.
+const REQUEST_FLAG: u16 = 0x1;
+const ACK_FLAG: u16 = 0x4;
+const DUMP_FLAG: u16 = 0x300;
+/// `NLMSG_ERROR`, `include/uapi/linux/netlink.h`.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`, `include/uapi/linux/netlink.h`.
+const DONE: u16 = 3;
+/// `NLA_TYPE_MASK`, `include/uapi/linux/netlink.h`: without the flags for nested ones.
+const ATTRIBUTE_KIND: u16 = 0x3fff;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Length of `struct inet_diag_sockid`.
 const SOCKET_ID: usize = 48;
-/// Offset of the socket id in `struct inet_diag_msg`; it has the same length in the request.
+/// Offset of the socket id in `struct inet_diag_msg`.
 const MSG_SOCKET_ID: usize = 4;
 /// Length of `struct inet_diag_msg`.
 const MSG: usize = 72;
@@ -57,39 +67,68 @@ pub fn destroy(cgroups: &HashSet<u64>) -> io::Result<usize> {
 }
 
 /// Socket ids of a family and protocol that belong to one of the cgroups.
-fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<[u8; SOCKET_ID]>> {
+fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<SocketId>> {
+    let mut found = Vec::new();
+    dump(family, protocol, &[], |body| {
+        if cgroup_of(body).is_some_and(|cgroup| cgroups.contains(&cgroup)) {
+            found.extend(id_of(body));
+        }
+    })?;
+    Ok(found)
+}
+
+/// `struct inet_diag_sockid` as bytes: by it the kernel finds a socket again, and only that
+/// one, for it holds a cookie.
+pub(super) type SocketId = [u8; SOCKET_ID];
+
+/// The socket id of an `inet_diag_msg`.
+pub(super) fn id_of(body: &[u8]) -> Option<SocketId> {
+    array(body, MSG_SOCKET_ID)
+}
+
+/// Hands over the `inet_diag_msg` of every socket of a family and protocol, its attributes
+/// behind it. `attributes` go with the request.
+pub(super) fn dump(
+    family: u8,
+    protocol: u8,
+    attributes: &[u8],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
     let diag = open()?;
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+    let flags = REQUEST_FLAG | DUMP_FLAG;
     send(
         &diag,
-        &request(BY_FAMILY, flags, family, protocol, &[0; SOCKET_ID]),
+        &request(
+            BY_FAMILY,
+            flags,
+            family,
+            protocol,
+            &[0; SOCKET_ID],
+            attributes,
+        ),
     )?;
-    let mut found = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         for message in Messages(buffer.get(..length).unwrap_or_default()) {
             match message.kind {
-                kind if kind == libc::NLMSG_DONE as u16 => return Ok(found),
-                kind if kind == libc::NLMSG_ERROR as u16 => return Err(error_of(message.body)),
-                _ => {}
-            }
-            if cgroup_of(message.body).is_some_and(|cgroup| cgroups.contains(&cgroup)) {
-                found.extend(array::<SOCKET_ID>(message.body, MSG_SOCKET_ID));
+                DONE => return Ok(()),
+                ERROR => return Err(error_of(message.body)),
+                _ => each(message.body),
             }
         }
     }
 }
 
 /// Destroys one socket.
-fn end(family: u8, protocol: u8, id: &[u8; SOCKET_ID]) -> io::Result<()> {
+pub(super) fn end(family: u8, protocol: u8, id: &SocketId) -> io::Result<()> {
     let diag = open()?;
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
-    send(&diag, &request(DESTROY, flags, family, protocol, id))?;
+    let flags = REQUEST_FLAG | ACK_FLAG;
+    send(&diag, &request(DESTROY, flags, family, protocol, id, &[]))?;
     let mut buffer = vec![0; 8 * 1024];
     let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     for message in Messages(buffer.get(..length).unwrap_or_default()) {
-        if message.kind == libc::NLMSG_ERROR as u16 {
+        if message.kind == ERROR {
             return match array::<4>(message.body, 0).map(i32::from_ne_bytes) {
                 Some(0) => Ok(()),
                 _ => Err(error_of(message.body)),
@@ -100,9 +139,17 @@ fn end(family: u8, protocol: u8, id: &[u8; SOCKET_ID]) -> io::Result<()> {
 }
 
 /// `nlmsghdr` and `inet_diag_req_v2` for sockets in any state.
-fn request(kind: u16, flags: u16, family: u8, protocol: u8, id: &[u8; SOCKET_ID]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(HEADER + REQUEST);
-    let length = u32::try_from(HEADER + REQUEST).unwrap_or(u32::MAX);
+fn request(
+    kind: u16,
+    flags: u16,
+    family: u8,
+    protocol: u8,
+    id: &SocketId,
+    attributes: &[u8],
+) -> Vec<u8> {
+    let whole = HEADER + REQUEST + attributes.len();
+    let mut message = Vec::with_capacity(whole);
+    let length = u32::try_from(whole).unwrap_or(u32::MAX);
     message.extend(length.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
@@ -110,6 +157,7 @@ fn request(kind: u16, flags: u16, family: u8, protocol: u8, id: &[u8; SOCKET_ID]
     message.extend([family, protocol, 0, 0]);
     message.extend(u32::MAX.to_ne_bytes());
     message.extend(id);
+    message.extend(attributes);
     message
 }
 
@@ -130,18 +178,28 @@ fn send(diag: &OwnedFd, message: &[u8]) -> io::Result<()> {
 }
 
 /// The cgroup attribute of an `inet_diag_msg`.
-fn cgroup_of(body: &[u8]) -> Option<u64> {
-    let mut rest = body.get(MSG..)?;
+pub(super) fn cgroup_of(body: &[u8]) -> Option<u64> {
+    let value = attribute(attributes_of(body)?, CGROUP_ID)?;
+    array::<8>(value, 0).map(u64::from_ne_bytes)
+}
+
+/// The attributes behind an `inet_diag_msg`.
+pub(super) fn attributes_of(body: &[u8]) -> Option<&[u8]> {
+    body.get(MSG..)
+}
+
+/// The value of the first attribute of a kind (`include/uapi/linux/netlink.h`, `nlattr`).
+pub(super) fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
-        let length = usize::from(u16::from_ne_bytes(array::<2>(rest, 0)?));
-        let kind = u16::from_ne_bytes(array::<2>(rest, 2)?);
+        let length = usize::from(u16::from_ne_bytes(array::<2>(attributes, 0)?));
+        let found = u16::from_ne_bytes(array::<2>(attributes, 2)?);
+        if found & ATTRIBUTE_KIND == kind {
+            return attributes.get(4..length);
+        }
         if length < 4 {
             return None;
         }
-        if kind == CGROUP_ID {
-            return array::<8>(rest, 4).map(u64::from_ne_bytes);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
 }
 
@@ -173,12 +231,12 @@ fn error_of(body: &[u8]) -> io::Error {
     }
 }
 
-fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+pub(super) fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
 }
 
 /// Families and protocols are small numbers.
-fn low_byte(number: i32) -> u8 {
+pub(super) fn low_byte(number: i32) -> u8 {
     u8::try_from(number).unwrap_or(0)
 }
 

@@ -1,15 +1,23 @@
 //! Attaches the programs at the instance's parent cgroup and pins their links.
 
-use std::{fs::File, path::Path};
+use std::{
+    ffi::CString,
+    fs::File,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
+};
 
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
+        CgroupSockopt, links::FdLink,
     },
 };
 
-use super::{load::PlaneError, pin::PinFolder};
+use egress_sys::Hook;
+
+use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
 
 /// Socket-address programs, by their name in the object.
 const SOCK_ADDR: &[&str] = &[
@@ -24,16 +32,26 @@ const SOCK_ADDR: &[&str] = &[
 ];
 /// The program for `socket()`.
 const SOCK_CREATE: &str = "sock_create";
+/// The program for `setsockopt()`.
+const SETSOCKOPT: &str = "setsockopt";
 /// The packet program.
 const EGRESS: &str = "egress";
 
 /// Every program of an instance.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SOCK_ADDR.iter().copied().chain([SOCK_CREATE, EGRESS])
+    SOCK_ADDR
+        .iter()
+        .copied()
+        .chain([SOCK_CREATE, SETSOCKOPT, EGRESS])
 }
 
 /// Attaches all programs. Links are dropped, and so detached, when one of them fails.
-pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<(), PlaneError> {
+pub fn attach_all(
+    ebpf: &mut Ebpf,
+    unix: Option<&UnixPrograms>,
+    cgroup: &Path,
+    pins: &PinFolder,
+) -> Result<(), PlaneError> {
     let file = File::open(cgroup).map_err(|source| PlaneError::Cgroup {
         path: cgroup.display().to_string(),
         source,
@@ -44,7 +62,11 @@ pub fn attach_all(ebpf: &mut Ebpf, cgroup: &Path, pins: &PinFolder) -> Result<()
     for name in SOCK_ADDR {
         links.push((*name, sock_addr(ebpf, name, &file)?));
     }
+    setsockopt(ebpf, &file, pins)?;
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
+    if let Some(unix) = unix {
+        unix.attach(&file, pins)?;
+    }
     let mut pinned = Vec::new();
     for (name, link) in links {
         let path = pins.link(name);
@@ -83,6 +105,27 @@ fn sock_create(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
         program.take_link(id)
     })();
     fd_link(SOCK_CREATE, attached)
+}
+
+/// aya 0.14 has no way from a link of this type to a pin.
+fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), PlaneError> {
+    let program: &mut CgroupSockopt = program(ebpf, SETSOCKOPT)?;
+    let refused = |source| PlaneError::Program {
+        name: SETSOCKOPT,
+        source: Box::new(source),
+    };
+    program.load().map_err(refused)?;
+    let loaded = program.fd().map_err(refused)?;
+    let path = pins.link(SETSOCKOPT);
+    egress_sys::attach(Hook::Setsockopt, loaded.as_fd(), cgroup.as_fd())
+        .and_then(|link| {
+            let file = CString::new(path.as_os_str().as_bytes())?;
+            egress_sys::pin(link.as_fd(), &file)
+        })
+        .map_err(|error| PlaneError::Pin {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })
 }
 
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {

@@ -198,7 +198,7 @@ fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
 }
 
 /// Ids of a cgroup and all below it.
-fn ids_below(cgroup: &Cgroup) -> Result<HashSet<u64>, InstanceError> {
+pub fn ids_below(cgroup: &Cgroup) -> Result<HashSet<u64>, InstanceError> {
     let mut ids = HashSet::new();
     let mut folders = vec![cgroup.path().to_owned()];
     while let Some(folder) = folders.pop() {

@@ -6,7 +6,13 @@ use egress_common::{
     stat::REASON_SLOTS,
 };
 
-use super::{attach, maps::Maps, pin::PinFolder, ring::RingMap};
+use super::{
+    attach,
+    maps::{Maps, Switches},
+    pin::PinFolder,
+    ring::RingMap,
+    unix::{UnixError, UnixPrograms},
+};
 
 /// The eBPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
@@ -44,6 +50,9 @@ pub enum PlaneError {
     /// A program or map is missing in the object: the build is broken.
     #[error("the built-in data plane has no {0}; this build of egress-agent is broken")]
     Missing(&'static str),
+    /// The programs for unix sockets were refused.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
     /// A map operation failed.
     #[error("the map {name} could not be used: {source}")]
     Map {
@@ -87,7 +96,9 @@ pub enum PlaneError {
 pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
-    /// The tables the data plane decides by.
+    unix: Result<UnixPrograms, UnixError>,
+    switches: Option<Switches>,
+    /// The counters, and the exact grants.
     pub maps: Maps,
 }
 
@@ -115,14 +126,38 @@ impl Plane {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
+        let unix = match UnixPrograms::load(OBJECT, &ebpf) {
+            Err(error @ UnixError::Object(_)) => return Err(error.into()),
+            other => other,
+        };
+        let switches = Switches::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
-        Ok(Self { ebpf, pins, maps })
+        Ok(Self {
+            ebpf,
+            pins,
+            unix,
+            switches: Some(switches),
+            maps,
+        })
     }
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
     /// this instance stays attached.
     pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
-        attach::attach_all(&mut self.ebpf, cgroup, &self.pins)
+        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+    }
+
+    /// Whether the data plane judges unix sockets; if not, why.
+    pub fn unix(&self) -> Result<(), &UnixError> {
+        self.unix.as_ref().map(drop)
+    }
+
+    /// The tables a policy is written into; they can be taken once, and are kept for as long
+    /// as the policy may change.
+    pub fn take_switches(&mut self) -> Result<Switches, PlaneError> {
+        self.switches
+            .take()
+            .ok_or(PlaneError::Missing(map::CONNECTORS))
     }
 
     /// The event ring; it can be taken once.
@@ -146,6 +181,7 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::UNIX_NAMES,
     map::RULES,
     map::RULE_STATS,
     map::DENIALS,

@@ -1,6 +1,9 @@
 //! The data plane's tables, typed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf,
@@ -12,18 +15,25 @@ use egress_common::{
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
     stat::{RuleStat, denial_slot},
+    unix::{UnixGrant, UnixKey},
     verdict::Reason,
 };
 
 use super::load::PlaneError;
 use crate::grant::{Table, TableError};
 
-/// Typed handles on all tables of an instance.
-pub struct Maps {
+/// What connectors may reach, but for the exact grants: what a policy is written into.
+pub struct Switches {
     cgroups: HashMap<MapData, u64, u32>,
     connectors: Array<MapData, Connector>,
     prefixes: LpmTrie<MapData, PrefixKey, PrefixRules>,
+    unix_names: HashMap<MapData, UnixKey, UnixGrant>,
     rules: Array<MapData, Rule>,
+    sockets: MapData,
+}
+
+/// The counters of an instance, and its exact grants.
+pub struct Maps {
     rule_stats: PerCpuArray<MapData, RuleStat>,
     denials: PerCpuArray<MapData, u64>,
     lost: PerCpuArray<MapData, u64>,
@@ -31,25 +41,20 @@ pub struct Maps {
     grants: GrantTable,
 }
 
-impl Maps {
+impl Switches {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
         Ok(Self {
             cgroups: typed(ebpf, map::CGROUPS)?,
             connectors: typed(ebpf, map::CONNECTORS)?,
             prefixes: typed(ebpf, map::PREFIXES)?,
+            unix_names: typed(ebpf, map::UNIX_NAMES)?,
             rules: typed(ebpf, map::RULES)?,
-            rule_stats: typed(ebpf, map::RULE_STATS)?,
-            denials: typed(ebpf, map::DENIALS)?,
-            lost: typed(ebpf, map::LOST)?,
-            clients: typed(ebpf, map::CLIENTS)?,
-            grants: GrantTable(Arc::new(Mutex::new(typed(ebpf, map::GRANTS)?))),
+            sockets: match ebpf.take_map(map::SOCKETS) {
+                Some(Map::SkStorage(sockets)) => sockets,
+                _ => return Err(PlaneError::Missing(map::SOCKETS)),
+            },
         })
-    }
-
-    /// The exact grants, for the keeper.
-    pub fn grants(&self) -> GrantTable {
-        self.grants.clone()
     }
 
     /// Enters a connector. Its cgroup is entered last, by [`Maps::set_cgroup`].
@@ -85,6 +90,44 @@ impl Maps {
         self.prefixes
             .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::PREFIXES))
+    }
+
+    /// Enters what holds for the name of a unix socket.
+    pub fn set_unix(&mut self, key: &UnixKey, grant: &UnixGrant) -> Result<(), PlaneError> {
+        self.unix_names
+            .insert(key, grant, 0)
+            .map_err(failed(map::UNIX_NAMES))
+    }
+
+    /// Deletes what holds for a prefix; one that is not there is no error.
+    pub fn delete_prefix(&mut self, bits: u32, key: &PrefixKey) -> Result<(), PlaneError> {
+        match self.prefixes.remove(&Key::new(bits, *key)) {
+            Err(error) if !is_absent(&error) => Err(failed(map::PREFIXES)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The records of sockets, for [`crate::host::records::list`].
+    pub fn sockets(&self) -> BorrowedFd<'_> {
+        self.sockets.fd().as_fd()
+    }
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
+        Ok(Self {
+            rule_stats: typed(ebpf, map::RULE_STATS)?,
+            denials: typed(ebpf, map::DENIALS)?,
+            lost: typed(ebpf, map::LOST)?,
+            clients: typed(ebpf, map::CLIENTS)?,
+            grants: GrantTable(Arc::new(Mutex::new(typed(ebpf, map::GRANTS)?))),
+        })
+    }
+
+    /// The exact grants, for the keeper.
+    pub fn grants(&self) -> GrantTable {
+        self.grants.clone()
     }
 
     /// What passed under a rule, over all CPUs.
@@ -137,14 +180,18 @@ impl Table for GrantTable {
     fn delete(&self, key: &GrantKey) -> Result<(), TableError> {
         let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match grants.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(table_error(&error)),
+            Err(error) if !is_absent(&error) => Err(table_error(&error)),
+            _ => Ok(()),
         }
+    }
+}
+
+/// Whether a key was not there.
+fn is_absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

@@ -7,5 +7,6 @@ pub mod maps;
 pub mod pin;
 pub mod probe;
 pub mod ring;
+pub mod unix;
 
 pub use load::{Plane, PlaneError, Settings};

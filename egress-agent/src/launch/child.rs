@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::close;
 
 use super::{
-    filter, harden,
+    filter, harden, mounts, own, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
 
@@ -64,7 +64,7 @@ fn become_connector(commands: File, answers: &mut File) -> (u8, String) {
 fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
     let mut commands = Lines::new(commands);
     let spec: Spec = commands
-        .next()
+        .hear()
         .map_err(|error| format!("the launcher did not understand the agent: {error}"))?
         .ok_or("the agent is gone; the connector was not started")?;
     fs::write(&spec.cgroup_procs, "0").map_err(|error| {
@@ -74,18 +74,27 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         )
     })?;
     harden::separate().map_err(|error| error.to_string())?;
+    own::namespace().map_err(|error| error.to_string())?;
+    if spec.uid == 0 {
+        mounts::seal().map_err(|error| error.to_string())?;
+    }
+    own::folder(spec.uid, spec.gid).map_err(|error| error.to_string())?;
+    for socket in &spec.unix.paths {
+        own::keep(socket, spec.uid, socket).map_err(|error| error.to_string())?;
+    }
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
     if spec.enforced {
         probe()?;
     }
     say(answers, &Said::Ready).map_err(|error| format!("the agent is gone: {error}"))?;
-    match commands.next::<String>() {
+    match commands.hear::<String>() {
         Ok(Some(word)) if word == GO => {}
         _ => return Err("the agent did not let the connector start".to_owned()),
     }
     drop(commands);
     harden::close_descriptors(&[raw(answers)]).map_err(|error| error.to_string())?;
-    filter::install().map_err(|error| error.to_string())?;
+    scope::install(spec.unix.landlock)?;
+    filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
     Ok(spec)
 }
 

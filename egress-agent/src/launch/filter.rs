@@ -19,9 +19,9 @@ use seccompiler::{
 pub struct FilterError(String);
 
 /// Installs the filters for this process and everything it becomes. `no_new_privs` must be
-/// set.
-pub fn install() -> Result<(), FilterError> {
-    for program in [missing()?, refused()?] {
+/// set. `unix`: unix sockets can be made; pairs of connected ones always can.
+pub fn install(unix: bool) -> Result<(), FilterError> {
+    for program in [missing()?, refused(unix)?] {
         seccompiler::apply_filter(&program).map_err(failed)?;
     }
     Ok(())
@@ -91,12 +91,12 @@ const CLONE_NEWTIME: u64 = 0x80;
 /// `TIOCSTI` and `TIOCLINUX`, `include/uapi/asm-generic/ioctls.h`: input into a terminal.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-fn refused() -> Result<BpfProgram, FilterError> {
+fn refused(unix: bool) -> Result<BpfProgram, FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in DENIED {
         rules.insert(*call, Vec::new());
     }
-    rules.insert(libc::SYS_socket, families()?);
+    rules.insert(libc::SYS_socket, families(unix)?);
     rules.insert(
         libc::SYS_socketpair,
         vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?],
@@ -130,14 +130,11 @@ fn missing() -> Result<BpfProgram, FilterError> {
 
 /// Sockets other than unix, IPv4, IPv6 and netlink's route family (which C libraries use to
 /// list interfaces) are seen by no hook on every kernel.
-fn families() -> Result<Vec<SeccompRule>, FilterError> {
-    let known = [
-        libc::AF_UNIX,
-        libc::AF_INET,
-        libc::AF_INET6,
-        libc::AF_NETLINK,
-    ];
-    let unknown = known.iter().map(|family| unlike(0, *family as u64));
+/// Unix ones are, where the data plane has its hooks for them.
+fn families(unix: bool) -> Result<Vec<SeccompRule>, FilterError> {
+    let known = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let known = known.into_iter().chain(unix.then_some(libc::AF_UNIX));
+    let unknown = known.map(|family| unlike(0, family as u64));
     Ok(vec![
         rule(unknown.collect::<Result<_, _>>()?)?,
         rule(vec![
@@ -184,7 +181,9 @@ fn failed(error: impl ToString) -> FilterError {
 mod tests {
     #[test]
     fn filters_compile() {
-        assert!(super::refused().is_ok_and(|program| program.len() < 4096));
+        for unix in [true, false] {
+            assert!(super::refused(unix).is_ok_and(|program| program.len() < 4096));
+        }
         assert!(super::missing().is_ok());
     }
 }

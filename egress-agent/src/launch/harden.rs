@@ -37,11 +37,10 @@ pub fn drop_rights(uid: u32, gid: u32, groups: &[u32]) -> Result<(), HardenError
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
     // The bounding set first: dropping from it needs a capability that goes next.
     for capability in caps::all() {
-        match caps::has_cap(None, CapSet::Bounding, capability) {
-            Ok(true) => caps::drop(None, CapSet::Bounding, capability)
-                .map_err(|error| failed("empty the bounding set", error))?,
-            // The kernel does not know this one.
-            Ok(false) | Err(_) => {}
+        // One that the kernel does not know is not in the set either.
+        if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(|error| failed("empty the bounding set", error))?;
         }
     }
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();

@@ -9,11 +9,13 @@ pub mod child;
 pub mod env;
 pub mod filter;
 pub mod harden;
+pub mod mounts;
+pub mod own;
+pub mod scope;
+pub mod signals;
 pub mod spawn;
 pub mod spec;
 
+pub use signals::Signals;
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::Spec;
-
-/// The hidden subcommand under which the binary calls itself.
-pub const LAUNCHER: &str = "__launch";
+pub use spec::{LAUNCHER, Spec, UnixSockets};

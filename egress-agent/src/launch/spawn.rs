@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::spec::{GO, Said, Spec, say};
+use super::spec::{GO, LAUNCHER, Said, Spec, say};
 
 /// How long the launcher may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
     inheritable(&commands_read)?;
     inheritable(&answers_write)?;
     let child = Command::new("/proc/self/exe")
-        .arg(crate::launch::LAUNCHER)
+        .arg(LAUNCHER)
         .arg(commands_read.as_raw_fd().to_string())
         .arg(answers_write.as_raw_fd().to_string())
         .env_clear()

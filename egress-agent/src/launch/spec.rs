@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::scope::Landlocked;
+
 /// Everything the launcher needs. The environment travels here and not as the launcher's
 /// own: `LD_PRELOAD` and its like must not reach a process that is still root.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -29,6 +31,20 @@ pub struct Spec {
     pub env: Vec<(OsString, OsString)>,
     /// Whether the boundary must refuse the probe; false for an audited connector.
     pub enforced: bool,
+    /// Unix sockets.
+    pub unix: UnixSockets,
+}
+
+/// What the launcher does about unix sockets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnixSockets {
+    /// Whether they can be made at all: not where the data plane cannot judge them. Pairs of
+    /// connected ones always can.
+    pub sockets: bool,
+    /// What Landlock does about them.
+    pub landlock: Landlocked,
+    /// Paths that rules permit, which the connector must not lead elsewhere.
+    pub paths: Vec<PathBuf>,
 }
 
 /// What the launcher says.
@@ -44,6 +60,9 @@ pub enum Said {
         message: String,
     },
 }
+
+/// The hidden subcommand under which the binary calls itself.
+pub const LAUNCHER: &str = "__launch";
 
 /// What the agent says after [`Said::Ready`].
 pub const GO: &str = "go";
@@ -69,7 +88,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next line; `None` when the other side is gone.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn hear<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let mut line = Vec::new();
         let read = (&mut self.0).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if read == 0 {

@@ -6,12 +6,19 @@
 //! of the rules, the special ranges inside them ([`super::special`]), and all of IPv4 where
 //! an IPv6 prefix such as `::/0` lies around its mapped form.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use egress_common::{
-    abi::{MAX_CONNECTORS, MAX_PREFIXES, MAX_RANGES, MAX_RULES, RULE_FIRST, TCP, UDP},
+    abi::{
+        MAX_CONNECTORS, MAX_PREFIXES, MAX_RANGES, MAX_RULES, MAX_UNIX_NAMES, RULE_FIRST, TCP, UDP,
+        UNIX_NAME_MAX, UNIX_NAME_ROOM,
+    },
     grant::{PortRange, PrefixRules},
     key::{Addr, PrefixKey},
+    unix::{UnixGrant, UnixKey},
 };
 
 use super::{
@@ -30,6 +37,8 @@ pub struct Tables {
     /// Entries of the prefix table: length in bits (with [`PrefixKey::FIXED_BITS`]), key,
     /// value. No two have the same length and key.
     pub prefixes: Vec<(u32, PrefixKey, PrefixRules)>,
+    /// Names of unix sockets, each once; a denial wins over a permission.
+    pub unix: Vec<(UnixKey, UnixGrant)>,
 }
 
 /// One rule's place in the data plane.
@@ -48,9 +57,7 @@ pub struct CompiledRule {
 impl Tables {
     /// The rule of a slot.
     pub fn rule(&self, slot: u32) -> Option<&CompiledRule> {
-        let first = self.rules.first()?.slot;
-        let index = usize::try_from(slot.checked_sub(first)?).ok()?;
-        self.rules.get(index)
+        self.rules.iter().find(|rule| rule.slot == slot)
     }
 
     /// The slot of the rule at a place in `allow`.
@@ -63,7 +70,15 @@ impl Tables {
 /// Compiles a policy for a connector number (1 to `MAX_CONNECTORS` less one) and the first
 /// free rule number (`RULE_FIRST` or more). Fails where a table has no room for it.
 pub fn compile(policy: &Policy, connector: u32, first_rule: u32) -> Result<Tables, Faults> {
-    assemble(policy, connector, first_rule).map_err(|misfits| {
+    let slots: Vec<u32> = (first_rule..MAX_RULES).take(count(policy)).collect();
+    compile_at(policy, connector, &slots)
+}
+
+/// Compiles a policy whose rules have the given numbers: those of `allow` in order, then
+/// those of `deny`, each `RULE_FIRST` or more and below `MAX_RULES`. Fails where a table has
+/// no room for it.
+pub fn compile_at(policy: &Policy, connector: u32, slots: &[u32]) -> Result<Tables, Faults> {
+    assemble(policy, connector, slots).map_err(|misfits| {
         let faults = misfits.into_iter().map(|misfit| {
             let Complaint { message, help } = misfit.complaint;
             Fault::of_file(&policy.source, message, help)
@@ -95,16 +110,17 @@ impl From<Complaint> for Vec<Misfit> {
 pub(super) fn assemble(
     policy: &Policy,
     connector: u32,
-    first_rule: u32,
+    slots: &[u32],
 ) -> Result<Tables, Vec<Misfit>> {
-    if connector == 0 || connector >= MAX_CONNECTORS || first_rule < RULE_FIRST {
+    let usable = RULE_FIRST..MAX_RULES;
+    if connector == 0 || connector >= MAX_CONNECTORS || !slots.iter().all(|s| usable.contains(s)) {
         return Err(Complaint::new(
-            format!("no place {connector}/{first_rule} in the data plane"),
+            format!("no place for connector {connector} in the data plane"),
             "run fewer connectors beside each other",
         )
         .into());
     }
-    let rules = number(policy, first_rule)?;
+    let rules = number(policy, slots)?;
     let mut prefixes = Vec::new();
     let mut misfits = Vec::new();
     for protocol in [TCP, UDP] {
@@ -134,27 +150,91 @@ pub(super) fn assemble(
     if !misfits.is_empty() {
         return Err(misfits);
     }
+    let unix = unix_names(policy, &rules, connector);
+    if unix.len() > MAX_UNIX_NAMES as usize {
+        return Err(Complaint::new(
+            format!(
+                "the policy names {} unix sockets; {MAX_UNIX_NAMES} fit",
+                unix.len()
+            ),
+            "name fewer",
+        )
+        .into());
+    }
     Ok(Tables {
         connector,
         rules,
         prefixes,
+        unix,
     })
 }
 
-fn number(policy: &Policy, first: u32) -> Result<Vec<CompiledRule>, Complaint> {
+fn unix_names(
+    policy: &Policy,
+    rules: &[CompiledRule],
+    connector: u32,
+) -> Vec<(UnixKey, UnixGrant)> {
+    let all = policy.allow.iter().chain(&policy.deny);
+    let names: BTreeMap<UnixKey, UnixGrant> = rules
+        .iter()
+        .zip(all)
+        .filter_map(|(compiled, rule)| {
+            let Target::Unix(name) = &rule.target else {
+                return None;
+            };
+            let effect = if compiled.deny {
+                UnixGrant::DENY
+            } else {
+                UnixGrant::ALLOW
+            };
+            let grant = UnixGrant {
+                rule: compiled.slot,
+                effect,
+            };
+            Some((unix_key(connector, name)?, grant))
+        })
+        // Those of `deny` come last and stay.
+        .collect();
+    names.into_iter().collect()
+}
+
+/// The key of a path, or of an abstract name behind an `@`; `None` for what is too long to
+/// be a socket's name.
+pub fn unix_key(connector: u32, name: &str) -> Option<UnixKey> {
+    let (kind, name) = match name.strip_prefix('@') {
+        Some(name) => (UnixKey::ABSTRACT, name),
+        None => (UnixKey::PATH, name),
+    };
+    let mut key = UnixKey {
+        connector,
+        kind,
+        len: u16::try_from(name.len()).ok()?,
+        name: [0; UNIX_NAME_ROOM],
+    };
+    key.name
+        .get_mut(..name.len())?
+        .copy_from_slice(name.as_bytes());
+    (name.len() <= UNIX_NAME_MAX).then_some(key)
+}
+
+/// Rules of a policy, denials included.
+fn count(policy: &Policy) -> usize {
+    policy.allow.len() + policy.deny.len()
+}
+
+fn number(policy: &Policy, slots: &[u32]) -> Result<Vec<CompiledRule>, Complaint> {
     let allow = policy.allow.iter().map(|rule| (rule, false));
     let deny = policy.deny.iter().map(|rule| (rule, true));
-    let slots = first..MAX_RULES;
-    let count = policy.allow.len() + policy.deny.len();
+    let count = count(policy);
     if slots.len() < count {
         return Err(Complaint::new(
             format!("{count} rules do not fit beside those of other connectors"),
             "combine rules, or run fewer connectors beside each other",
         ));
     }
-    let rules = slots.zip(allow.chain(deny));
+    let rules = slots.iter().zip(allow.chain(deny));
     Ok(rules
-        .map(|(slot, (rule, deny))| CompiledRule {
+        .map(|(&slot, (rule, deny))| CompiledRule {
             slot,
             id: rule.id.clone(),
             deny,

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use egress_common::abi::RULE_FIRST;
+use egress_common::abi::{MAX_RULES, RULE_FIRST};
 use serde::Deserialize;
 
 use super::{
@@ -128,7 +128,8 @@ fn understand(source: &Path, text: &str) -> Result<(Policy, Vec<Finding>), Fault
 
 /// Notes what no data plane has room for.
 fn fit(policy: &Policy, findings: &mut Findings) {
-    let Err(misfits) = compile::assemble(policy, 1, RULE_FIRST) else {
+    let slots: Vec<u32> = (RULE_FIRST..MAX_RULES).collect();
+    let Err(misfits) = compile::assemble(policy, 1, &slots) else {
         return;
     };
     for misfit in misfits {

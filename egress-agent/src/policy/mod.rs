@@ -5,6 +5,7 @@
 //! decides by. Only [`load`] touches files. Faults of every stage are collected and reported
 //! together; [`locate`] finds where they stand.
 
+pub mod change;
 pub mod compile;
 pub mod explain;
 pub mod fault;
@@ -14,6 +15,7 @@ pub mod lower;
 pub mod model;
 pub mod name;
 pub mod schema;
+pub mod slots;
 pub mod special;
 pub mod tables;
 pub mod tree;

@@ -6,6 +6,7 @@ use egress_common::{
     decide::{Flow, Lookup},
     grant::{Connector, Grant, PrefixRules},
     key::{GrantKey, PrefixKey},
+    unix::{UnixGrant, UnixKey},
 };
 
 use super::compile::Tables;
@@ -20,6 +21,8 @@ pub struct Memory {
     pub grants: BTreeMap<GrantKey, Grant>,
     /// Prefix entries: length in bits (with [`PrefixKey::FIXED_BITS`]), key, value.
     pub prefixes: Vec<(u32, PrefixKey, PrefixRules)>,
+    /// Names of unix sockets.
+    pub unix: BTreeMap<UnixKey, UnixGrant>,
     /// Rules in force.
     pub active: BTreeSet<u32>,
     /// What connectors listen on themselves: connector, protocol, port.
@@ -33,6 +36,7 @@ impl Memory {
     pub fn install(&mut self, tables: &Tables, connector: Connector) {
         self.connectors.insert(tables.connector, connector);
         self.prefixes.extend_from_slice(&tables.prefixes);
+        self.unix.extend(tables.unix.iter().copied());
         self.active
             .extend(tables.rules.iter().map(|rule| rule.slot));
     }
@@ -53,6 +57,10 @@ impl Lookup for Memory {
             .filter(|(length, prefix, _)| matches(key, prefix, *length))
             .max_by_key(|(length, _, _)| *length)
             .map(|(_, _, rules)| rules)
+    }
+
+    fn unix(&self, key: &UnixKey) -> Option<&UnixGrant> {
+        self.unix.get(key)
     }
 
     fn rule_active(&self, rule: u32) -> bool {

@@ -28,6 +28,8 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         protocol: flow::protocol(ctx) as u8,
         layer: Layer::Connect,
         inbound: false,
+        local_port: 0,
+        ifindex: 0,
     };
     let state = state_of(ctx);
     if state.is_null() {
@@ -65,11 +67,22 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         // socket is bound to instead.
         flow::set_destination(ctx, family, &addr);
     }
-    let approval =
-        Approval { addr, port_be: flow.port.to_be(), protocol: flow.protocol, rule };
+    let approval = Approval {
+        addr,
+        port_be: flow.port.to_be(),
+        protocol: flow.protocol,
+        rule,
+        ifindex: if rule != RULE_NONE && flow.protocol == UDP { way(&flow, &maps) } else { 0 },
+    };
     // SAFETY: not null; connect hooks run with the socket locked.
     unsafe { socket::approve(state, &approval) };
     answer
+}
+
+/// The interface that a datagram under an exact grant must leave by; 0 = any.
+#[inline(always)]
+fn way(flow: &Flow, maps: &Maps) -> u32 {
+    maps.exact(&flow.grant_key()).map_or(0, |grant| grant.ifindex)
 }
 
 /// Leads a DNS exchange to the connector's door and remembers where the program believes

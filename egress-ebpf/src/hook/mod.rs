@@ -1,12 +1,12 @@
 //! One file per kind of hook.
 
+pub mod answer;
 pub mod connect;
 pub mod packet;
 pub mod recvmsg;
 pub mod sendmsg;
 pub mod socket;
+pub mod sockopt;
+pub mod unix;
 
-/// The call or packet passes.
-pub const PASS: i32 = 1;
-/// The call fails with `EPERM`; a TCP packet vanishes.
-pub const REFUSE: i32 = 0;
+pub use answer::{PASS, REFUSE};

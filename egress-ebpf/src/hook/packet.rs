@@ -32,6 +32,8 @@ use crate::{
 
 /// `BPF_TCP_LISTEN`, `include/uapi/linux/bpf.h`.
 const TCP_LISTEN: u32 = 10;
+/// `BPF_TCP_SYN_SENT`, `include/uapi/linux/bpf.h`.
+const TCP_SYN_SENT: u32 = 2;
 
 /// Decides a packet.
 #[inline(always)]
@@ -111,7 +113,23 @@ unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
     } else {
         false
     };
+    // A control message can send a datagram out of another interface (IP_PKTINFO); TCP has
+    // no such message.
+    if same && protocol == UDP {
+        // SAFETY: volatile, as above; a torn pair of interface and address fails closed.
+        let expected = unsafe { read_volatile(addr_of!((*state).ifindex)) };
+        if expected != 0 && expected != ifindex(skb) {
+            return None;
+        }
+    }
     if same { Some(rule) } else { None }
+}
+
+/// The interface the packet leaves by.
+#[inline(always)]
+fn ifindex(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the program's own context.
+    unsafe { read_volatile(addr_of!((*skb).ifindex)) }
 }
 
 /// IPv4 header without options, then the two ports.
@@ -171,6 +189,8 @@ fn strict(ctx: &SkBuffContext, sk: *mut bpf_sock, state: *mut SocketState) -> i3
         protocol: parsed.protocol,
         layer: Layer::Packet,
         inbound: parsed.protocol == TCP && is_inbound(sk, state),
+        local_port: parsed.source_port,
+        ifindex: ifindex(skb),
     };
     let maps = Maps { ctx: skb.cast(), local_port: parsed.source_port };
     let verdict = if matches!(parsed.fault, Reason::None) {
@@ -221,24 +241,23 @@ fn adopt(sk: *mut bpf_sock, flow: &Flow) {
         asked_addr: [0, 0],
         asked_port_be: 0,
         asked_family: 0,
-        pad2: 0,
+        ifindex: 0,
     };
     // SAFETY: a full socket, not null. Without memory the strict path goes on deciding.
     unsafe { socket::get_or_create(sk, &mut initial) };
 }
 
 /// Whether the packet answers somebody who called in. Sockets of `socket()` have a record;
-/// those of `accept()` have none until [`adopt`] gives them one.
+/// those of `accept()` have none until [`adopt`] gives them one. A socket without a record
+/// that is calling somebody itself is a subflow of the kernel's, and no answer.
 #[inline(always)]
 fn is_inbound(sk: *mut bpf_sock, state: *const SocketState) -> bool {
     if sk.is_null() {
         return false;
     }
-    if state.is_null() {
-        return true;
-    }
     // SAFETY: a full socket, not null.
-    unsafe { read_volatile(addr_of!((*sk).state)) == TCP_LISTEN }
+    let stage = unsafe { read_volatile(addr_of!((*sk).state)) };
+    if state.is_null() { stage != TCP_SYN_SENT } else { stage == TCP_LISTEN }
 }
 
 /// The socket behind a packet, if it is a full one.

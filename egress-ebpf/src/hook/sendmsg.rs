@@ -26,6 +26,8 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
         protocol: flow::protocol(ctx) as u8,
         layer: Layer::Sendmsg,
         inbound: false,
+        local_port: 0,
+        ifindex: 0,
     };
     let state = connect::state_of(ctx);
     if state.is_null() {

@@ -66,6 +66,8 @@ fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32, audit: boo
         protocol: if protocol > 255 { 255 } else { protocol as u8 },
         layer: Layer::Socket,
         inbound: false,
+        local_port: 0,
+        ifindex: 0,
     };
     let mut verdict = Verdict { action: Action::Deny, reason, rule: RULE_NONE };
     if audit {

@@ -10,7 +10,10 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::state::State;
-use crate::protocol::{HttpRequest, Sighting};
+use crate::{
+    protocol::{HttpRequest, Sighting},
+    token,
+};
 
 const BODY_LIMIT: usize = 8 << 20;
 
@@ -42,12 +45,14 @@ where
         let body = body(&mut stream, &headers).await?;
         state.scan(&body, arrival);
         let host = headers.get("host").unwrap_or_default().to_owned();
+        let answered = token::new();
         state.add_request(HttpRequest {
             host: host.clone(),
             sni: place.sni.clone(),
             to: place.to,
             line: line.trim_end().trim_end_matches(" HTTP/1.1").to_owned(),
             body: String::from_utf8_lossy(&body).into_owned(),
+            answered: answered.clone(),
         });
         let answer = json!({
             "ok": true,
@@ -56,6 +61,7 @@ where
             "port": place.to.port(),
             "from": place.peer,
             "received": body.len(),
+            "token": answered,
         });
         let text = format!("{answer}\n");
         let head = format!(

@@ -24,9 +24,11 @@ use crate::protocol::Sighting;
 const ETHERNET: usize = 14;
 const OUTGOING: u8 = 4;
 const BUFFER: usize = 64 << 20;
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const DCCP: u8 = 33;
+const ICMP6: u8 = 58;
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
@@ -125,7 +127,8 @@ fn parse(frame: &[u8]) -> Option<Header> {
             let to: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
             let first = u16::from_be_bytes(packet.get(6..8)?.try_into().ok()?) & 0x1fff == 0;
             let protocol = *packet.get(9)?;
-            let port = if first {
+            // An option may name a second destination: such a packet went to no plain port.
+            let port = if first && length == 20 {
                 port(protocol, packet.get(length..)?)
             } else {
                 0
@@ -155,6 +158,7 @@ fn port(protocol: u8, segment: &[u8]) -> u16 {
         (TCP | UDP | DCCP | SCTP | UDP_LITE, [_, _, high, low, ..]) => {
             u16::from_be_bytes([*high, *low])
         }
+        (ICMP | ICMP6, [kind, ..]) => u16::from(*kind),
         _ => 0,
     }
 }

@@ -5,13 +5,12 @@ use std::net::{SocketAddr, SocketAddrV4};
 use libc::{AF_INET, AF_INET6, IPPROTO_RAW, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
 
 use super::{
-    Attempt, Job, Stop, Vector,
+    Attempt, Evidence, Job, Stop, Vector,
     sys::{self, UDP_LITE, address},
 };
 
 const ICMP: i32 = 1;
 const ICMP6: i32 = 58;
-const ETH_P_IP: u16 = 0x0800;
 
 pub(super) const VECTORS: &[Vector] = &[
     Vector::new("udplite4", "UDP-Lite, unconnected", |job| {
@@ -69,17 +68,6 @@ pub(super) const VECTORS: &[Vector] = &[
         },
     )
     .by_root(),
-    Vector::new("packet", "a packet socket", |job| {
-        let socket = sys::socket(libc::AF_PACKET, SOCK_DGRAM, i32::from(ETH_P_IP.to_be()))?;
-        let index = nix::net::if_::if_nametoindex("up0")?;
-        let mut to = (libc::AF_PACKET as u16).to_ne_bytes().to_vec();
-        to.extend(ETH_P_IP.to_be_bytes());
-        to.extend(index.to_ne_bytes());
-        to.extend([0, 0, 0, 6]);
-        to.extend([0xff; 8]);
-        Ok(sys::send(&socket, &packet(job, 17), 0, &to)?)
-    })
-    .by_root(),
     Vector::new("sctp", "SCTP, one to one", |job| {
         rare(job, SOCK_STREAM, 132)
     })
@@ -90,12 +78,62 @@ pub(super) const VECTORS: &[Vector] = &[
     .optional(),
     Vector::new("dccp", "DCCP", |job| rare(job, 6, 33)).optional(),
     Vector::new("vsock", "to the hypervisor", |_| {
-        sys::socket(libc::AF_VSOCK, SOCK_STREAM, 0)?;
-        Err(Stop::NotApplicable(
-            "a socket was made, and leads nowhere here".to_owned(),
-        ))
+        match sys::socket_plain(libc::AF_VSOCK, SOCK_STREAM, 0) {
+            Err(nix::errno::Errno::EAFNOSUPPORT) => {
+                super::missing("this kernel does not have the family")
+            }
+            // Nobody is called: the other end would be outside the suite's world.
+            socket => {
+                drop(socket?);
+                Err(Stop::Reached("the socket can be made".to_owned()))
+            }
+        }
+    })
+    .proven_by(Evidence::Reached),
+    Vector::new("smc", "SMC, which falls back to TCP", |job| {
+        let socket = match sys::socket(43, SOCK_STREAM, 0) {
+            Err(nix::errno::Errno::EAFNOSUPPORT) => {
+                return super::missing("this kernel does not have the family");
+            }
+            socket => socket?,
+        };
+        sys::connect(&socket, &address(job.target))?;
+        Ok(sys::send(&socket, job.bytes(), 0, &[])?)
     })
     .optional(),
+    Vector::new("smc-inet", "SMC as a protocol of IPv4", |job| {
+        rare(job, SOCK_STREAM, 256)
+    })
+    .optional(),
+    Vector::new("ping-declared", "a ping to the declared address", |job| {
+        let data = [&[8, 0, 0, 0, 0, 0, 0, 0], job.bytes()].concat();
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, ICMP)?;
+        Ok(sys::send(&socket, &data, 0, &address(job.permitted))?)
+    }),
+    Vector::new("raw-fragment", "a fragment that is not the first", |job| {
+        let mut packet = packet(job, 17);
+        // Offset 8 bytes and no more behind it: no port can be read.
+        packet[7] = 1;
+        let socket = sys::socket(AF_INET, SOCK_RAW, IPPROTO_RAW)?;
+        Ok(sys::send(&socket, &packet, 0, &address(job.permitted))?)
+    })
+    .by_root(),
+    Vector::new("raw6-header", "an own IPv6 header", |job| {
+        let socket = sys::socket(AF_INET6, SOCK_RAW, IPPROTO_RAW)?;
+        let length = u16::try_from(8 + job.bytes().len()).unwrap_or(u16::MAX);
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend(length.to_be_bytes());
+        packet.extend([17, 64]);
+        packet.extend(crate::zone::HOST6.octets());
+        packet.extend(job.target6.ip().octets());
+        packet.extend([0x30, 0x39, 0x27, 0x0f]);
+        packet.extend(length.to_be_bytes());
+        packet.extend([0, 0]);
+        packet.extend(job.bytes());
+        let to = std::net::SocketAddrV6::new(*job.permitted6.ip(), 0, 0, 0);
+        Ok(sys::send(&socket, &packet, 0, &address(to))?)
+    })
+    .by_root(),
 ];
 
 fn lite(job: &Job, domain: i32, to: impl Into<SocketAddr>, connected: bool) -> Attempt {
@@ -121,7 +159,7 @@ fn rare(job: &Job, kind: i32, protocol: i32) -> Attempt {
 }
 
 /// An IPv4 packet with the token behind a UDP header; the kernel fills in the checksum.
-fn packet(job: &Job, protocol: u8) -> Vec<u8> {
+pub(super) fn packet(job: &Job, protocol: u8) -> Vec<u8> {
     let to: SocketAddrV4 = job.target;
     let length = 28 + job.bytes().len();
     let total = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
@@ -133,4 +171,14 @@ fn packet(job: &Job, protocol: u8) -> Vec<u8> {
     packet.extend([0x30, 0x39, port[0], port[1], udp[0], udp[1], 0, 0]);
     packet.extend(job.bytes());
     packet
+}
+
+/// The checksum of an IPv4 header whose own field is zero, RFC 1071.
+pub(super) fn checksum(header: &[u8]) -> u16 {
+    let words = header.chunks_exact(2);
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
 }

@@ -8,64 +8,54 @@ use std::{
     time::Duration,
 };
 
-use super::{Attempt, Job, Needs, PORT, RELAY_PORT, Vector, sys};
+use super::{Attempt, Job, PORT, RELAY_PORT, Vector, sys};
 use crate::zone;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) const VECTORS: &[Vector] = &[
     Vector::new("loopback4", "a relay on 127.0.0.1", |job| {
         tcp(job, Ipv4Addr::LOCALHOST)
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new(
         "loopback4-other",
         "a relay on another address of 127/8",
         |job| tcp(job, Ipv4Addr::new(127, 3, 2, 1)),
-    )
-    .with(Needs::Relay),
+    ),
     Vector::new("loopback6", "a relay on ::1", |job| {
         tcp(job, Ipv6Addr::LOCALHOST)
-    })
-    .with(Needs::Relay),
-    Vector::new("loopback-zero4", "a relay on 0.0.0.0", |job| {
-        tcp(job, Ipv4Addr::UNSPECIFIED)
-    })
-    .with(Needs::Relay),
+    }),
+    Vector::new(
+        "loopback-zero4",
+        "a relay on 0.0.0.0 (OpenShell#592)",
+        |job| tcp(job, Ipv4Addr::UNSPECIFIED),
+    ),
     Vector::new("loopback-zero6", "a relay on ::", |job| {
         tcp(job, Ipv6Addr::UNSPECIFIED)
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new("loopback-mapped", "a relay on ::ffff:127.0.0.1", |job| {
         tcp(job, Ipv4Addr::LOCALHOST.to_ipv6_mapped())
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new("loopback-mapped-zero", "a relay on ::ffff:0.0.0.0", |job| {
         tcp(job, Ipv4Addr::UNSPECIFIED.to_ipv6_mapped())
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new("own-address4", "a relay on the host's own address", |job| {
         tcp(job, zone::HOST)
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new(
         "own-address6",
         "a relay on the host's own IPv6 address",
         |job| tcp(job, zone::HOST6),
-    )
-    .with(Needs::Relay),
+    ),
     Vector::new("loopback-udp4", "a relay on 127.0.0.1, UDP", |job| {
         udp(job, Ipv4Addr::LOCALHOST)
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new("loopback-udp6", "a relay on ::1, UDP", |job| {
         udp(job, Ipv6Addr::LOCALHOST)
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new("loopback-udp-zero", "a relay on 0.0.0.0, UDP", |job| {
         udp(job, Ipv4Addr::UNSPECIFIED)
-    })
-    .with(Needs::Relay),
+    }),
     Vector::new(
         "loopback-mptcp",
         "a relay on 127.0.0.1, multipath TCP",
@@ -75,8 +65,7 @@ pub(super) const VECTORS: &[Vector] = &[
             hand_over(socket.into(), job)
         },
     )
-    .optional()
-    .with(Needs::Relay),
+    .optional(),
 ];
 
 fn tcp(job: &Job, ip: impl Into<IpAddr>) -> Attempt {
@@ -114,6 +103,14 @@ fn udp(job: &Job, ip: impl Into<IpAddr>) -> Attempt {
 /// Passes on what arrives, by TCP or UDP, to the stranger. It says `ready` and ends with its
 /// standard input.
 pub(super) fn relay() -> io::Result<()> {
+    listen()?;
+    println!("ready");
+    io::stdout().flush()?;
+    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
+}
+
+/// The ears of the relay, in the background.
+pub(super) fn listen() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, RELAY_PORT))?;
     let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, RELAY_PORT))?;
     thread::spawn(move || {
@@ -131,9 +128,7 @@ pub(super) fn relay() -> io::Result<()> {
             drop(out.send_to(&buffer[..length], (zone::STRANGER, PORT)));
         }
     });
-    println!("ready");
-    io::stdout().flush()?;
-    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
+    Ok(())
 }
 
 fn pass_on(mut from: TcpStream) -> io::Result<()> {

@@ -1,20 +1,34 @@
 //! Ways out of a confinement, one function each. A vector tries to deliver a token to an address
 //! that no policy declares; the receivers of the embedded internet say whether it arrived.
 //!
-//! To add one: write a function in the file of its family, and a line in that file's list.
+//! To add one: write a function in the file of its family, and a line in that file's list; see
+//! `docs/bypass-suite.md`.
 
+mod abi;
+mod accomplice;
+mod battery;
 mod below;
+mod cgroup;
+mod descriptor;
+mod detour;
+mod host;
+mod ipc;
 mod local;
 mod names;
+mod neighbour;
+mod packet;
+mod ring;
 mod sys;
 mod tcp;
 mod udp;
+mod unix;
+mod uring;
 
 use std::{
     fmt,
     io::{self, Write},
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
-    str::FromStr,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -24,31 +38,54 @@ use crate::zone;
 
 /// Port that the receivers serve and that no policy of these tests declares for a stranger.
 pub const PORT: u16 = 9999;
-/// Port of the accomplice on the host, [`relay`].
+/// Port of the declared address where a multipath TCP server announces a stranger's address.
+pub const MULTIPATH_PORT: u16 = 9001;
+/// Port of the accomplice on the host, [`crate::vectors::relay`].
 pub const RELAY_PORT: u16 = 18080;
 /// The line that asks the harness to call back, with the port behind it.
 pub const LISTENING: &str = "listening";
+/// What a vector says that took hold of something it must not have.
+pub const REACHED: &str = "REACHED";
+/// Prefix of the lines of a battery: what a vector said, or that it listens.
+pub const MARK: &str = "#probe";
+
+/// Names that a policy may permit and whose answers point where it must not lead.
+pub const REBINDING: [&str; 6] = [
+    "loopback.rebind.example",
+    "zero.rebind.example",
+    "private.rebind.example",
+    "metadata.rebind.example",
+    "mapped.rebind.example",
+    "nat64.rebind.example",
+];
 
 /// One way out.
 #[derive(Debug)]
 pub struct Vector {
     /// What the test and the command line call it.
     pub name: &'static str,
-    /// What it does, for people.
+    /// What it does, for people; with the identifiers of published bypasses.
     pub about: &'static str,
     /// Whether the same way to a declared address has to work.
     pub control: bool,
     /// What the harness has to do beside it.
     pub needs: Needs,
-    /// Only root can try it: the connector is started as root.
+    /// What proves that it got out.
+    pub evidence: Evidence,
+    /// Without confinement only root gets out this way.
     pub root: bool,
     /// Some kernels do not have it; any other vector has to deliver when nothing confines it,
     /// or it would prove nothing.
     pub optional: bool,
+    /// How it is started among the others.
+    pub company: Company,
+    /// Why nothing that looks at network traffic can stop it; empty: it has to be stopped.
+    pub limit: &'static str,
     run: fn(&Job) -> Attempt,
 }
 
-/// What a vector needs from outside the confinement.
+/// What a vector needs from outside the confinement, beside the accomplices that are always
+/// there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Needs {
     /// Nothing.
@@ -57,8 +94,33 @@ pub enum Needs {
     TcpCall,
     /// A stranger that sends a datagram to the port it prints.
     UdpCall,
-    /// An accomplice on the host that passes on what it gets.
-    Relay,
+    /// A terminal that it shares with a program outside.
+    Terminal,
+}
+
+/// What proves that a vector got out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// Its token arrived at an address or port that is not declared.
+    Stranger,
+    /// Its token arrived anywhere: what it abuses is the declared address itself.
+    Anywhere,
+    /// It says [`REACHED`]: it took hold of something that is of the whole machine, which the
+    /// suite would rather not use.
+    Reached,
+    /// A DNS server outside saw a question whose letters are not all small.
+    Capitals,
+}
+
+/// How a vector is started among the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Company {
+    /// At the same time as others.
+    Parallel,
+    /// After all the others: it changes something they use, and changes it back.
+    Last,
+    /// In a confinement of its own, which it may ruin.
+    Alone,
 }
 
 /// Where a vector sends what.
@@ -74,6 +136,8 @@ pub struct Job {
     pub permitted6: SocketAddrV6,
     /// What has to arrive.
     pub token: String,
+    /// The folder where the accomplices outside wait.
+    pub stage: PathBuf,
 }
 
 /// What a vector noticed itself.
@@ -83,24 +147,47 @@ pub enum Stop {
     Refused(String),
     /// The way does not exist on this machine.
     NotApplicable(String),
+    /// It took hold of something, for [`Evidence::Reached`].
+    Reached(String),
 }
 
 type Attempt = Result<(), Stop>;
 
-/// Streams.
-pub const TCP: &[Vector] = tcp::VECTORS;
-/// Datagrams.
-pub const UDP: &[Vector] = udp::VECTORS;
-/// Other sockets.
-pub const BELOW: &[Vector] = below::VECTORS;
-/// Through the same host.
-pub const LOCAL: &[Vector] = local::VECTORS;
-/// Through the name service.
-pub const NAMES: &[Vector] = names::VECTORS;
+/// A kind of ways out.
+#[derive(Debug)]
+pub struct Family {
+    /// What the suite calls it.
+    pub name: &'static str,
+    /// Its ways out.
+    pub vectors: &'static [Vector],
+}
+
+/// Every family.
+pub const FAMILIES: &[Family] = &[
+    family("streams", tcp::VECTORS),
+    family("datagrams", udp::VECTORS),
+    family("detours", detour::VECTORS),
+    family("other-sockets", below::VECTORS),
+    family("packet-sockets", packet::VECTORS),
+    family("io-uring", uring::VECTORS),
+    family("foreign-abis", abi::VECTORS),
+    family("names", names::VECTORS),
+    family("loopback", local::VECTORS),
+    family("unix-sockets", unix::VECTORS),
+    family("descriptors", descriptor::VECTORS),
+    family("neighbours", neighbour::VECTORS),
+    family("ipc", ipc::VECTORS),
+    family("cgroups-and-namespaces", cgroup::VECTORS),
+    family("host-controls", host::VECTORS),
+];
+
+const fn family(name: &'static str, vectors: &'static [Vector]) -> Family {
+    Family { name, vectors }
+}
 
 /// Every vector.
 pub fn vectors() -> impl Iterator<Item = &'static Vector> {
-    [TCP, UDP, BELOW, LOCAL, NAMES].into_iter().flatten()
+    FAMILIES.iter().flat_map(|family| family.vectors)
 }
 
 /// The vector with a name.
@@ -115,11 +202,21 @@ pub fn main(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["relay"] => local::relay().map_err(anyhow::Error::from),
+        ["accomplice", stage] => accomplice::stand_by(Path::new(stage)),
+        ["victim", stage, user] => neighbour::be_a_victim(Path::new(stage), user.parse()?),
+        ["multipath"] => accomplice::serve_multipath(),
+        ["inherit", stage, command @ ..] => descriptor::open_and_become(Path::new(stage), command),
+        ["terminal", user, command @ ..] => neighbour::share_a_terminal(user.parse()?, command),
+        ["battery", stage, width, tries @ ..] => {
+            battery::run(Path::new(stage), width.parse()?, tries)
+        }
         ["burst", count] => udp::burst(count.parse()?),
         ["drip", target, token, seconds] => tcp::drip(target.parse()?, token, seconds.parse()?),
         ["list"] => {
-            for vector in vectors() {
-                println!("{:24} {}", vector.name, vector.about);
+            for family in FAMILIES {
+                for vector in family.vectors {
+                    println!("{:16} {:24} {}", family.name, vector.name, vector.about);
+                }
             }
             Ok(())
         }
@@ -133,7 +230,8 @@ pub fn main(arguments: &[String]) -> Result<()> {
             Ok(())
         }
         [] => bail!(
-            "usage: probe (list | relay | burst COUNT | drip TARGET TOKEN SECONDS | VECTOR JOB…)"
+            "usage: probe (list | VECTOR (forbidden | permitted) TOKEN [STAGE] | relay | \
+             burst COUNT | drip TARGET TOKEN SECONDS)"
         ),
     }
 }
@@ -145,8 +243,11 @@ impl Vector {
             about,
             control: false,
             needs: Needs::Nothing,
+            evidence: Evidence::Stranger,
             root: false,
             optional: false,
+            company: Company::Parallel,
+            limit: "",
             run,
         }
     }
@@ -170,23 +271,44 @@ impl Vector {
         self.needs = needs;
         self
     }
+
+    const fn proven_by(mut self, evidence: Evidence) -> Self {
+        self.evidence = evidence;
+        self
+    }
+
+    const fn last(mut self) -> Self {
+        self.company = Company::Last;
+        self
+    }
+
+    const fn alone(mut self) -> Self {
+        self.company = Company::Alone;
+        self
+    }
+
+    const fn limit(mut self, why: &'static str) -> Self {
+        self.limit = why;
+        self
+    }
 }
 
 impl Job {
     /// To a stranger.
-    pub fn forbidden(token: &str) -> Self {
+    pub fn forbidden(token: &str, stage: &Path) -> Self {
         Self {
             target: SocketAddrV4::new(zone::STRANGER, PORT),
             target6: SocketAddrV6::new(zone::STRANGER6, PORT, 0, 0),
             permitted: SocketAddrV4::new(zone::ALLOWED, PORT),
             permitted6: SocketAddrV6::new(zone::ALLOWED6, PORT, 0, 0),
             token: token.to_owned(),
+            stage: stage.to_owned(),
         }
     }
 
     /// To the declared address.
-    pub fn permitted(token: &str) -> Self {
-        let job = Self::forbidden(token);
+    pub fn permitted(token: &str, stage: &Path) -> Self {
+        let job = Self::forbidden(token, stage);
         Self {
             target: job.permitted,
             target6: job.permitted6,
@@ -194,29 +316,18 @@ impl Job {
         }
     }
 
-    /// As arguments of `probe`, the vector's name first.
-    pub fn arguments(&self, vector: &Vector) -> Vec<String> {
-        vec![
-            vector.name.to_owned(),
-            self.target.to_string(),
-            self.target6.to_string(),
-            self.permitted.to_string(),
-            self.permitted6.to_string(),
-            self.token.clone(),
-        ]
+    fn parse(words: &[&str]) -> Result<Self> {
+        let stage = Path::new(words.get(2).unwrap_or(&"/nonexistent"));
+        match words {
+            ["forbidden", token, ..] => Ok(Self::forbidden(token, stage)),
+            ["permitted", token, ..] => Ok(Self::permitted(token, stage)),
+            _ => bail!("a job is (forbidden | permitted) TOKEN [STAGE]"),
+        }
     }
 
-    fn parse(words: &[&str]) -> Result<Self> {
-        let [target, target6, permitted, permitted6, token] = words else {
-            bail!("a job is TARGET4 TARGET6 PERMITTED4 PERMITTED6 TOKEN");
-        };
-        Ok(Self {
-            target: FromStr::from_str(target)?,
-            target6: FromStr::from_str(target6)?,
-            permitted: FromStr::from_str(permitted)?,
-            permitted6: FromStr::from_str(permitted6)?,
-            token: (*token).to_owned(),
-        })
+    /// Whether this is the control run.
+    fn is_control(&self) -> bool {
+        self.target == self.permitted
     }
 
     fn bytes(&self) -> &[u8] {
@@ -233,6 +344,7 @@ impl fmt::Display for Stop {
         match self {
             Self::Refused(why) => write!(f, "REFUSED {why}"),
             Self::NotApplicable(why) => write!(f, "NOT APPLICABLE {why}"),
+            Self::Reached(what) => write!(f, "{REACHED} {what}"),
         }
     }
 }
@@ -247,6 +359,10 @@ impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Refused(error.to_string())
     }
+}
+
+fn missing<T>(why: &str) -> Result<T, Stop> {
+    Err(Stop::NotApplicable(why.to_owned()))
 }
 
 /// Tells the harness which port to call.

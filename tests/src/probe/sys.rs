@@ -14,19 +14,24 @@ pub(super) const UDP_LITE: i32 = 136;
 pub(super) const MPTCP: i32 = 262;
 
 /// How long a blocking call may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A socket with send and receive time-outs, so that no vector hangs.
 pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
-    // SAFETY: socket(2) takes three numbers and no memory.
-    let fd = Errno::result(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) })?;
-    // SAFETY: the kernel just made this descriptor and nothing else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = socket_plain(domain, kind, protocol)?;
     let seconds = PATIENCE.as_secs().to_ne_bytes();
     let time = [seconds, [0; 8]].concat();
     set(&fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)?;
     set(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)?;
     Ok(fd)
+}
+
+/// A socket as it is.
+pub(super) fn socket_plain(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: socket(2) takes three numbers and no memory.
+    let fd = Errno::result(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: the kernel just made this descriptor and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// connect(2) with the bytes of an address.
@@ -236,4 +241,156 @@ pub(super) fn flipping<T>(
         over.store(true, Ordering::Relaxed);
         result
     })
+}
+
+/// Any system call. Whoever passes an address keeps the memory behind it alive through the call,
+/// and the kernel writes only where the call is meant to write.
+pub(super) fn call(number: libc::c_long, arguments: &[usize]) -> Result<usize, Errno> {
+    let mut all = [0; 6];
+    for (place, argument) in all.iter_mut().zip(arguments) {
+        *place = *argument;
+    }
+    let [a, b, c, d, e, f] = all;
+    // SAFETY: the contract above; this crate is a set of attacks on a boundary, and the numbers
+    // it passes are checked by the kernel.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    Errno::result(result).map(|result| result as usize)
+}
+
+/// The same, for calls that make a descriptor.
+pub(super) fn call_fd(number: libc::c_long, arguments: &[usize]) -> Result<OwnedFd, Errno> {
+    let fd = call(number, arguments)?;
+    // SAFETY: the kernel just made this descriptor and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The address of a value, as [`call`] takes it.
+pub(super) fn place<T: ?Sized>(value: &T) -> usize {
+    (&raw const *value).cast::<u8>() as usize
+}
+
+/// The same, of one that the kernel may write.
+pub(super) fn place_mut<T: ?Sized>(value: &mut T) -> usize {
+    (&raw mut *value).cast::<u8>() as usize
+}
+
+/// Shared memory of a descriptor, mmap(2), for as long as the process lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub(super) start: usize,
+    pub(super) length: usize,
+}
+
+impl Memory {
+    pub(super) fn of(fd: &OwnedFd, length: usize, offset: usize) -> Result<Self, Errno> {
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        Self::map(length, flags, fd.as_raw_fd(), offset)
+    }
+
+    /// Fresh memory, below 4 GiB where a 32-bit call must find it.
+    pub(super) fn low(length: usize) -> Result<Self, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
+        Self::map(length, flags, -1, 0)
+    }
+
+    fn map(length: usize, flags: i32, fd: i32, offset: usize) -> Result<Self, Errno> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let start = call(
+            libc::SYS_mmap,
+            &[
+                0,
+                length,
+                access as usize,
+                flags as usize,
+                fd as usize,
+                offset,
+            ],
+        )?;
+        Ok(Self { start, length })
+    }
+
+    /// The word at an offset, shared with the kernel.
+    pub(super) fn word(&self, offset: usize) -> &'static AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.length);
+        // SAFETY: inside the mapping, which is never unmapped, and aligned; atomics may be
+        // changed by others.
+        unsafe { AtomicU32::from_ptr((self.start + offset) as *mut u32) }
+    }
+
+    pub(super) fn write(&self, offset: usize, data: &[u8]) {
+        assert!(offset + data.len() <= self.length);
+        let to = (self.start + offset) as *mut u8;
+        // SAFETY: inside the mapping, which is never unmapped; `data` is no part of it.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) }
+    }
+
+    pub(super) fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        assert!(offset + length <= self.length);
+        let from = (self.start + offset) as *const u8;
+        let byte = |index| {
+            // SAFETY: inside the mapping, which is never unmapped; others may write it, so every
+            // byte is read once, as it is.
+            unsafe { from.add(index).read_volatile() }
+        };
+        (0..length).map(byte).collect()
+    }
+}
+
+/// The bytes of a `sockaddr_un`: a path, or an abstract name behind `@`.
+pub(super) fn unix_address(name: &str) -> Vec<u8> {
+    let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    match name.strip_prefix('@') {
+        Some(name) => {
+            bytes.push(0);
+            bytes.extend(name.as_bytes());
+        }
+        None => {
+            bytes.extend(name.as_bytes());
+            bytes.push(0);
+        }
+    }
+    bytes
+}
+
+/// bind(2) with the bytes of an address.
+pub(super) fn bind(fd: &OwnedFd, address: &[u8]) -> Result<(), Errno> {
+    let arguments = [
+        fd.as_raw_fd() as usize,
+        address.as_ptr() as usize,
+        address.len(),
+    ];
+    call(libc::SYS_bind, &arguments).map(drop)
+}
+
+/// accept(2)
+pub(super) fn accept(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    call_fd(libc::SYS_accept4, &[fd.as_raw_fd() as usize, 0, 0, 0])
+}
+
+/// recv(2)
+pub(super) fn receive(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; 4096];
+    let arguments = [
+        fd.as_raw_fd() as usize,
+        buffer.as_mut_ptr() as usize,
+        buffer.len(),
+        0,
+    ];
+    let length = call(libc::SYS_recvfrom, &arguments)?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// write(2)
+pub(super) fn write(fd: i32, data: &[u8]) -> Result<(), Errno> {
+    call(
+        libc::SYS_write,
+        &[fd as usize, data.as_ptr() as usize, data.len()],
+    )
+    .map(drop)
+}
+
+/// The index of an interface.
+pub(super) fn interface(name: &str) -> Result<u32, Errno> {
+    nix::net::if_::if_nametoindex(name)
 }

@@ -618,7 +618,8 @@ async fn exact_names_are_prefetched_and_refreshed() {
         .stub
         .a("gone.example.com", &[Ipv4Addr::new(203, 0, 113, 9)]);
     let stop = fixture.shutdown.subscribe();
-    let task = tokio::spawn(refresh(fixture.names.clone(), prefetched, stop));
+    let (_more, later) = tokio::sync::mpsc::channel(1);
+    let task = tokio::spawn(refresh(fixture.names.clone(), prefetched, later, stop));
     tokio::time::sleep(Duration::from_millis(2300)).await;
     assert!(fixture.table.granted(moved, 443, TCP).is_some());
     let late = fixture
@@ -628,6 +629,77 @@ async fn exact_names_are_prefetched_and_refreshed() {
     fixture.shutdown.send(true).unwrap();
     task.await.unwrap();
     fixture.served.await.unwrap().unwrap();
+}
+
+/// A policy with other rules takes the place of the first; rules keep the slots given.
+fn replace(fixture: &Fixture, change: impl FnOnce(&mut crate::policy::Policy), slots: &[u32]) {
+    let mut next = (*fixture.names.current().policy).clone();
+    change(&mut next);
+    let holder = super::lease::Holder {
+        connector: stub::CONNECTOR,
+        slots: slots.to_vec(),
+    };
+    let ready = fixture.names.prepare(next.into(), holder).unwrap();
+    fixture.names.replace(ready);
+}
+
+#[tokio::test]
+async fn a_replaced_policy_holds_for_what_is_under_way() {
+    let fixture = one_rule().await;
+    let slow = Zone {
+        records: vec![a("api.example.com", V4, 60)],
+        delay: Duration::from_millis(300),
+        ..Zone::default()
+    };
+    fixture.stub.zone("api.example.com", slow);
+    let asking = fixture.ask("api.example.com", RecordType::A);
+    let replacing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        replace(
+            &fixture,
+            |policy| policy.deny = vec![cidr("203.0.113.0/24", &[(1, 65535)])],
+            &[8],
+        );
+    };
+    let (answer, ()) = tokio::join!(asking, replacing);
+    assert_eq!(answer.metadata.response_code, refused());
+    assert_eq!(fixture.table.len(), 0);
+}
+
+#[tokio::test]
+async fn new_names_are_fetched_and_old_ones_left_alone() {
+    let mut rules = policy(vec![host("api.example.com", HTTPS)]);
+    rules.dns.ttl_floor = Duration::from_secs(1);
+    rules.dns.grace = Duration::ZERO;
+    let fixture = Fixture::start(rules).await;
+    fixture.stub.a("api.example.com", &[V4]);
+    let next = Ipv4Addr::new(203, 0, 113, 9);
+    fixture.stub.a("next.example.com", &[next]);
+    let prefetched = prefetch(&fixture.names).await;
+    replace(
+        &fixture,
+        |policy| policy.allow = vec![host("next.example.com", HTTPS)],
+        &[9],
+    );
+    let none = super::prefetch_for(&fixture.names, |slot| slot == 8).await;
+    assert!(none.is_empty());
+    let fetched = super::prefetch_for(&fixture.names, |slot| slot == 9).await;
+    assert_eq!(
+        fixture
+            .table
+            .granted(next, 443, TCP)
+            .map(|grant| grant.rule),
+        Some(9)
+    );
+    let (more, later) = tokio::sync::mpsc::channel(1);
+    let stop = fixture.shutdown.subscribe();
+    let task = tokio::spawn(refresh(fixture.names.clone(), prefetched, later, stop));
+    more.send(fetched).await.unwrap();
+    let asked = fixture.stub.asked();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fixture.stub.asked(), asked);
+    fixture.shutdown.send(true).unwrap();
+    task.await.unwrap();
 }
 
 #[tokio::test]
@@ -672,10 +744,10 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
     rules.dns.servers = vec![free.local_addr().unwrap()];
     drop(free);
     let table = stub::FakeTable::default();
-    let keeper = crate::grant::Keeper::new(Box::new(table.clone()));
+    let keeper = crate::grant::Keeper::new(Box::new(table.clone()), |_| None);
     let (sender, _refusals) = tokio::sync::mpsc::channel(1);
     let names = super::Names::new(super::NamesConfig {
-        holder: stub::HOLDER,
+        holder: stub::holder(&rules),
         policy: rules.into(),
         keeper: keeper.into(),
         now_ns,
@@ -718,31 +790,4 @@ async fn unusual_labels_are_asked_as_they_are() {
         let seen = fixture.stub.seen.lock().unwrap().pop().unwrap().0;
         assert_eq!(seen[12..asked.len()], asked[12..], "{name}");
     }
-}
-
-/// How much the door adds to asking the upstream directly. Prints; run it alone, optimised:
-/// `cargo test --release -p egress-agent --lib -- --ignored --nocapture added_latency`.
-#[tokio::test]
-#[ignore = "a measurement, not a check"]
-async fn added_latency() {
-    let fixture = one_rule().await;
-    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
-    let asked = query("api.example.com", RecordType::A);
-    let mut medians = [0, 0];
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..4000 {
-        let target = [fixture.stub.address, fixture.door][round % 2];
-        let start = Instant::now();
-        socket.send_to(&asked, target).await.unwrap();
-        let mut buffer = [0; 1500];
-        socket.recv_from(&mut buffer).await.unwrap();
-        times[round % 2].push(start.elapsed().as_micros());
-    }
-    for (median, times) in medians.iter_mut().zip(&mut times) {
-        times.sort_unstable();
-        *median = times[times.len() / 2];
-    }
-    println!("upstream {} µs, door {} µs (p50)", medians[0], medians[1]);
 }

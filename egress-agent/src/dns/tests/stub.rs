@@ -214,7 +214,7 @@ impl FakeTable {
     pub(super) fn granted(&self, address: Ipv4Addr, port: u16, protocol: u8) -> Option<Grant> {
         let key = GrantKey {
             addr: Addr::from_v4(address.into()),
-            connector: HOLDER.connector,
+            connector: CONNECTOR,
             port,
             protocol,
             pad: 0,
@@ -227,10 +227,15 @@ impl FakeTable {
     }
 }
 
-pub(in crate::dns) const HOLDER: Holder = Holder {
-    connector: 7,
-    first_rule: 8,
-};
+pub(in crate::dns) const CONNECTOR: u32 = 7;
+
+/// The rules of a policy have the slots from 8 on.
+pub(in crate::dns) fn holder(policy: &Policy) -> Holder {
+    Holder {
+        connector: CONNECTOR,
+        slots: (8..).take(policy.allow.len()).collect(),
+    }
+}
 
 /// Nanoseconds since the first call; stands for the boot clock.
 pub(super) fn now_ns() -> u64 {
@@ -298,9 +303,9 @@ impl Fixture {
         let table = FakeTable::default();
         let (sender, refusals) = mpsc::channel(8);
         let names = Names::new(NamesConfig {
-            holder: HOLDER,
+            holder: holder(&policy),
             policy: Arc::new(policy),
-            keeper: Arc::new(Keeper::new(Box::new(table.clone()))),
+            keeper: Arc::new(Keeper::new(Box::new(table.clone()), |_| None)),
             now_ns,
             refusals: sender,
         })

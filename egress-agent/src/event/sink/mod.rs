@@ -1,6 +1,7 @@
 //! Where lines go: the instance's own file, a file of the user's, a terminal.
 
 pub mod append;
+pub mod contract;
 pub mod folder;
 pub mod json;
 pub mod jsonl;
@@ -8,23 +9,7 @@ pub mod terminal;
 pub mod text;
 
 pub use append::UserFile;
+pub use contract::Sink;
 pub use folder::{Folder, SinkError};
 pub use jsonl::Jsonl;
 pub use terminal::Terminal;
-
-use super::model::Record;
-
-/// A place that takes lines.
-pub trait Sink: Send {
-    /// Takes a line, as a record and as its JSON with the line end. It may be kept back
-    /// until [`Sink::flush`].
-    fn push(&mut self, record: &Record, json: &[u8]);
-    /// Hands over what is kept back. What cannot be handed over now is tried again later.
-    fn flush(&mut self);
-    /// Lines given up since this was last asked.
-    fn take_unwritten(&mut self) -> u64;
-    /// Why lines cannot be handed over now; `None`: they can.
-    fn fault(&self) -> Option<String>;
-    /// Hands over what is left, within a bounded time, and gives the rest up.
-    fn close(&mut self);
-}

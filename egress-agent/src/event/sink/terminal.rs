@@ -35,6 +35,13 @@ struct Batch {
     lines: u64,
 }
 
+/// Whether to use colour, with the environment of this process.
+pub fn use_color(color: text::Color, terminal: bool) -> bool {
+    let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let (no_color, term) = (read("NO_COLOR"), read("TERM"));
+    color.enabled(terminal, no_color.as_deref(), term.as_deref())
+}
+
 impl Terminal {
     /// Starts the thread that writes to `out`.
     pub fn start(out: impl Write + Send + 'static, color: bool) -> std::io::Result<Self> {

@@ -31,13 +31,6 @@ impl Color {
             }
         }
     }
-
-    /// The same, with the environment of this process.
-    pub fn enabled_here(self, terminal: bool) -> bool {
-        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        let (no_color, term) = (read("NO_COLOR"), read("TERM"));
-        self.enabled(terminal, no_color.as_deref(), term.as_deref())
-    }
 }
 
 const RED: &str = "\x1b[1;31m";
@@ -211,6 +204,9 @@ fn missing(hidden: u64, lost: u64, unwritten: u64) -> String {
 }
 
 fn destination(to: &Destination) -> String {
+    if let Some(path) = &to.path {
+        return escape::field(path);
+    }
     let name = to.name.as_deref().map(escape::field);
     let port = to.port.map(|port| format!(":{port}")).unwrap_or_default();
     let query = to.query.as_deref().map(escape::field);

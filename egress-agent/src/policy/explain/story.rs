@@ -152,7 +152,7 @@ impl Case<'_> {
             let grant = Grant {
                 expires_ns: 0,
                 rule,
-                pad: 0,
+                ifindex: 0,
             };
             memory.grants.insert(key(ANSWER, port, protocol), grant);
         }
@@ -197,6 +197,8 @@ impl Case<'_> {
                 protocol,
                 layer,
                 inbound: false,
+                local_port: 0,
+                ifindex: 0,
             };
             let verdict = decide(&flow, &memory);
             stages.push(self.stage(layer, verdict, None));
@@ -261,7 +263,8 @@ impl Case<'_> {
                 Mode::Enforce => Connector::ENFORCE,
                 Mode::Audit => Connector::AUDIT,
             },
-            pad: [0; 2],
+            unix: Connector::OWN_PATHS,
+            pad: 0,
         }
     }
 }

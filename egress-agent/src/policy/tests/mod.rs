@@ -5,6 +5,7 @@
     reason = "a test fails by panic"
 )]
 
+mod changes;
 mod explained;
 mod faults;
 mod hostile;

@@ -45,13 +45,13 @@ const SPECIAL: &[&str] = &[
 
 /// What the rules say of a destination.
 #[derive(PartialEq, Debug)]
-enum Answer {
+pub(super) enum Answer {
     Allowed,
     Denied,
     Unmentioned,
 }
 
-fn oracle(policy: &Policy, addr: IpAddr, port: u16, protocol: u8) -> Answer {
+pub(super) fn oracle(policy: &Policy, addr: IpAddr, port: u16, protocol: u8) -> Answer {
     let addr = match addr {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(addr, IpAddr::V4),
         IpAddr::V4(_) => addr,
@@ -152,7 +152,7 @@ const EDGES: &[&str] = &[
     "ff02::1",
 ];
 
-fn address() -> impl Strategy<Value = IpAddr> {
+pub(super) fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         4 => prop::sample::select(EDGES)
             .prop_map(|text| text.parse().unwrap_or_else(|_| panic!("{text}"))),
@@ -180,11 +180,11 @@ fn prefix() -> impl Strategy<Value = IpNet> {
 
 const PORTS: &[u16] = &[1, 2, 79, 80, 81, 442, 443, 444, 8080, 65534, 65535];
 
-fn port() -> impl Strategy<Value = u16> {
+pub(super) fn port() -> impl Strategy<Value = u16> {
     prop::sample::select(PORTS)
 }
 
-fn rule() -> impl Strategy<Value = Rule> {
+pub(super) fn rule() -> impl Strategy<Value = Rule> {
     let spans = prop::collection::vec((port(), port()), 1..3);
     (prefix(), spans, 1_u8..4).prop_map(|(net, spans, protocols)| Rule {
         id: String::new(),
@@ -218,15 +218,16 @@ fn policies() -> impl Strategy<Value = Policy> {
     })
 }
 
-const ENFORCED: Connector = Connector {
+pub(super) const ENFORCED: Connector = Connector {
     door_v6: Addr { halves: [0, 0] },
     door_v4: 0,
     door_port: 0,
     mode: Connector::ENFORCE,
-    pad: [0; 2],
+    unix: 0,
+    pad: 0,
 };
 
-fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
+pub(super) fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
     let octets = match addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -238,6 +239,8 @@ fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
         protocol,
         layer: Layer::Packet,
         inbound: false,
+        local_port: 0,
+        ifindex: 0,
     }
 }
 
@@ -299,7 +302,7 @@ proptest! {
 }
 
 /// Cases of the property tests; `PROPTEST_CASES` runs more.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -307,7 +310,7 @@ fn cases() -> u32 {
 }
 
 /// An address inside a rule's prefix.
-fn within(rule: &Rule, bits: u128) -> IpAddr {
+pub(super) fn within(rule: &Rule, bits: u128) -> IpAddr {
     match &rule.target {
         Target::Cidr(IpNet::V4(net)) => {
             let [.., a, b, c, d] = bits.to_be_bytes();

@@ -1,0 +1,90 @@
+//! Landlock for unix sockets: what the connector binds stays its own, and it reaches no
+//! abstract socket of others (`landlock(7)`).
+//!
+//! No hook sees `bind()` on a unix socket. So its path must lie in the connector's own folder,
+//! where nobody outside could call in; and since an abstract name says nothing about who has
+//! bound it, the kernel tells own from foreign where no policy needs a foreign one.
+
+use egress_common::abi::OWN_FOLDER;
+use landlock::{
+    AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+};
+use serde::{Deserialize, Serialize};
+
+/// What Landlock is to do about unix sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Landlocked {
+    /// Sockets can be bound in the own folder alone (Linux 5.19).
+    pub paths: bool,
+    /// Abstract sockets of others cannot be reached (Linux 6.12).
+    pub abstracts: bool,
+}
+
+/// What this kernel offers.
+pub fn supported() -> Landlocked {
+    Landlocked {
+        paths: handled(Landlocked {
+            paths: true,
+            abstracts: false,
+        })
+        .is_ok(),
+        abstracts: handled(Landlocked {
+            paths: false,
+            abstracts: true,
+        })
+        .is_ok(),
+    }
+}
+
+/// Restricts this process and everything it becomes. `no_new_privs` must be set and the own
+/// folder mounted.
+pub fn install(wanted: Landlocked) -> Result<(), String> {
+    if wanted == Landlocked::default() {
+        return Ok(());
+    }
+    let status = created(wanted)
+        .map_err(|error| failed(&error))?
+        .restrict_self()
+        .map_err(|error| failed(&error.to_string()))?;
+    if status.ruleset != RulesetStatus::FullyEnforced {
+        return Err(failed("the kernel enforces it in part only"));
+    }
+    Ok(())
+}
+
+fn created(wanted: Landlocked) -> Result<RulesetCreated, String> {
+    let text = |error: RulesetError| error.to_string();
+    let ruleset = handled(wanted).and_then(Ruleset::create).map_err(text)?;
+    if !wanted.paths {
+        return Ok(ruleset);
+    }
+    // A ruleset for files forbids moving files between folders unless that is permitted.
+    let permitted: [(&str, BitFlags<AccessFs>); 2] = [
+        ("/", AccessFs::Refer.into()),
+        (OWN_FOLDER, AccessFs::MakeSock.into()),
+    ];
+    permitted
+        .into_iter()
+        .try_fold(ruleset, |ruleset, (path, access)| {
+            let folder = PathFd::new(path).map_err(|error| error.to_string())?;
+            ruleset
+                .add_rule(PathBeneath::new(folder, access))
+                .map_err(text)
+        })
+}
+
+fn handled(wanted: Landlocked) -> Result<Ruleset, RulesetError> {
+    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    if wanted.paths {
+        ruleset = ruleset.handle_access(AccessFs::MakeSock | AccessFs::Refer)?;
+    }
+    if wanted.abstracts {
+        ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
+    }
+    Ok(ruleset)
+}
+
+fn failed(why: &str) -> String {
+    format!("cannot keep unix sockets apart with Landlock: {why}; the connector was not started")
+}

@@ -1,0 +1,265 @@
+//! From "the policy may have changed" to the policy in force.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::Signal,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    fault::{Broken, Refused},
+    plane::{Changed, Live},
+    say,
+    watch::Watch,
+};
+use crate::{
+    dns::{self, Names, Prefetched},
+    event::{
+        model::{Body, PolicyChange},
+        pump::Pump,
+    },
+    grant::Keeper,
+    policy::{
+        Faults, load_file,
+        model::{Mode, Policy},
+        tables::Memory,
+    },
+};
+
+/// Running flows are looked through again so long after a change: a `connect()` may have
+/// been approved under a rule in the moment in which it was switched off.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// What a reload works with.
+pub struct Start {
+    /// The policy in the data plane.
+    pub live: Live,
+    /// Who judges names.
+    pub names: Arc<Names>,
+    /// Who holds the grants.
+    pub keeper: Arc<Keeper>,
+    /// Where names go that are to be kept fresh.
+    pub more: mpsc::Sender<Vec<Prefetched>>,
+    /// Name of the instance.
+    pub instance: String,
+    /// The command line says that nothing is refused, whatever the file says.
+    pub audit: bool,
+    /// Look at the file by itself.
+    pub watch: bool,
+    /// SIGHUP; listened for from the beginning, for it would end the agent.
+    pub hangup: Signal,
+}
+
+/// Changes the policy of a running connector on SIGHUP, and where its file changes.
+pub struct Reload {
+    start: Start,
+    watch: Option<Watch>,
+    reading: Option<Reading>,
+    asked_again: bool,
+    fetching: JoinSet<Vec<Body>>,
+    again: Option<(Instant, Memory)>,
+}
+
+/// A file that is being read.
+struct Reading {
+    task: JoinHandle<Result<Policy, Faults>>,
+    /// Somebody asked for it, and is told also that nothing has changed.
+    asked: bool,
+}
+
+enum Turn {
+    Asked,
+    Seen,
+    Read(Box<Result<Policy, Faults>>),
+    Again,
+    Fetched(Vec<Body>),
+}
+
+impl Reload {
+    /// Nothing has happened yet.
+    pub fn new(start: Start) -> Self {
+        Self {
+            watch: start.watch.then(|| Watch::new(&start.live.policy().source)),
+            start,
+            reading: None,
+            asked_again: false,
+            fetching: JoinSet::new(),
+            again: None,
+        }
+    }
+
+    /// Waits for the next thing to do and does it. Safe to cancel while it waits. An error
+    /// means that the connector must not run on.
+    pub async fn turn(&mut self, stream: &Pump) -> Result<(), Broken> {
+        match self.next().await {
+            Turn::Asked => self.read(true),
+            Turn::Seen => self.read(false),
+            Turn::Read(result) => return self.take(*result, stream),
+            Turn::Again => {
+                if let Some((_, before)) = self.again.take() {
+                    // What is left is refused; its program has to wait for its time-out.
+                    let _hangs = self.start.live.end_flows(&self.start.keeper, &before);
+                }
+            }
+            Turn::Fetched(bodies) => bodies.into_iter().for_each(|body| stream.say(body)),
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Turn {
+        let again = self.again.as_ref().map(|(when, _)| *when);
+        tokio::select! {
+            Some(()) = self.start.hangup.recv() => Turn::Asked,
+            () = seen(&mut self.watch) => Turn::Seen,
+            result = read(&mut self.reading) => Turn::Read(Box::new(result)),
+            () = due(again) => Turn::Again,
+            Some(fetched) = self.fetching.join_next() => Turn::Fetched(fetched.unwrap_or_default()),
+        }
+    }
+
+    /// Reads the file, away from the tasks that answer queries. While it is read already, it
+    /// is read once more afterwards.
+    fn read(&mut self, asked: bool) {
+        if let Some(reading) = &mut self.reading {
+            reading.asked |= asked;
+            self.asked_again = true;
+            return;
+        }
+        let path = self.start.live.policy().source.clone();
+        self.reading = Some(Reading {
+            task: tokio::task::spawn_blocking(move || load_file(&path)),
+            asked,
+        });
+    }
+
+    fn take(&mut self, result: Result<Policy, Faults>, stream: &Pump) -> Result<(), Broken> {
+        let asked = self.reading.take().is_some_and(|reading| reading.asked);
+        if std::mem::take(&mut self.asked_again) {
+            self.read(asked);
+            return Ok(());
+        }
+        let mut policy = match result {
+            Ok(policy) => policy,
+            Err(faults) => {
+                self.kept(&say::faults(&faults), stream);
+                return Ok(());
+            }
+        };
+        self.unchangeable(&mut policy, stream);
+        let live = &mut self.start.live;
+        if !asked && live.is_whole() && policy == **live.policy() {
+            return Ok(());
+        }
+        let ready = match live.prepare(Arc::new(policy), &self.start.names) {
+            Ok(ready) => ready,
+            Err(Refused::Faults(faults)) => {
+                self.kept(&say::faults(&faults), stream);
+                return Ok(());
+            }
+            Err(refused) => {
+                self.kept(&refused.to_string(), stream);
+                return Ok(());
+            }
+        };
+        stream.learn(ready.rule_names());
+        match live.replace(ready, &self.start.names, &self.start.keeper) {
+            Ok(changed) => self.done(changed, stream),
+            Err(Broken::Open(error)) => return Err(Broken::Open(error)),
+            Err(broken) => self.warn(
+                format!(
+                    "the new policy is in force only in part ({broken}): every rule is switched \
+                     off, and the connector reaches nothing; send SIGHUP to try again, or \
+                     restart it"
+                ),
+                stream,
+            ),
+        }
+        Ok(())
+    }
+
+    /// Puts back what holds until the end of the run, and says so where the file differs.
+    fn unchangeable(&self, policy: &mut Policy, stream: &Pump) {
+        let old = self.start.live.policy();
+        if self.start.audit {
+            policy.mode = Mode::Audit;
+        }
+        if policy.connector != old.connector {
+            let message = format!(
+                "the name “{}” in the policy takes effect at the next start",
+                policy.connector
+            );
+            self.warn(message, stream);
+            policy.connector.clone_from(&old.connector);
+        }
+        if policy.run != old.run {
+            let message = "the new “run:” in the policy takes effect at the next start";
+            self.warn(message.to_owned(), stream);
+        }
+    }
+
+    fn done(&mut self, changed: Changed, stream: &Pump) {
+        let policy = self.start.live.policy();
+        stream.say(Body::Policy(PolicyChange {
+            connector: policy.connector.clone(),
+            instance: self.start.instance.clone(),
+            policy: Some(policy.source.display().to_string()),
+            mode: say::mode_name(policy.mode).to_owned(),
+            added: changed.added,
+            removed: changed.removed,
+        }));
+        self.again = Some((Instant::now() + AGAIN, changed.before));
+        let (policy, names) = (Arc::clone(policy), Arc::clone(&self.start.names));
+        let (more, instance) = (self.start.more.clone(), self.start.instance.clone());
+        self.fetching.spawn(async move {
+            let fetched = dns::prefetch_for(&names, |slot| changed.slots.contains(&slot)).await;
+            let unresolved = |name| say::unresolved(&policy, &instance, name);
+            let unresolved = fetched.iter().filter_map(unresolved).collect();
+            // The refresher is gone only when the run ends.
+            let _at_the_end = more.send(fetched).await;
+            unresolved
+        });
+    }
+
+    fn kept(&self, why: &str, stream: &Pump) {
+        let message = format!("the policy was not replaced, the one before stays in force: {why}");
+        self.warn(message, stream);
+    }
+
+    fn warn(&self, message: String, stream: &Pump) {
+        let connector = &self.start.live.policy().connector;
+        let instance = &self.start.instance;
+        stream.say(say::warning(connector, instance, "policy", message));
+    }
+}
+
+async fn seen(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => pending().await,
+    }
+}
+
+async fn read(reading: &mut Option<Reading>) -> Result<Policy, Faults> {
+    let Some(reading) = reading else {
+        return pending().await;
+    };
+    match (&mut reading.task).await {
+        Ok(result) => result,
+        Err(error) => Err(crate::policy::Fault::of_file(
+            std::path::Path::new("policy"),
+            format!("reading it failed: {error}"),
+            "report this fault",
+        )
+        .into()),
+    }
+}
+
+async fn due(again: Option<Instant>) {
+    match again {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,15 @@
+//! Another policy for a connector that runs.
+//!
+//! `watch` says when to look, `plane` carries a policy into the data plane, `flows` ◦ says
+//! which running flows it ends, `say` words the events, and `driver` goes from one to the
+//! other.
+
+pub mod driver;
+pub mod fault;
+pub mod flows;
+pub mod plane;
+pub mod say;
+pub mod watch;
+
+pub use driver::{Reload, Start};
+pub use plane::Live;

@@ -1,0 +1,386 @@
+//! Carries a policy into a data plane, the first one as well as every later one.
+//!
+//! A change has one order, and at no moment is anything permitted that neither policy
+//! permits:
+//!
+//! 1. Enforcing begins, where the new policy enforces.
+//! 2. Rules that are gone are switched off; the kernel refuses at once what they approved.
+//! 3. Names are judged by the new policy. From here on no grant comes from the old one.
+//! 4. The prefix table goes over, in the order of [`crate::policy::change`].
+//! 5. Grants of rules that are gone are deleted, and those that a denial now covers: a grant
+//!    is looked up before every prefix.
+//! 6. Rules that are new are switched on.
+//! 7. Refusing ends, where the new policy only audits.
+//!
+//! Exact grants add nothing to the argument for prefixes: one that is there was permitted by
+//! the policy it was entered under, and that is the old or the new one. If a step fails, all
+//! rules are switched off: the tables may then hold some of both policies, and permit nothing.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use egress_common::{
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN},
+    grant::Connector,
+    key::{Addr, GrantKey},
+    unix::UnixKey,
+};
+
+use super::{
+    fault::{Broken, Refused, StartError},
+    flows::must_end,
+};
+use crate::{
+    dns::{Door, Names, Successor, lease::Holder},
+    grant::Keeper,
+    host::{Cgroup, boot_ns, records},
+    kernel::{PlaneError, instance::ids_below, maps::Switches},
+    policy::{
+        change::{Change, Installed, Step, change},
+        compile::{Tables, compile_at},
+        model::{Mode, Policy},
+        slots::Slots,
+        tables::Memory,
+    },
+};
+
+/// A connector's policy as it is in the data plane.
+pub struct Live {
+    switches: Switches,
+    cgroup: Cgroup,
+    id: u32,
+    record: Connector,
+    slots: Slots,
+    installed: Installed,
+    policy: Arc<Policy>,
+    tables: Tables,
+    unix: BTreeSet<UnixKey>,
+    whole: bool,
+}
+
+/// A policy that is ready to take the place of the one in force.
+pub struct Ready {
+    policy: Arc<Policy>,
+    tables: Tables,
+    change: Change,
+    successor: Successor,
+}
+
+/// What a change of policy did.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// Ids of rules that are new.
+    pub added: Vec<String>,
+    /// Ids of rules that are gone.
+    pub removed: Vec<String>,
+    /// Slots of the new rules.
+    pub slots: BTreeSet<u32>,
+    /// A denial is new, or the last change did not come to its end.
+    pub denies_more: bool,
+    /// The tables before it.
+    pub before: Memory,
+}
+
+impl Live {
+    /// Writes the first policy into a data plane that is not attached yet and has room for
+    /// rule numbers below `slots`. The connector's processes are to join below `cgroup`.
+    pub fn start(
+        mut switches: Switches,
+        (id, cgroup): (u32, Cgroup),
+        slots: u32,
+        door: &Door,
+        policy: Arc<Policy>,
+        own_abstract: bool,
+    ) -> Result<Self, StartError> {
+        let mut slots = Slots::new(slots);
+        let numbers = slots.assign(&policy).map_err(Refused::from)?;
+        let tables = compile_at(&policy, id, &numbers).map_err(Refused::from)?;
+        switches.set_cgroup(cgroup.id()?, id)?;
+        let mut live = Self {
+            switches,
+            cgroup,
+            id,
+            record: connector(door, policy.mode, own_abstract),
+            slots,
+            installed: Installed::default(),
+            policy,
+            tables,
+            unix: BTreeSet::new(),
+            whole: true,
+        };
+        for slot in RESERVED {
+            live.switches.set_rule(slot, 0, true)?;
+        }
+        let steps = change(&live.installed, &live.tables).map_err(Refused::from)?;
+        for step in steps.steps() {
+            live.carry_out(step)?;
+        }
+        for (key, grant) in live.tables.unix.clone() {
+            live.switches.set_unix(&key, &grant)?;
+            live.unix.insert(key);
+        }
+        live.switches.set_connector(id, &live.record)?;
+        Ok(live)
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The slots of its rules, for the door.
+    pub fn holder(&self) -> Holder {
+        holder(&self.tables)
+    }
+
+    /// Names of the rules, as events and the summary show them.
+    pub fn rule_names(&self) -> HashMap<u32, String> {
+        let mut names = names_of(&self.tables);
+        names.insert(RULE_DOOR, "dns-door".to_owned());
+        names.insert(RULE_OWN, "own-listener".to_owned());
+        names.insert(RULE_INBOUND, "loopback-caller".to_owned());
+        names
+    }
+
+    /// Looks whether a policy can take the place of the one in force, which does not change
+    /// yet.
+    pub fn prepare(&mut self, policy: Arc<Policy>, names: &Names) -> Result<Ready, Refused> {
+        let numbers = self.slots.assign(&policy)?;
+        let tables = compile_at(&policy, self.id, &numbers)?;
+        let change = change(&self.installed, &tables)?;
+        let successor = names.prepare(Arc::clone(&policy), holder(&tables))?;
+        Ok(Ready {
+            policy,
+            tables,
+            change,
+            successor,
+        })
+    }
+
+    /// Puts a policy in force, as the head of this file says. After an error every rule is
+    /// off.
+    pub fn replace(
+        &mut self,
+        ready: Ready,
+        names: &Names,
+        keeper: &Keeper,
+    ) -> Result<Changed, Broken> {
+        let changed = Changed {
+            before: self.memory(keeper),
+            ..self.compare(&ready)
+        };
+        let result = self.go_over(ready, &changed, names, keeper).and_then(|()| {
+            match self.end_flows(keeper, &changed.before) {
+                // Only where a denial is new does the kernel need the sockets to be gone.
+                Err(error) if changed.denies_more => Err(Broken::Flows(error)),
+                _ => Ok(()),
+            }
+        });
+        self.whole = result.is_ok();
+        if !self.whole {
+            self.switch_off().map_err(Broken::Open)?;
+        }
+        result.map(|()| changed)
+    }
+
+    /// Whether the policy in force is the one in the data plane, and not nothing.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Ends running flows that the policy in force does not permit; `before`: the tables that
+    /// they began under. Answers how many; fails where one that has to end may not have ended.
+    pub fn end_flows(&self, keeper: &Keeper, before: &Memory) -> io::Result<usize> {
+        let now = self.memory(keeper);
+        let cgroups = ids_below(&self.cgroup).map_err(io::Error::other)?;
+        let sockets = records::list(self.switches.sockets(), &cgroups)?;
+        let ending = sockets
+            .iter()
+            .filter(|socket| must_end(socket, self.id, before, &now));
+        // Each is tried, whatever became of the one before.
+        let ended: Vec<io::Result<bool>> = ending.map(records::Socket::destroy).collect();
+        let ended: Vec<bool> = ended.into_iter().collect::<io::Result<_>>()?;
+        Ok(ended.into_iter().filter(|&gone| gone).count())
+    }
+
+    fn go_over(
+        &mut self,
+        ready: Ready,
+        changed: &Changed,
+        names: &Names,
+        keeper: &Keeper,
+    ) -> Result<(), Broken> {
+        let Ready {
+            policy,
+            tables,
+            change,
+            successor,
+        } = ready;
+        if policy.mode == Mode::Enforce {
+            self.set_mode(policy.mode)?;
+        }
+        for step in &change.off {
+            self.carry_out(step)?;
+        }
+        names.replace(successor);
+        for step in &change.entries {
+            self.carry_out(step)?;
+        }
+        for step in &change.off {
+            if let Step::Off(rule) = step {
+                keeper.remove_rule(*rule)?;
+            }
+        }
+        if changed.denies_more {
+            keeper.retain(|key| !is_denied(&policy, key))?;
+        }
+        // Only names that the launcher has made safe from being led elsewhere; others wait for
+        // the next start.
+        for (key, grant) in &tables.unix {
+            if self.unix.contains(key) {
+                self.switches.set_unix(key, grant)?;
+            }
+        }
+        for step in &change.on {
+            self.carry_out(step)?;
+        }
+        self.set_mode(policy.mode)?;
+        self.policy = policy;
+        self.tables = tables;
+        Ok(())
+    }
+
+    fn compare(&self, ready: &Ready) -> Changed {
+        let slots = |tables: &Tables| -> BTreeSet<u32> {
+            tables.rules.iter().map(|rule| rule.slot).collect()
+        };
+        let (old, new) = (slots(&self.tables), slots(&ready.tables));
+        let ids = |tables: &Tables, beside: &BTreeSet<u32>| -> Vec<String> {
+            let rules = tables.rules.iter();
+            rules
+                .filter(|rule| !beside.contains(&rule.slot))
+                .map(|rule| rule.id.clone())
+                .collect()
+        };
+        let rules = ready.tables.rules.iter();
+        Changed {
+            added: ids(&ready.tables, &old),
+            removed: ids(&self.tables, &new),
+            slots: new.difference(&self.installed.on).copied().collect(),
+            denies_more: !self.whole
+                || rules
+                    .filter(|rule| rule.deny)
+                    .any(|rule| !old.contains(&rule.slot)),
+            before: Memory::default(),
+        }
+    }
+
+    fn carry_out(&mut self, step: &Step) -> Result<(), PlaneError> {
+        match step {
+            Step::Off(rule) => self.switches.set_rule(*rule, self.id, false)?,
+            Step::On(rule) => self.switches.set_rule(*rule, self.id, true)?,
+            Step::Write(bits, key, rules) => self.switches.set_prefix(*bits, key, rules)?,
+            Step::Delete(bits, key) => self.switches.delete_prefix(*bits, key)?,
+        }
+        self.installed.note(step);
+        Ok(())
+    }
+
+    fn set_mode(&mut self, mode: Mode) -> Result<(), PlaneError> {
+        let mode = number(mode);
+        if self.record.mode != mode {
+            let record = Connector {
+                mode,
+                ..self.record
+            };
+            self.switches.set_connector(self.id, &record)?;
+            self.record = record;
+        }
+        Ok(())
+    }
+
+    /// Permits nothing any more. An audited connector is enforced from here on.
+    fn switch_off(&mut self) -> Result<(), PlaneError> {
+        self.set_mode(Mode::Enforce)?;
+        for rule in self.installed.on.clone() {
+            self.carry_out(&Step::Off(rule))?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's tables, as far as this connector is concerned. What it listens on itself
+    /// is not in them: those flows are under no rule that could be removed.
+    fn memory(&self, keeper: &Keeper) -> Memory {
+        let prefixes = self.installed.prefixes.iter();
+        Memory {
+            connectors: [(self.id, self.record)].into(),
+            grants: keeper.grants().into_iter().collect(),
+            prefixes: prefixes
+                .map(|((bits, key), rules)| (*bits, *key, *rules))
+                .collect(),
+            unix: self.tables.unix.iter().copied().collect(),
+            active: self.installed.on.iter().copied().chain(RESERVED).collect(),
+            listeners: BTreeSet::new(),
+            now_ns: boot_ns(),
+        }
+    }
+}
+
+impl Ready {
+    /// Names of its rules by their slots.
+    pub fn rule_names(&self) -> HashMap<u32, String> {
+        names_of(&self.tables)
+    }
+}
+
+/// Rules that no policy declares and that are always in force.
+const RESERVED: [u32; 3] = [RULE_DOOR, RULE_OWN, RULE_INBOUND];
+
+fn connector(door: &Door, mode: Mode, own_abstract: bool) -> Connector {
+    let v6 = door.addresses().iter().any(|address| address.is_ipv6());
+    let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));
+    Connector {
+        door_v6: if v6 { Addr::from_v6(0, 1) } else { v4_loopback },
+        door_v4: u32::from(Ipv4Addr::LOCALHOST),
+        door_port: door.port(),
+        mode: number(mode),
+        unix: Connector::OWN_PATHS
+            | if own_abstract {
+                Connector::OWN_ABSTRACT
+            } else {
+                0
+            },
+        pad: 0,
+    }
+}
+
+fn number(mode: Mode) -> u16 {
+    match mode {
+        Mode::Enforce => Connector::ENFORCE,
+        Mode::Audit => Connector::AUDIT,
+    }
+}
+
+fn holder(tables: &Tables) -> Holder {
+    let allow = tables.rules.iter().filter(|rule| !rule.deny);
+    Holder {
+        connector: tables.connector,
+        slots: allow.map(|rule| rule.slot).collect(),
+    }
+}
+
+fn names_of(tables: &Tables) -> HashMap<u32, String> {
+    let rules = tables.rules.iter();
+    rules.map(|rule| (rule.slot, rule.id.clone())).collect()
+}
+
+fn is_denied(policy: &Policy, key: &GrantKey) -> bool {
+    let addr = IpAddr::V6(Ipv6Addr::from(key.addr.octets()));
+    policy
+        .address_denied(addr, key.protocol, key.port)
+        .is_some()
+}

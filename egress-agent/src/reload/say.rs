@@ -1,0 +1,56 @@
+//! Lines of the stream about a run and its policy. Pure.
+
+use crate::{
+    dns::Prefetched,
+    event::model::{Body, NameUnresolved, Warning},
+    policy::{
+        Faults,
+        model::{Mode, Policy},
+    },
+};
+
+/// Faults that one line names.
+const MAX_FAULTS: usize = 10;
+
+/// Something the operator should know about a connector.
+pub fn warning(connector: &str, instance: &str, topic: &str, message: String) -> Body {
+    Body::Warning(Warning {
+        connector: Some(connector.to_owned()),
+        instance: instance.to_owned(),
+        topic: topic.to_owned(),
+        message,
+    })
+}
+
+/// A permitted name without an address; `None` where it has one.
+pub fn unresolved(policy: &Policy, instance: &str, name: &Prefetched) -> Option<Body> {
+    let error = name.result.as_ref().err()?;
+    let rule = policy.rules_for(&name.name).next();
+    Some(Body::NameUnresolved(NameUnresolved {
+        connector: policy.connector.clone(),
+        instance: instance.to_owned(),
+        name: name.name.to_string(),
+        rule: rule.map(|(_, rule)| rule.id.clone()),
+        message: error.to_string(),
+    }))
+}
+
+/// The mode as events name it.
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Audit => "audit",
+    }
+}
+
+/// The faults of a file on one line, each with its place.
+pub fn faults(faults: &Faults) -> String {
+    let all = faults.as_slice();
+    let shown = all.iter().take(MAX_FAULTS).map(ToString::to_string);
+    let mut shown: Vec<String> = shown.collect();
+    let rest = all.len().saturating_sub(MAX_FAULTS);
+    if rest > 0 {
+        shown.push(format!("and {rest} more"));
+    }
+    shown.join(" | ")
+}

@@ -1,0 +1,187 @@
+//! Unix sockets: the verdict by the name that is written into `connect()` or `sendto()`.
+//!
+//! The kernel shows these hooks nothing of the name (its setter is a kernel function that
+//! only writes), so it is read out of the kernel's own copy, which the program can no longer
+//! change: `struct bpf_sock_addr_kern`, `include/linux/filter.h`, the same from Linux 6.7 on.
+//! What is not where it is expected is no `AF_UNIX` address, and refused.
+
+use core::{
+    arch::asm,
+    ffi::c_void,
+    mem::MaybeUninit,
+    ptr::{addr_of, read_volatile},
+};
+
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_set_retval},
+    programs::SockAddrContext,
+    EbpfContext as _,
+};
+use egress_common::{
+    abi::{RULE_NONE, UNIX_NAME_MAX, UNIX_NAME_ROOM},
+    decide::Flow,
+    key::Addr,
+    unix::{self, UnixKey, UnixRepeatKey},
+    verdict::{Action, Layer, Reason, Verdict},
+};
+
+use super::{PASS, REFUSE};
+use crate::{emit, lookup::Maps, socket};
+
+/// `AF_UNIX`, `include/linux/socket.h`.
+const AF_UNIX: u16 = 1;
+/// `ENOENT`, `include/uapi/asm-generic/errno-base.h`.
+const ENOENT: i32 = 2;
+/// Bytes in front of `sun_path`.
+const FAMILY: usize = 2;
+
+/// The kernel's side of the context.
+#[repr(C)]
+struct Kernel {
+    sk: u64,
+    uaddr: u64,
+    tmp_reg: u64,
+    t_ctx: u64,
+    uaddrlen: u32,
+    pad: u32,
+}
+
+/// Decides a unix socket's name.
+#[inline(always)]
+pub fn decide(ctx: &SockAddrContext) -> i32 {
+    // SAFETY: the program's own context; the field is readable in these hooks.
+    let kind = unsafe { read_volatile(addr_of!((*ctx.sock_addr).type_)) };
+    let mut asked = UnixRepeatKey {
+        key: UnixKey {
+            connector: socket::current_connector(),
+            kind: 0,
+            len: 0,
+            name: [0; UNIX_NAME_ROOM],
+        },
+        reason: 0,
+        socket: kind,
+    };
+    let maps = Maps { ctx: ctx.as_ptr(), local_port: 0 };
+    let verdict = if name(ctx, &mut asked.key) {
+        unix::decide(&asked.key, &maps)
+    } else {
+        Verdict { action: Action::Deny, reason: Reason::Malformed, rule: RULE_NONE }
+    };
+    match verdict.action {
+        Action::Allow => {
+            emit::passed(verdict.rule, 1, 0, 0);
+            return PASS;
+        }
+        Action::Audit | Action::Deny | Action::Redirect => {}
+    }
+    if unix::looks_absent(&asked.key) {
+        if matches!(verdict.action, Action::Audit) {
+            return PASS;
+        }
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_set_retval(-ENOENT) };
+        return REFUSE;
+    }
+    let flow = Flow {
+        addr: Addr { halves: [0, 0] },
+        connector: asked.key.connector,
+        port: kind as u16,
+        local_port: 0,
+        ifindex: 0,
+        protocol: 0,
+        layer: Layer::Unix,
+        inbound: false,
+    };
+    asked.reason = u32::from(verdict.reason.code());
+    emit::unix_denial(&flow, &verdict, &emit::Process::current(), &asked);
+    if matches!(verdict.action, Action::Audit) { PASS } else { REFUSE }
+}
+
+/// Reads the name; false where it cannot be read or is none.
+#[inline(always)]
+fn name(ctx: &SockAddrContext, key: &mut UnixKey) -> bool {
+    let mut kernel = MaybeUninit::<Kernel>::uninit();
+    // SAFETY: the helper checks both sides; the context is kernel memory at run time.
+    let read = unsafe {
+        bpf_probe_read_kernel(
+            kernel.as_mut_ptr().cast(),
+            size_of::<Kernel>() as u32,
+            ctx.as_ptr().cast_const(),
+        )
+    };
+    if read != 0 {
+        return false;
+    }
+    // SAFETY: written whole by the helper; any bytes are a value.
+    let kernel = unsafe { kernel.assume_init() };
+    let mut head = [0_u8; FAMILY + 1];
+    let len = kernel.uaddrlen as usize;
+    // The kernel has refused shorter and longer ones (`unix_validate_addr`).
+    if len <= FAMILY || len > FAMILY + UNIX_NAME_MAX || !copy(&mut head, kernel.uaddr) {
+        return false;
+    }
+    if u16::from_ne_bytes([head[0], head[1]]) != AF_UNIX {
+        return false;
+    }
+    let at = kernel.uaddr + FAMILY as u64;
+    if head[FAMILY] == 0 {
+        key.kind = UnixKey::ABSTRACT;
+        abstract_name(key, at + 1, (len - FAMILY - 1) as u64)
+    } else {
+        key.kind = UnixKey::PATH;
+        path(key, at, (len - FAMILY) as u64)
+    }
+}
+
+/// A path ends at its first NUL or with the address.
+#[inline(always)]
+fn path(key: &mut UnixKey, from: u64, len: u64) -> bool {
+    let room = bounded(len + 1);
+    // SAFETY: `room` is at most the size of `name`.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(key.name.as_mut_ptr().cast(), room as u32, from as *const c_void)
+    };
+    if read < 2 {
+        return false;
+    }
+    key.len = (read - 1) as u16;
+    true
+}
+
+/// An abstract name is all bytes behind its first, NULs included.
+#[inline(always)]
+fn abstract_name(key: &mut UnixKey, from: u64, len: u64) -> bool {
+    let len = bounded(len);
+    if len == 0 {
+        return true;
+    }
+    // SAFETY: `len` is at most the size of `name`.
+    let read = unsafe {
+        bpf_probe_read_kernel(key.name.as_mut_ptr().cast(), len as u32, from as *const c_void)
+    };
+    key.len = len as u16;
+    read == 0
+}
+
+#[inline(always)]
+fn copy<const N: usize>(to: &mut [u8; N], from: u64) -> bool {
+    // SAFETY: the helper checks the kernel's side; the other is an array of this size.
+    unsafe { bpf_probe_read_kernel(to.as_mut_ptr().cast(), N as u32, from as *const c_void) == 0 }
+}
+
+/// At most the bytes that a name can have and its NUL. Written out, because LLVM knows the
+/// bound already and would drop the check that the verifier wants to see.
+#[inline(always)]
+fn bounded(len: u64) -> u64 {
+    let mut len = len;
+    // SAFETY: registers only.
+    unsafe {
+        asm!(
+            "if {len} < {limit} goto +1",
+            "{len} = {limit}",
+            len = inout(reg) len,
+            limit = const UNIX_NAME_MAX + 1,
+        );
+    }
+    len
+}

@@ -1,0 +1,224 @@
+//! The few `bpf(2)` calls that aya has no name for, with a safe face.
+//!
+//! aya 0.14 knows no program type for unix sockets, so those programs are loaded, attached
+//! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
+//! `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest as zero.
+
+use std::{
+    ffi::{CStr, c_long},
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+const CGROUP_SOCK_ADDR: u32 = 18;
+/// Bytes of a program's name, its NUL included: `BPF_OBJ_NAME_LEN`.
+const NAME: usize = 16;
+/// Room for what the verifier says.
+const LOG: usize = 256 * 1024;
+
+/// One eBPF instruction as the kernel takes it: opcode, registers, offset, immediate.
+pub type Instruction = [u8; 8];
+
+/// Hooks by their number in `enum bpf_attach_type`: those for unix sockets (Linux 6.7), and
+/// `setsockopt()`, whose links aya cannot pin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Hook {
+    /// `BPF_CGROUP_SETSOCKOPT`.
+    Setsockopt = 22,
+    /// `BPF_CGROUP_UNIX_CONNECT`.
+    Connect = 49,
+    /// `BPF_CGROUP_UNIX_SENDMSG`.
+    Sendmsg = 50,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; NAME],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct ObjPin {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// A program that was refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// What the call said.
+    pub error: io::Error,
+    /// What the verifier said, where it came to that.
+    pub log: String,
+}
+
+/// Loads a program for a unix hook. `EINVAL` without a log: the kernel has no such hook.
+pub fn load(
+    hook: Hook,
+    name: &str,
+    license: &CStr,
+    program: &[Instruction],
+) -> Result<OwnedFd, Refused> {
+    let mut attr = attributes(hook, name, license, program);
+    match bpf_fd(Command::ProgLoad, &attr) {
+        Ok(program) => return Ok(program),
+        // A hook the kernel does not have is refused before the verifier looks.
+        Err(error) if error.raw_os_error() == Some(libc::E2BIG) => {
+            return Err(Refused {
+                error,
+                log: String::new(),
+            });
+        }
+        Err(_) => {}
+    }
+    // Once more, to be told why.
+    let mut log = vec![0_u8; LOG];
+    attr.log_level = 1;
+    attr.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
+    attr.log_buf = address(log.as_mut_ptr());
+    let again = bpf_fd(Command::ProgLoad, &attr);
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    let log = String::from_utf8_lossy(log.get(..end).unwrap_or_default()).into_owned();
+    again.map_err(|error| Refused { error, log })
+}
+
+/// Attaches a program at a cgroup. The link holds until its last descriptor and pin go.
+pub fn attach(hook: Hook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attr = LinkCreate {
+        prog_fd: number(program),
+        target_fd: number(cgroup),
+        attach_type: hook as u32,
+        flags: 0,
+    };
+    bpf_fd(Command::LinkCreate, &attr)
+}
+
+/// Pins a link in a bpf file system.
+pub fn pin(link: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let attr = ObjPin {
+        pathname: address(path.as_ptr()),
+        bpf_fd: number(link),
+        file_flags: 0,
+    };
+    bpf(Command::ObjPin, &attr).map(drop)
+}
+
+fn attributes(hook: Hook, name: &str, license: &CStr, program: &[Instruction]) -> ProgLoad {
+    let mut prog_name = [0; NAME];
+    // The last byte stays NUL.
+    for (to, from) in prog_name.iter_mut().take(NAME - 1).zip(name.bytes()) {
+        *to = from;
+    }
+    ProgLoad {
+        prog_type: CGROUP_SOCK_ADDR,
+        insn_cnt: u32::try_from(program.len()).unwrap_or(u32::MAX),
+        insns: address(program.as_ptr()),
+        license: address(license.as_ptr()),
+        prog_name,
+        expected_attach_type: hook as u32,
+        ..ProgLoad::default()
+    }
+}
+
+/// Commands of `enum bpf_cmd`.
+#[derive(Clone, Copy)]
+enum Command {
+    ProgLoad = 5,
+    ObjPin = 6,
+    LinkCreate = 28,
+}
+
+/// The part of `union bpf_attr` that a command reads.
+///
+/// # Safety
+///
+/// Every field that the kernel takes for an address points to memory of the length it is
+/// told, for as long as the value is used; memory it writes to is the value's alone.
+unsafe trait Attributes {}
+
+// SAFETY: made by `attributes` from slices and strings that its callers hold during the
+// call; the log is a vector of `log_size` bytes that nobody reads before the call is over.
+unsafe impl Attributes for ProgLoad {}
+// SAFETY: no addresses.
+unsafe impl Attributes for LinkCreate {}
+// SAFETY: `pathname` is a C string that `pin` borrows during the call.
+unsafe impl Attributes for ObjPin {}
+
+fn bpf<T: Attributes>(command: Command, attr: &T) -> io::Result<c_long> {
+    // SAFETY: bpf(2) reads `size` bytes of `attr`, which is that large, and follows the
+    // addresses in it as `Attributes` promises.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as c_long,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+fn bpf_fd<T: Attributes>(command: Command, attr: &T) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: these commands answer with a new descriptor that nobody else knows; it is
+    // close-on-exec already (`bpf_prog_new_fd`, `bpf_link_new_fd`).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}
+
+/// An address as the kernel takes it, also from 32-bit programs.
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.addr() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn layouts_are_the_kernels() {
+        assert_eq!(size_of::<ProgLoad>(), 72);
+        assert_eq!(offset_of!(ProgLoad, log_buf), 32);
+        assert_eq!(offset_of!(ProgLoad, prog_name), 48);
+        assert_eq!(offset_of!(ProgLoad, expected_attach_type), 68);
+        assert_eq!(size_of::<LinkCreate>(), 16);
+        assert_eq!(size_of::<ObjPin>(), 16);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let refused = load(Hook::Connect, "nonsense", c"GPL", &[[0xff; 8]]);
+        assert!(refused.is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! The whole run, from arguments to report.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+
+use super::{
+    agent, burst, cost, denial, names, report::Report, scene::Scene, server, wall, worker,
+};
+
+const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART]";
+/// Nice value of everything that is measured.
+const PRIORITY: i32 = -15;
+const ROUNDS: usize = 15;
+const QUICK_ROUNDS: usize = 5;
+/// Whoever watches hears something this often.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+
+type Part = fn(&mut Scene, &Extent, &mut Report) -> Result<()>;
+
+/// In this order.
+const PARTS: [(&str, Part); 6] = [
+    ("cost", cost::measure),
+    ("wall", wall::measure),
+    ("names", names::measure),
+    ("denial", denial::measure),
+    ("agent", agent::measure),
+    ("burst", burst::measure),
+];
+
+/// How much is measured.
+pub(super) struct Extent {
+    /// Interleaved rounds of each measurement.
+    pub(super) rounds: usize,
+    /// A look, not a measurement to quote.
+    pub(super) quick: bool,
+}
+
+impl Extent {
+    /// How often something is done in a round.
+    pub(super) fn scale(&self, count: u32) -> u32 {
+        if self.quick { count / 4 } else { count }
+    }
+}
+
+/// What the program `bench` does. Whether it is content: `--check` was not given, or every bar
+/// held.
+pub fn main(arguments: &[String]) -> Result<bool> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["serve"] => server::main().map(|()| true),
+        ["worker"] => worker::main(None).map(|()| true),
+        ["worker", cgroup] => worker::main(Some(cgroup)).map(|()| true),
+        ["first", to] => worker::first(to.parse::<SocketAddr>()?).map(|()| true),
+        _ => measure(&Options::parse(&words)?),
+    }
+}
+
+struct Options {
+    extent: Extent,
+    json: Option<PathBuf>,
+    check: bool,
+    only: Option<String>,
+}
+
+impl Options {
+    fn parse(words: &[&str]) -> Result<Self> {
+        let (mut rounds, mut json, mut only) = (None, None, None);
+        let (mut quick, mut check) = (false, false);
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words
+                    .next()
+                    .with_context(|| format!("{word} needs a value"))
+            };
+            match *word {
+                "--rounds" => rounds = Some(value()?.parse().context(USAGE)?),
+                "--json" => json = Some(value()?.into()),
+                "--only" => only = Some((*value()?).to_owned()),
+                "--quick" => quick = true,
+                "--check" => check = true,
+                _ => bail!("unknown argument {word}\n{USAGE}"),
+            }
+        }
+        let rounds = rounds.unwrap_or(if quick { QUICK_ROUNDS } else { ROUNDS });
+        ensure!(rounds > 0, "--rounds: at least one");
+        let known = |only: &String| PARTS.iter().any(|(name, _)| only == name);
+        ensure!(
+            only.as_ref().is_none_or(known),
+            "--only: no such part; there are {}",
+            PARTS.map(|(name, _)| name).join(", ")
+        );
+        Ok(Self {
+            extent: Extent { rounds, quick },
+            json,
+            check,
+            only,
+        })
+    }
+}
+
+fn measure(options: &Options) -> Result<bool> {
+    let start = Instant::now();
+    let extent = &options.extent;
+    let mut report = Report::new(extent.rounds);
+    hurry()?;
+    eprintln!("setting up the embedded internet, the agent and the lanes");
+    let mut scene = Scene::new()?;
+    for (name, part) in PARTS {
+        if options.only.as_deref().is_none_or(|only| only == name) {
+            part(&mut scene, extent, &mut report).context(name)?;
+        }
+    }
+    drop(scene);
+    if let Some(path) = &options.json {
+        report.write(path)?;
+        eprintln!("written: {}", path.display());
+    }
+    eprintln!("measured in {} s", start.elapsed().as_secs());
+    print!("{}", report.text());
+    Ok(!options.check || report.held())
+}
+
+/// Puts everything that is measured, the servers and the agent included, before what else runs
+/// on the machine: all lanes alike.
+fn hurry() -> Result<()> {
+    // SAFETY: setpriority(2) takes three numbers and no memory.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, PRIORITY) };
+    Errno::result(result).map(drop).context("setpriority")
+}
+
+/// Says now and then how far a measurement is.
+pub(super) struct Progress {
+    about: &'static str,
+    rounds: usize,
+    said: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(about: &'static str, rounds: usize) -> Self {
+        eprintln!("{about}: {rounds} rounds");
+        Self {
+            about,
+            rounds,
+            said: Instant::now(),
+        }
+    }
+
+    pub(super) fn round(&mut self, round: usize) {
+        if self.said.elapsed() >= SAY_EVERY {
+            eprintln!("{}: round {round} of {}", self.about, self.rounds);
+            self.said = Instant::now();
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The other end of every measured connection: outside all lanes, the same for each.
+
+use std::{
+    io::{self, BufRead, Read, Write},
+    net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    thread,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+
+/// Accepts and closes.
+pub(super) const CLOSE: u16 = 7001;
+/// Sends back what it gets.
+pub(super) const ECHO: u16 = 7002;
+/// Reads to the end.
+pub(super) const SINK: u16 = 7003;
+/// A UDP socket that nobody reads: once its buffer is full, sending costs the same each time.
+pub(super) const HOLE: u16 = 7004;
+
+/// Connections that may wait, more than a job makes.
+const WAITING: i32 = 4096;
+const SMALL: usize = 4096;
+const CHUNK: usize = 256 << 10;
+
+/// Serves until standard input ends.
+pub(super) fn main() -> Result<()> {
+    serve(CLOSE, drop)?;
+    serve(ECHO, |stream| drop(thread::spawn(|| echo(stream))))?;
+    serve(SINK, |stream| drop(thread::spawn(|| sink(stream))))?;
+    let hole = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, HOLE)).context("UDP")?;
+    setsockopt(&hole, sockopt::RcvBuf, &SMALL)?;
+    println!("\"ready\"");
+    for line in io::stdin().lock().lines() {
+        line?;
+    }
+    Ok(())
+}
+
+fn serve(port: u16, each: impl Fn(TcpStream) + Send + 'static) -> Result<()> {
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .with_context(|| format!("TCP port {port}"))?;
+    // Again, for the longer queue.
+    listen(&listener, Backlog::new(WAITING)?)?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            each(stream);
+        }
+    });
+    Ok(())
+}
+
+/// Ends with the connection, however that ends.
+fn echo(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; SMALL];
+    while let length @ 1.. = stream.read(&mut buffer)? {
+        stream.write_all(&buffer[..length])?;
+    }
+    Ok(())
+}
+
+/// Ends with the connection, however that ends.
+fn sink(mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    while stream.read(&mut buffer)? > 0 {}
+    Ok(())
+}
