@@ -15,7 +15,7 @@ use nix::unistd::{Uid, chown};
 
 use crate::{
     leftovers::cgroup2,
-    process::{Running, must},
+    process::{Running, must, patience},
     programs,
     world::{USER, World},
     zone,
@@ -70,7 +70,7 @@ impl Stage {
     fn start(&mut self, mut command: Command, arguments: &[&str]) -> Result<String> {
         command.args(arguments);
         let mut accomplice = Running::start(command, LIMIT)?;
-        let end = Instant::now() + READY;
+        let end = Instant::now() + READY * patience();
         loop {
             let said = String::from_utf8_lossy(&accomplice.stdout()).into_owned();
             if let Some((line, _)) = said.split_once('\n') {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     agent::unconfined,
     probe::{self, Company, Evidence, Family, Job, MARK, MULTIPATH_PORT, Needs, PORT, Vector},
-    process::Running,
+    process::{Running, patience},
     programs,
     protocol::{Request, Sighting},
     stage::Stage,
@@ -533,7 +533,7 @@ pub fn relay(world: &World) -> Result<Running> {
     let mut command = world.command(world.bin("probe"));
     command.arg("relay");
     let mut relay = Running::start(command, LIMIT)?;
-    let end = Instant::now() + CALL;
+    let end = Instant::now() + CALL * patience();
     while relay.stdout().is_empty() {
         ensure!(
             !relay.ended()? && Instant::now() < end,
