@@ -121,15 +121,16 @@ const fn line(
     }
 }
 
+/// What one round saw: by job, by place in [`LANES`], by hook; nanoseconds a run.
+type Round = Vec<Vec<BTreeMap<&'static str, f64>>>;
+
 /// Measures; adds a table and the bars.
 pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -> Result<()> {
     let _on = Account::open()?;
     let jobs = jobs(extent);
-    let rounds = extent.rounds;
-    let mut progress = Progress::new("cost of each program", rounds);
-    // [round][job][lane][hook]; the first round warms up and is not kept.
-    let mut seen = Vec::new();
-    for round in 0..=rounds {
+    let mut progress = Progress::new("cost of each program", extent.rounds);
+    let mut seen: Vec<Round> = Vec::new();
+    for round in 0..=extent.rounds {
         let mut all = Vec::new();
         for job in &jobs {
             let mut each = vec![BTreeMap::new(); LANES.len()];
@@ -138,62 +139,70 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
             }
             all.push(each);
         }
+        // The first round warms up.
         if round > 0 {
             seen.push(all);
-            progress.round(round);
         }
+        progress.round(round);
     }
+    let columns = [
+        "no-op",
+        "systemd-like",
+        "egress-agent",
+        "over no-op",
+        "of systemd-like",
+    ];
     let mut table = Table::new(
         "Cost of the programs, by the kernel's account (bpf_stats)",
         "ns per run",
-        &[
-            "no-op",
-            "systemd-like",
-            "egress-agent",
-            "over no-op",
-            "of systemd-like",
-        ],
+        &columns,
     );
     table
         .note("bpf_stats itself is most of a no-op's time. systemd-like has a packet filter only.");
     for line in &LINES {
-        let of = |lane: usize, round: &Vec<Vec<BTreeMap<_, f64>>>| {
-            let hooks = line.hooks.iter();
-            hooks
-                .map(|hook| round[line.job][lane].get(hook).copied())
-                .sum::<Option<f64>>()
-        };
-        let column = |lane| Spread::of(seen.iter().filter_map(|round| of(lane, round)));
-        let over = pairs(&seen, |round| Some(of(2, round)? - of(0, round)?));
-        let ratio = pairs(&seen, |round| Some(of(2, round)? / of(1, round)?));
-        let agent = column(2).with_context(|| format!("{} did not run", line.about))?;
-        table.row(
-            line.about,
-            vec![
-                Cell::of(column(0)),
-                Cell::of(column(1)),
-                Cell::of(Some(agent)),
-                Cell::of(over),
-                Cell::ratio(ratio),
-            ],
-        );
-        match (&line.bar, over, ratio) {
-            (Some(Limit::Filter), _, Some(ratio)) => report.bars.push(Bar::at_most(
-                format!("{}: no more than systemd-like", line.about),
-                ratio.median,
-                1.0,
-                "x",
-            )),
-            (Some(Limit::Connect), Some(over), _) => report.bars.push(Bar::at_most(
-                format!("{}: over no-op", line.about),
-                over.median,
-                CONNECT_BAR,
-                "ns",
-            )),
-            _ => {}
-        }
+        tell(line, &seen, &mut table, report)?;
     }
     report.tables.push(table);
+    Ok(())
+}
+
+/// Adds a line and its bar.
+fn tell(line: &Line, seen: &[Round], table: &mut Table, report: &mut Report) -> Result<()> {
+    let of = |lane: usize, round: &Round| {
+        let hooks = line.hooks.iter();
+        hooks
+            .map(|hook| round[line.job][lane].get(hook).copied())
+            .sum::<Option<f64>>()
+    };
+    let column = |lane| pairs(seen, |round| of(lane, round));
+    let over = pairs(seen, |round| Some(of(2, round)? - of(0, round)?));
+    let ratio = pairs(seen, |round| Some(of(2, round)? / of(1, round)?));
+    let agent = column(2).with_context(|| format!("{} did not run", line.about))?;
+    table.row(
+        line.about,
+        vec![
+            Cell::of(column(0)),
+            Cell::of(column(1)),
+            Cell::of(Some(agent)),
+            Cell::of(over),
+            Cell::ratio(ratio),
+        ],
+    );
+    match (&line.bar, over, ratio) {
+        (Some(Limit::Filter), _, Some(ratio)) => report.bars.push(Bar::at_most(
+            format!("{}: no more than systemd-like", line.about),
+            ratio.median,
+            1.0,
+            "x",
+        )),
+        (Some(Limit::Connect), Some(over), _) => report.bars.push(Bar::at_most(
+            format!("{}: over no-op", line.about),
+            over.median,
+            CONNECT_BAR,
+            "ns",
+        )),
+        _ => {}
+    }
     Ok(())
 }
 
