@@ -29,7 +29,7 @@ pub const POLICIES: &str = "/etc/egress-agent/policies";
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  sudo egress-agent run --policy policies/postmark.yaml -- \
-    npx -y @activecampaign/postmark-mcp@1.0.0"
+    node /opt/postmark-mcp/index.js"
 )]
 pub struct RunArgs {
     /// Name of the connector, whose policy is `CONNECTOR.yaml` in /etc/egress-agent/policies

@@ -28,7 +28,7 @@ allow:
     protocol: tcp
   - unix: /run/postgresql/.s.PGSQL.5432
 run:
-  command: [npx, -y, "@activecampaign/postmark-mcp@1.0.0"]
+  command: [npx, -y, "reports-mcp@1.0.0"]
   user: connector
   env: { pass: [POSTMARK_SERVER_TOKEN], set: { NODE_ENV: production } }
 "#,
