@@ -9,10 +9,7 @@
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use egress_common::abi::OWN_FOLDER;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -35,8 +32,9 @@ use crate::{
         unix::UnixError,
     },
     launch::{
-        self, LaunchError, Spec, UnixSockets, env,
+        self, LaunchError, Signals, Spec, UnixSockets, env,
         scope::{self, Landlocked},
+        signals::forward,
     },
     policy::{
         model::{Mode, Policy, Target},
@@ -93,10 +91,10 @@ pub enum RunError {
     Plane(#[from] crate::kernel::PlaneError),
     /// The policy is not in the data plane.
     #[error(transparent)]
-    Start(#[from] reload::plane::StartError),
+    Start(#[from] reload::fault::StartError),
     /// A changed policy left the data plane open.
     #[error("{0}; the connector was ended")]
-    Reload(#[from] reload::plane::Broken),
+    Reload(#[from] reload::fault::Broken),
     /// The DNS door could not be opened.
     #[error("cannot open the DNS door on loopback: {0}")]
     Door(#[source] std::io::Error),
@@ -119,6 +117,9 @@ pub enum RunError {
         /// Why.
         error: String,
     },
+    /// A signal came before the connector was started.
+    #[error("ended by {0} before the connector was started")]
+    Signal(Signal),
     /// The launcher failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -135,6 +136,7 @@ impl RunError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Launch(LaunchError::Failed { code, .. }) => *code,
+            Self::Signal(signal) => exit::of_signal(*signal as i32),
             _ => exit::AGENT_FAILED,
         }
     }
@@ -143,15 +145,17 @@ impl RunError {
 /// Runs a connector from beginning to end. Answers its exit code.
 pub async fn run(run: Run) -> Result<u8, RunError> {
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
+    let signals = Signals::listen().map_err(RunError::Wait)?;
     probe::check_host()?;
     let cleaned = clean_leftovers()?;
     let instance = Instance::create(&run.policy.connector)?;
-    let result = confined(&run, &instance, &cleaned, hangup).await;
-    // Whatever happened inside, the end is the same; its own failure keeps the boundary.
-    let ended = instance.kill().and_then(|()| instance.end());
-    let code = result?;
-    ended?;
-    Ok(code)
+    let result = confined(&run, &instance, &cleaned, hangup, signals).await;
+    // Whatever happened inside, the end is the same. A failure of it keeps the boundary, and
+    // does not hide how the connector ended.
+    if let Err(error) = instance.kill().and_then(|()| instance.end()) {
+        eprintln!("egress-agent: {error}; the next start tries again");
+    }
+    result
 }
 
 /// Everything between the making and the ending of an instance.
@@ -160,6 +164,7 @@ async fn confined(
     instance: &Instance,
     cleaned: &[String],
     hangup: tokio::signal::unix::Signal,
+    mut signals: Signals,
 ) -> Result<u8, RunError> {
     let policy = Arc::new(run.policy.clone());
     let settings = Settings {
@@ -169,6 +174,13 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;
+    let unhooked = plane.unix().err().map(|error| {
+        let then = match policy.mode {
+            Mode::Enforce => "the connector can make no unix sockets but pairs",
+            Mode::Audit => "unix sockets are not watched",
+        };
+        format!("{error}; {then}")
+    });
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -218,6 +230,15 @@ async fn confined(
         ));
     }
 
+    if let Some(without) = unhooked {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            "unix",
+            without,
+        ));
+    }
+
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
         live,
@@ -231,20 +252,28 @@ async fn confined(
     });
 
     let serving = tokio::spawn(door.serve(Arc::clone(&names), stopped.clone()));
-    let prefetched = dns::prefetch(&names).await;
+    let prefetched = tokio::select! {
+        prefetched = dns::prefetch(&names) => prefetched,
+        signal = signals.next() => return Err(RunError::Signal(signal)),
+    };
     for unresolved in prefetched
         .iter()
         .filter_map(|name| say::unresolved(&policy, instance.name(), name))
     {
         stream.say(unresolved);
     }
-    if !run.start_unresolved && run.policy.mode == Mode::Enforce {
-        all_resolved(&prefetched)?;
-    }
+    let resolved = if run.start_unresolved || run.policy.mode == Mode::Audit {
+        Ok(())
+    } else {
+        all_resolved(&prefetched)
+    };
     let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
-    let outcome = launched(run, instance, unix, &stream, serving, reload).await;
+    let outcome = match resolved {
+        Ok(()) => launched(run, instance, unix, &stream, serving, reload, &mut signals).await,
+        Err(error) => Err(error),
+    };
 
     instance.kill()?;
     let exit = outcome.as_ref().ok().map_or(
@@ -269,8 +298,8 @@ async fn launched(
     stream: &Pump,
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
+    signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
-    let mut signals = Signals::listen().map_err(RunError::Wait)?;
     let ready = launch::start(&spec(run, instance, unix)).await?;
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
@@ -351,10 +380,9 @@ fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
         ("USER", OsString::from(&name)),
         ("LOGNAME", OsString::from(&name)),
         ("SHELL", run.user.shell.clone().into_os_string()),
-        // Where the connector's own unix sockets work.
-        ("TMPDIR", own.clone()),
-        ("XDG_RUNTIME_DIR", own),
     ];
+    // Where the connector's own unix sockets work.
+    let folders = [("TMPDIR", own.clone()), ("XDG_RUNTIME_DIR", own)];
     let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
     Spec {
         cgroup_procs: instance.copy().path().join("cgroup.procs"),
@@ -362,7 +390,7 @@ fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
         gid: run.user.gid,
         groups: run.user.groups.clone(),
         command: run.command.clone(),
-        env: env::build(block, run.caller_env.iter().cloned(), &identity),
+        env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
         enforced: run.policy.mode == Mode::Enforce,
         unix,
     }
@@ -400,49 +428,5 @@ fn exit_of(status: std::process::ExitStatus) -> Exit {
     Exit {
         code: status.code(),
         signal: status.signal(),
-    }
-}
-
-/// Signals that belong to the connector; SIGHUP is the agent's own ([`Reload`]). It is in a session of its own, so the terminal's
-/// signals reach the agent alone.
-struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
-
-const FORWARDED: &[Signal] = &[
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let listen = |&number: &Signal| {
-            signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream))
-        };
-        FORWARDED
-            .iter()
-            .map(listen)
-            .collect::<std::io::Result<_>>()
-            .map(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            for (number, stream) in &mut self.0 {
-                if stream.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
-}
-
-fn forward(signal: Signal, pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // A connector that is gone is seen by the wait beside this.
-        let _may_be_gone = kill(Pid::from_raw(pid), signal);
     }
 }

@@ -16,12 +16,16 @@ pub const FAULTS: u8 = 1;
 /// A connector's exit code: its own, or 128 and the signal that ended it, as shells say it.
 pub fn of_child(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
-    let code = match (status.code(), status.signal()) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => signal.saturating_add(128),
-        (None, None) => i32::from(AGENT_FAILED),
-    };
-    u8::try_from(code).unwrap_or(AGENT_FAILED)
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(AGENT_FAILED),
+        (None, Some(signal)) => of_signal(signal),
+        (None, None) => AGENT_FAILED,
+    }
+}
+
+/// The exit code of a process that a signal ended.
+pub fn of_signal(signal: i32) -> u8 {
+    u8::try_from(signal.saturating_add(128)).unwrap_or(AGENT_FAILED)
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         addr: flow.addr,
     };
     if let Some(rules) = lookup.prefix(&key) {
-        match by_port(flow.port, rules, lookup) {
+        match by_port(flow.port, flow.ifindex, rules, lookup) {
             Verdict {
                 action: Action::Deny,
                 reason: Reason::NoRule,
@@ -159,7 +159,7 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         addr: flow.addr,
     };
     match lookup.prefix(&key) {
-        Some(rules) => match by_port(flow.local_port, rules, lookup) {
+        Some(rules) => match by_port(flow.local_port, 0, rules, lookup) {
             Verdict {
                 reason: Reason::NoRule,
                 ..
@@ -172,7 +172,7 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 
 /// The first range that holds the port decides; a range of an inactive rule is passed over.
 #[inline(always)]
-fn by_port<L: Lookup>(port: u16, rules: &PrefixRules, lookup: &L) -> Verdict {
+fn by_port<L: Lookup>(port: u16, ifindex: u32, rules: &PrefixRules, lookup: &L) -> Verdict {
     let mut verdict = refuse(Reason::NoRule, RULE_NONE);
     // A constant number of turns, left early: what the verifier of 5.10 can follow.
     for (range, index) in rules.ranges.iter().zip(0_u32..) {
@@ -183,10 +183,13 @@ fn by_port<L: Lookup>(port: u16, rules: &PrefixRules, lookup: &L) -> Verdict {
             if range.effect != PortRange::ALLOW {
                 return refuse(Reason::DenyRule, range.rule);
             }
-            if lookup.rule_active(range.rule) {
+            if !lookup.rule_active(range.rule) {
+                verdict = refuse(Reason::Revoked, range.rule);
+            } else if range.ifindex != 0 && ifindex != 0 && ifindex != u32::from(range.ifindex) {
+                verdict = refuse(Reason::Interface, range.rule);
+            } else {
                 return allow(range.rule);
             }
-            verdict = refuse(Reason::Revoked, range.rule);
         }
     }
     verdict

@@ -25,8 +25,8 @@ pub struct PortRange {
     pub last: u16,
     /// [`PortRange::ALLOW`] or [`PortRange::DENY`]; anything else denies.
     pub effect: u16,
-    /// Zero.
-    pub pad: u16,
+    /// The interface a datagram must leave by, where the prefix is one address; 0 = any.
+    pub ifindex: u16,
     /// The rule that this range comes from.
     pub rule: u32,
 }
@@ -41,7 +41,7 @@ impl PortRange {
         first: 1,
         last: 0,
         effect: Self::DENY,
-        pad: 0,
+        ifindex: 0,
         rule: 0,
     };
 }

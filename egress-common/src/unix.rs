@@ -33,23 +33,6 @@ impl UnixKey {
     pub const ABSTRACT: u16 = 2;
 }
 
-/// The C library's cache daemon (`nscd(8)`). Every look-up of a user or host tries it first
-/// and goes on without it, so refusing it says nothing about the program.
-const CACHE_DAEMON: &[u8; 20] = b"/var/run/nscd/socket";
-
-impl UnixKey {
-    /// Whether the name is that of the C library's cache daemon.
-    #[inline(always)]
-    pub fn is_cache_daemon(&self) -> bool {
-        let same = self
-            .name
-            .iter()
-            .zip(CACHE_DAEMON)
-            .all(|(own, other)| own == other);
-        self.kind == Self::PATH && self.len as usize == CACHE_DAEMON.len() && same
-    }
-}
-
 /// Value of a name. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,6 +128,34 @@ fn is_own(key: &UnixKey) -> bool {
     }
     for part in key.name.windows(3) {
         if matches!(part, [b'/', b'.', b'.']) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Sockets that C libraries try before every look-up, on every host, and do without where
+/// there is none: the cache daemon (glibc `nscd/nscd-client.h`) and the stub resolver's
+/// (systemd `nss-resolve`). A look-up there would be made outside; the door answers instead.
+const NAME_SERVICES: [&str; 2] = [
+    "/var/run/nscd/socket",
+    "/run/systemd/resolve/io.systemd.Resolve",
+];
+
+/// Whether the name is a name service's, which is to look absent where it is refused: trying
+/// it is no attempt to get out, and every program does.
+#[inline(always)]
+pub fn looks_absent(key: &UnixKey) -> bool {
+    key.kind == UnixKey::PATH && (is(key, NAME_SERVICES[0]) || is(key, NAME_SERVICES[1]))
+}
+
+#[inline(always)]
+fn is(key: &UnixKey, path: &str) -> bool {
+    if key.len as usize != path.len() {
+        return false;
+    }
+    for (have, want) in key.name.iter().zip(path.as_bytes()) {
+        if have != want {
             return false;
         }
     }

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     event::{self, Denial, Event},
-    process::{Outcome, Running},
+    process::{Outcome, Running, patience},
     programs,
     world::{USER, World},
 };
@@ -188,7 +188,7 @@ impl Confined {
 
     /// Waits for a denial in the stream, at most [`SHOWN_WITHIN`].
     pub fn denial(&self, denial: &Denial) -> Result<Event> {
-        let end = Instant::now() + SHOWN_WITHIN;
+        let end = Instant::now() + SHOWN_WITHIN * patience();
         loop {
             let events = self.events()?;
             if let Some(event) = events.iter().find(|event| denial.fits(event)) {
@@ -206,7 +206,7 @@ impl Confined {
 
     /// Waits until the connector has printed a text.
     pub fn printed(&mut self, text: &str, limit: Duration) -> Result<()> {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + limit * patience();
         while !String::from_utf8_lossy(&self.agent.stdout()).contains(text) {
             let ended = self.agent.ended()?;
             if ended || Instant::now() > end {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{namespaces::NETNS, programs};
+use crate::{namespaces::NETNS, process::patience, programs};
 
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -57,7 +57,7 @@ impl Pipe {
     }
 
     pub(crate) fn ready(&self) -> Result<String> {
-        let reply = self.lines.recv_timeout(ANSWER);
+        let reply = self.lines.recv_timeout(ANSWER * patience());
         reply.context("the embedded internet does not answer; its error is above")
     }
 }

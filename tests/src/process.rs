@@ -187,8 +187,8 @@ impl Outcome {
 }
 
 /// How many times longer than usual programs may take: `EGRESS_TEST_PATIENCE`, for machines
-/// that are emulated. What a test itself says about time is not changed by it.
-fn patience() -> u32 {
+/// that are emulated.
+pub fn patience() -> u32 {
     let factor = env::var("EGRESS_TEST_PATIENCE").ok();
     factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }

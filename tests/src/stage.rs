@@ -15,7 +15,7 @@ use nix::unistd::{Uid, chown};
 
 use crate::{
     leftovers::cgroup2,
-    process::{Running, must},
+    process::{Running, must, patience},
     programs,
     world::{USER, World},
     zone,
@@ -70,7 +70,7 @@ impl Stage {
     fn start(&mut self, mut command: Command, arguments: &[&str]) -> Result<String> {
         command.args(arguments);
         let mut accomplice = Running::start(command, LIMIT)?;
-        let end = Instant::now() + READY;
+        let end = Instant::now() + READY * patience();
         loop {
             let said = String::from_utf8_lossy(&accomplice.stdout()).into_owned();
             if let Some((line, _)) = said.split_once('\n') {
@@ -91,6 +91,12 @@ impl Drop for Stage {
     fn drop(&mut self) {
         for accomplice in &mut self.accomplices {
             accomplice.close_stdin();
+        }
+        // They take their queues and memory with them, which no namespace does.
+        let end = Instant::now() + END;
+        let over = |one: &mut Running| one.ended().unwrap_or(true);
+        while !self.accomplices.iter_mut().all(over) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
         }
         self.accomplices.clear();
         // Where the file is missing the kernel is too old for it; what is left says rmdir.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     agent::unconfined,
     probe::{self, Company, Evidence, Family, Job, MARK, MULTIPATH_PORT, Needs, PORT, Vector},
-    process::Running,
+    process::{Running, patience},
     programs,
     protocol::{Request, Sighting},
     stage::Stage,
@@ -101,7 +101,7 @@ pub fn probe_policy(root: bool) -> String {
             "  - cidr: {prefix}\n    ports: [{PORT}, {MULTIPATH_PORT}]\n    protocol: any\n"
         );
     }
-    text.push_str("  - allowed.example:443\n");
+    text.push_str("  - allowed.example:443\n  - \"*.ingest.sentry.io:443\"\n");
     for name in probe::REBINDING {
         let _ = write!(
             text,
@@ -533,7 +533,7 @@ pub fn relay(world: &World) -> Result<Running> {
     let mut command = world.command(world.bin("probe"));
     command.arg("relay");
     let mut relay = Running::start(command, LIMIT)?;
-    let end = Instant::now() + CALL;
+    let end = Instant::now() + CALL * patience();
     while relay.stdout().is_empty() {
         ensure!(
             !relay.ended()? && Instant::now() < end,

@@ -31,6 +31,7 @@ use tempfile::TempDir;
 use crate::{
     namespaces::{NETNS, Namespaces, PREFIX, WIRE, own_name, pids},
     pipe::Pipe,
+    process::patience,
     programs,
     protocol::{Config, FlowCount, HttpRequest, Query, Record, Reply, Request, Sighting},
     token, zone,
@@ -238,7 +239,7 @@ impl World {
     pub fn fence(&self) -> Result<()> {
         let token = token::new();
         self.host().ask(&format!("fence {token}"))?;
-        let end = Instant::now() + FENCE;
+        let end = Instant::now() + FENCE * patience();
         while self.sightings(&token)?.is_empty() {
             ensure!(
                 Instant::now() < end,

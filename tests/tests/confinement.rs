@@ -7,6 +7,7 @@ use egress_tests::{
     agent::{self, DOOR_STATUS, policy},
     attempts::Attempts,
     event::Denial,
+    process::patience,
     programs, token,
     world::World,
     zone,
@@ -229,7 +230,7 @@ fn reaches_only_what_is_declared(client: &Client) -> Result<()> {
         };
         ensure!(attempt.code != 0, "{}", explain(label, &attempts));
         ensure!(
-            attempt.ms < AT_ONCE_MS,
+            attempt.ms < AT_ONCE_MS * u64::from(patience()),
             "not at once: {}",
             explain(label, &attempts)
         );
@@ -298,7 +299,7 @@ fn getent() -> Result<()> {
     for label in ["name", "hosts"] {
         let attempt = attempts.get(label)?;
         ensure!(
-            attempt.code == 2 && attempt.ms < AT_ONCE_MS,
+            attempt.code == 2 && attempt.ms < AT_ONCE_MS * u64::from(patience()),
             "{}",
             explain(label, &attempts)
         );
@@ -338,7 +339,11 @@ fn dig() -> Result<()> {
             "{}",
             explain(label, &attempts)
         );
-        ensure!(attempt.ms < AT_ONCE_MS, "{}", explain(label, &attempts));
+        ensure!(
+            attempt.ms < AT_ONCE_MS * u64::from(patience()),
+            "{}",
+            explain(label, &attempts)
+        );
     }
     attempts
         .report

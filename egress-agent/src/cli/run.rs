@@ -32,7 +32,7 @@ pub const POLICIES: &str = "/etc/egress-agent/policies";
     npx -y @activecampaign/postmark-mcp@1.0.0"
 )]
 pub struct RunArgs {
-    /// Name of the connector, whose policy is /etc/egress-agent/policies/<CONNECTOR>.yaml
+    /// Name of the connector, whose policy is `CONNECTOR.yaml` in /etc/egress-agent/policies
     #[arg(required_unless_present = "policy", conflicts_with = "policy")]
     connector: Option<String>,
     /// Policy file

@@ -53,6 +53,8 @@ pub struct NameRefusal {
     pub audited: bool,
     /// Process that asked, where the caller knows.
     pub pid: Option<u32>,
+    /// Its user, where the caller knows.
+    pub uid: Option<u32>,
 }
 
 /// Turns records into lines.
@@ -79,7 +81,7 @@ impl Enricher {
         }
     }
 
-    /// The line of one kernel record that passed [`super::decode`]. `now_ns` is the boot
+    /// The line of one kernel record that passed [`decode`](super::decode()). `now_ns` is the boot
     /// clock; `backlog`: more records wait, so nothing slow may be done; `lost` is reported
     /// in the line. `None`: the record does not come from `decode`.
     pub fn denial(
@@ -122,16 +124,15 @@ impl Enricher {
         now_ns: u64,
         backlog: bool,
     ) -> Record {
-        let process = refusal.pid.filter(|&pid| pid != 0).and_then(|pid| {
-            // No hook saw the caller, so /proc alone says who it is.
+        let process = refusal.pid.filter(|&pid| pid != 0).map(|pid| {
+            // The data plane noted who made the socket, and not its name.
             let caller = Caller {
                 pid,
-                uid: 0,
+                uid: refusal.uid.unwrap_or(0),
                 comm: [0; 16],
             };
-            self.cache
-                .facts(caller, refusal.time_ns, now_ns, backlog)
-                .map(|facts| known(pid, None, String::new(), Some(&facts)))
+            let facts = self.cache.facts(caller, refusal.time_ns, now_ns, backlog);
+            known(pid, refusal.uid, String::new(), facts.as_deref())
         });
         let family = if refusal.client.is_ipv4() { 2 } else { 10 };
         let denial = Denial {

@@ -159,6 +159,7 @@ pub(crate) fn refusal() -> NameRefusal {
         protocol: 17,
         audited: false,
         pid: None,
+        uid: None,
     }
 }
 

@@ -274,10 +274,7 @@ impl Running {
     fn refusal(&mut self, refusal: &Refusal, backlog: bool) {
         let count = self.received.entry(refusal.reason).or_default();
         *count = count.saturating_add(1);
-        let pid = self
-            .maps
-            .client(refusal.protocol, refusal.client.port())
-            .map(|client| client.pid);
+        let asker = self.maps.client(refusal.protocol, refusal.client.port());
         let refusal = NameRefusal {
             time_ns: refusal.time_ns,
             connector: self.known.connector.clone(),
@@ -288,7 +285,8 @@ impl Running {
             client: refusal.client,
             protocol: refusal.protocol,
             audited: refusal.audited,
-            pid,
+            pid: asker.map(|client| client.pid),
+            uid: asker.map(|client| client.uid),
         };
         self.stream.refusal(self.known.id, &refusal, backlog);
     }

@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use egress_common::{
-    abi::map,
+    abi::{UDP, map},
     event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
@@ -21,6 +21,7 @@ use egress_common::{
 
 use super::load::PlaneError;
 use crate::grant::{Table, TableError};
+use crate::host::route;
 
 /// What connectors may reach, but for the exact grants: what a policy is written into.
 pub struct Switches {
@@ -57,7 +58,7 @@ impl Switches {
         })
     }
 
-    /// Enters a connector. Its cgroup is entered last, by [`Maps::set_cgroup`].
+    /// Enters a connector. The kernel refuses every flow of one that is not here.
     pub fn set_connector(&mut self, id: u32, connector: &Connector) -> Result<(), PlaneError> {
         self.connectors
             .set(id, connector, 0)
@@ -87,6 +88,7 @@ impl Switches {
         key: &PrefixKey,
         rules: &PrefixRules,
     ) -> Result<(), PlaneError> {
+        let rules = by_the_way(bits, key, rules);
         self.prefixes
             .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::PREFIXES))
@@ -205,6 +207,19 @@ fn table_error(error: &MapError) -> TableError {
         }
         other => TableError::Kernel(other.to_string()),
     }
+}
+
+/// Binds datagrams to one address to the interface by which this host sends there now. TCP
+/// sockets cannot choose one.
+fn by_the_way(bits: u32, key: &PrefixKey, rules: &PrefixRules) -> PrefixRules {
+    let mut rules = *rules;
+    if bits == PrefixKey::HOST_BITS && key.protocol == u32::from(UDP) {
+        let way = route::interface_to(&key.addr).and_then(|index| u16::try_from(index).ok());
+        for range in &mut rules.ranges {
+            range.ifindex = way.unwrap_or(0);
+        }
+    }
+    rules
 }
 
 fn typed<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, PlaneError>

@@ -12,8 +12,10 @@ pub mod harden;
 pub mod mounts;
 pub mod own;
 pub mod scope;
+pub mod signals;
 pub mod spawn;
 pub mod spec;
 
+pub use signals::Signals;
 pub use spawn::{LaunchError, Ready, Started, start};
 pub use spec::{LAUNCHER, Spec, UnixSockets};

@@ -325,7 +325,7 @@ fn ranges(block: &Block, lines: &[Line<'_>]) -> Result<PrefixRules, Misfit> {
             } else {
                 PortRange::ALLOW
             },
-            pad: 0,
+            ifindex: 0,
             rule: line.slot,
         };
         value.count += 1;

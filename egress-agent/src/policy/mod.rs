@@ -1,7 +1,7 @@
 //! What a connector may reach, from a file's text to the data plane's tables.
 //!
 //! One direction: [`load`] reads bounded text, [`tree`] makes values of it, [`schema`] gives
-//! them their shape, [`lower`] their meaning ([`model`]), [`compile`] the form the kernel
+//! them their shape, [`lower`] their meaning ([`model`]), [`mod@compile`] the form the kernel
 //! decides by. Only [`load`] touches files. Faults of every stage are collected and reported
 //! together; [`locate`] finds where they stand.
 

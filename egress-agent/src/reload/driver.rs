@@ -6,11 +6,12 @@ use tokio::{
     signal::unix::Signal,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, Interval, interval, sleep_until},
 };
 
 use super::{
-    plane::{Broken, Changed, Live, Refused},
+    fault::{Broken, Refused},
+    plane::{Changed, Live},
     say,
     watch::Watch,
 };
@@ -60,7 +61,11 @@ pub struct Reload {
     asked_again: bool,
     fetching: JoinSet<Vec<Body>>,
     again: Option<(Instant, Memory)>,
+    routes: Interval,
 }
+
+/// How often it is looked which way datagrams go.
+const ROUTES_EVERY: Duration = Duration::from_secs(10);
 
 /// A file that is being read.
 struct Reading {
@@ -74,6 +79,7 @@ enum Turn {
     Seen,
     Read(Box<Result<Policy, Faults>>),
     Again,
+    Routes,
     Fetched(Vec<Body>),
 }
 
@@ -87,6 +93,7 @@ impl Reload {
             asked_again: false,
             fetching: JoinSet::new(),
             again: None,
+            routes: interval(ROUTES_EVERY),
         }
     }
 
@@ -103,6 +110,10 @@ impl Reload {
                     let _hangs = self.start.live.end_flows(&self.start.keeper, &before);
                 }
             }
+            Turn::Routes => {
+                // A stale entry refuses, and the next look mends it.
+                let _next_time = self.start.live.look_at_routes();
+            }
             Turn::Fetched(bodies) => bodies.into_iter().for_each(|body| stream.say(body)),
         }
         Ok(())
@@ -115,6 +126,7 @@ impl Reload {
             () = seen(&mut self.watch) => Turn::Seen,
             result = read(&mut self.reading) => Turn::Read(Box::new(result)),
             () = due(again) => Turn::Again,
+            _ = self.routes.tick() => Turn::Routes,
             Some(fetched) = self.fetching.join_next() => Turn::Fetched(fetched.unwrap_or_default()),
         }
     }

@@ -5,6 +5,7 @@
 //! other.
 
 pub mod driver;
+pub mod fault;
 pub mod flows;
 pub mod plane;
 pub mod say;

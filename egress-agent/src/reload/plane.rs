@@ -24,24 +24,26 @@ use std::{
 };
 
 use egress_common::{
-    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN},
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, UDP},
     grant::Connector,
-    key::{Addr, GrantKey},
+    key::{Addr, GrantKey, PrefixKey},
     unix::UnixKey,
 };
 
-use super::flows::must_end;
+use super::{
+    fault::{Broken, Refused, StartError},
+    flows::must_end,
+};
 use crate::{
-    dns::{Door, Names, Successor, lease::Holder, upstream::UpstreamError},
-    grant::{Keeper, KeeperError},
-    host::{Cgroup, CgroupError, boot_ns, records},
+    dns::{Door, Names, Successor, lease::Holder},
+    grant::Keeper,
+    host::{Cgroup, boot_ns, records},
     kernel::{PlaneError, instance::ids_below, maps::Switches},
     policy::{
-        Faults,
-        change::{Change, Installed, Overfull, Step, change},
+        change::{Change, Installed, Step, change},
         compile::{Tables, compile_at},
         model::{Mode, Policy},
-        slots::{OutOfSlots, Slots},
+        slots::Slots,
         tables::Memory,
     },
 };
@@ -58,43 +60,6 @@ pub struct Live {
     tables: Tables,
     unix: BTreeSet<UnixKey>,
     whole: bool,
-}
-
-/// Why a policy cannot take the place of the one in force, which stays.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// It has faults, or does not fit the data plane.
-    #[error("{0}")]
-    Faults(#[from] Faults),
-    /// No number is left for its new rules.
-    #[error(transparent)]
-    Slots(#[from] OutOfSlots),
-    /// No room for both policies at once.
-    #[error(transparent)]
-    Overfull(#[from] Overfull),
-    /// No upstream resolver.
-    #[error("cannot resolve names: {0}")]
-    Upstream(#[from] UpstreamError),
-}
-
-/// Why the data plane took a policy only in part.
-#[derive(Debug, thiserror::Error)]
-pub enum Broken {
-    /// A table was not written.
-    #[error(transparent)]
-    Plane(#[from] PlaneError),
-    /// A grant was not deleted.
-    #[error(transparent)]
-    Keeper(#[from] KeeperError),
-    /// A running flow that is now denied could not be ended.
-    #[error(
-        "running flows that a denial now covers cannot be ended: {0} (the kernel needs \
-         CONFIG_INET_DIAG_DESTROY)"
-    )]
-    Flows(#[source] io::Error),
-    /// The rules could not be switched off either. The connector must not run on.
-    #[error("the rules of the connector cannot be switched off: {0}")]
-    Open(#[source] PlaneError),
 }
 
 /// A policy that is ready to take the place of the one in force.
@@ -175,9 +140,9 @@ impl Live {
     /// Names of the rules, as events and the summary show them.
     pub fn rule_names(&self) -> HashMap<u32, String> {
         let mut names = names_of(&self.tables);
-        names.insert(RULE_DOOR, "dns-door".to_owned());
-        names.insert(RULE_OWN, "own-listener".to_owned());
-        names.insert(RULE_INBOUND, "loopback-caller".to_owned());
+        names.insert(RULE_DOOR, "(dns-door)".to_owned());
+        names.insert(RULE_OWN, "(own-listener)".to_owned());
+        names.insert(RULE_INBOUND, "(inbound)".to_owned());
         names
     }
 
@@ -220,6 +185,22 @@ impl Live {
             self.switch_off().map_err(Broken::Open)?;
         }
         result.map(|()| changed)
+    }
+
+    /// Looks again by which interface this host sends to single addresses; routes change.
+    pub fn look_at_routes(&mut self) -> Result<(), PlaneError> {
+        let entries = self.installed.prefixes.iter();
+        let datagrams: Vec<_> = entries
+            .filter(|((bits, key), _)| {
+                *bits == PrefixKey::HOST_BITS && key.protocol == u32::from(UDP)
+            })
+            .map(|((_, key), rules)| (*key, *rules))
+            .collect();
+        for (key, rules) in datagrams {
+            self.switches
+                .set_prefix(PrefixKey::HOST_BITS, &key, &rules)?;
+        }
+        Ok(())
     }
 
     /// Whether the policy in force is the one in the data plane, and not nothing.
@@ -370,20 +351,6 @@ impl Ready {
     pub fn rule_names(&self) -> HashMap<u32, String> {
         names_of(&self.tables)
     }
-}
-
-/// Why the first policy is not in the data plane.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// It does not fit.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// A table was not written.
-    #[error(transparent)]
-    Plane(#[from] PlaneError),
-    /// The connector's cgroup cannot be read.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
 }
 
 /// Rules that no policy declares and that are always in force.

@@ -67,22 +67,19 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         // socket is bound to instead.
         flow::set_destination(ctx, family, &addr);
     }
-    let approval = Approval {
-        addr,
-        port_be: flow.port.to_be(),
-        protocol: flow.protocol,
-        rule,
-        ifindex: if rule != RULE_NONE && flow.protocol == UDP { way(&flow, &maps) } else { 0 },
-    };
+    let mut approval =
+        Approval { addr, port_be: flow.port.to_be(), protocol: flow.protocol, rule, ifindex: 0 };
+    if flow.protocol == UDP && rule != RULE_NONE {
+        // A datagram's interface counts, too. That of an exact grant is remembered; under a
+        // prefix each datagram is decided anew.
+        match maps.exact(&flow.grant_key()) {
+            Some(grant) => approval.ifindex = grant.ifindex,
+            None => approval.rule = RULE_NONE,
+        }
+    }
     // SAFETY: not null; connect hooks run with the socket locked.
     unsafe { socket::approve(state, &approval) };
     answer
-}
-
-/// The interface that a datagram under an exact grant must leave by; 0 = any.
-#[inline(always)]
-fn way(flow: &Flow, maps: &Maps) -> u32 {
-    maps.exact(&flow.grant_key()).map_or(0, |grant| grant.ifindex)
 }
 
 /// Leads a DNS exchange to the connector's door and remembers where the program believes

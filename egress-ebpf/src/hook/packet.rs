@@ -103,12 +103,20 @@ unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
                 && *((data + 22) as *const u16) == port_be
         }
     } else if first >> 4 == 6 && data + V6_TO_PORTS <= end {
-        // SAFETY: inside the packet by the comparison above; packets are 4-byte aligned.
+        // SAFETY: inside the packet by the comparison above, and by `jumbo`'s for what lies
+        // behind its header; packets are 4-byte aligned.
         unsafe {
-            *((data + 6) as *const u8) == protocol
-                && word(data + 24) == halves[0]
+            let next = *((data + 6) as *const u8);
+            word(data + 24) == halves[0]
                 && word(data + 32) == halves[1]
-                && *((data + 42) as *const u16) == port_be
+                && if next == protocol {
+                    *((data + 42) as *const u16) == port_be
+                } else {
+                    next == HOP_BY_HOP
+                        && data + V6_TO_PORTS + JUMBO <= end
+                        && word(data + 40) & JUMBO_MASK.to_be() == jumbo_head(protocol).to_be()
+                        && *((data + 50) as *const u16) == port_be
+                }
         }
     } else {
         false
@@ -136,6 +144,21 @@ fn ifindex(skb: *mut __sk_buff) -> u32 {
 const V4_TO_PORTS: usize = 20 + 4;
 /// IPv6 header, then the two ports.
 const V6_TO_PORTS: usize = 40 + 4;
+/// Next header of a hop-by-hop options header (RFC 8200 section 4.3).
+const HOP_BY_HOP: u8 = 0;
+/// The one such header that the kernel makes itself, for a segment of over 64 KiB that a
+/// device splits up (`include/net/ipv6.h`, `struct hop_jumbo_hdr`): only the jumbo payload
+/// option (RFC 2675 section 2). Programs need a capability to make any.
+const JUMBO: usize = 8;
+/// The bytes of it that are the same in all: not the length.
+const JUMBO_MASK: u64 = 0xffff_ffff_0000_0000;
+
+/// Those bytes, in host order: next header, no further length, option 0xc2 of 4 bytes.
+#[inline(always)]
+const fn jumbo_head(protocol: u8) -> u64 {
+    (protocol as u64) << 56 | 0x0000_c204 << 32
+}
+
 /// "More fragments" and the fragment offset (RFC 791 section 3.1).
 const V4_FRAGMENT: u16 = 0x3fff;
 
@@ -305,6 +328,13 @@ fn parse_v6(skb: *mut __sk_buff) -> Parsed {
     let mut parsed = unreadable(Reason::None, AF_INET6);
     parsed.protocol = next;
     parsed.addr = Addr::from_octets(destination);
+    if next == HOP_BY_HOP
+        && let Some(header) = load::<JUMBO>(skb, 40)
+        && u64::from_be_bytes(header) & JUMBO_MASK == jumbo_head(TCP)
+    {
+        parsed.protocol = TCP;
+        return with_ports(skb, 48, parsed);
+    }
     // Hop-by-hop, routing, fragment and destination options headers (RFC 8200 section 4.1).
     if matches!(next, 0 | 43 | 44 | 60) {
         parsed.fault = Reason::Options;

@@ -37,11 +37,12 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     }
     // SAFETY: the context's socket.
     let state = unsafe { socket::get((*ctx.sockopt).__bindgen_anon_1.sk) };
-    let connector = if state.is_null() {
-        0
+    // Linux 5.10 does not tell this hook who calls, so the socket's maker is named.
+    let (connector, process) = if state.is_null() {
+        (0, emit::Process::maker(0, 0))
     } else {
         // SAFETY: not null; written once, when the socket was made.
-        unsafe { (*state).connector }
+        unsafe { ((*state).connector, emit::Process::maker((*state).pid, (*state).uid)) }
     };
     let maps = Maps { ctx: ctx.as_ptr(), local_port: 0 };
     let audit = maps
@@ -60,7 +61,7 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     let refused =
         Verdict { action: Action::Deny, reason: Reason::SocketOption, rule: RULE_NONE };
     let verdict = if audit { audited(refused) } else { refused };
-    emit::denial(&flow, &verdict, &emit::Process::current(), 0);
+    emit::denial(&flow, &verdict, &process, 0);
     if audit { PASS } else { REFUSE }
 }
 

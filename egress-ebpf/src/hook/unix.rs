@@ -13,7 +13,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_set_retval},
     programs::SockAddrContext,
     EbpfContext as _,
 };
@@ -30,6 +30,8 @@ use crate::{emit, lookup::Maps, socket};
 
 /// `AF_UNIX`, `include/linux/socket.h`.
 const AF_UNIX: u16 = 1;
+/// `ENOENT`, `include/uapi/asm-generic/errno-base.h`.
+const ENOENT: i32 = 2;
 /// Bytes in front of `sun_path`.
 const FAMILY: usize = 2;
 
@@ -70,9 +72,15 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
             emit::passed(verdict.rule, 1, 0, 0);
             return PASS;
         }
-        // Refused like any other, but neither counted nor shown: see `is_cache_daemon`.
-        Action::Deny if asked.key.is_cache_daemon() => return REFUSE,
         Action::Audit | Action::Deny | Action::Redirect => {}
+    }
+    if unix::looks_absent(&asked.key) {
+        if matches!(verdict.action, Action::Audit) {
+            return PASS;
+        }
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_set_retval(-ENOENT) };
+        return REFUSE;
     }
     let flow = Flow {
         addr: Addr { halves: [0, 0] },

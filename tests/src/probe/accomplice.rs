@@ -68,7 +68,6 @@ pub(super) fn stand_by(stage: &Path) -> Result<()> {
     io::stdout().flush()?;
     io::copy(&mut io::stdin(), &mut io::sink())?;
     remove_system_v(stage);
-    drop(fs::remove_file(Path::new("/dev/mqueue").join(queue(stage))));
     let name = format!("{}\0", queue(stage));
     // Where it is gone already, so much the better.
     let _ = sys::call(libc::SYS_mq_unlink, &[name.as_ptr() as usize]);

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 /// others. Prints `#probe listening TOKEN PORT` when a vector waits for a call and
 /// `#probe said TOKEN TEXT` when it ends.
 pub(super) fn run(stage: &Path, width: usize, tries: &[&str]) -> Result<()> {
-    let goes_last = |word: &&&str| {
+    let goes_last = |word: &&str| {
         let name = word.split(':').next().unwrap_or_default();
         vector(name).is_some_and(|vector| vector.company == Company::Last)
     };

@@ -217,8 +217,13 @@ fn in_own_network(job: &Job, kind: &str) -> Attempt {
     match unsafe { fork() }? {
         ForkResult::Child => {
             let moved = unshare(CloneFlags::CLONE_NEWNET);
-            // Time for the parent to put the interface in.
-            thread::sleep(Duration::from_millis(500));
+            // The parent puts the interface in.
+            for _ in 0..100 {
+                if moved.is_err() || sys::interface("egx0").is_ok() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
             let (own, router) = match kind {
                 "macvlan" => ("192.0.2.77/24", "192.0.2.1"),
                 _ => ("192.0.2.130/30", "192.0.2.129"),
@@ -228,7 +233,7 @@ fn in_own_network(job: &Job, kind: &str) -> Attempt {
                 ip("link set egx0 up");
                 ip(&format!("address add {own} dev egx0"));
                 ip(&format!("route add default via {router}"));
-                for _ in 0..5 {
+                for _ in 0..10 {
                     drop(send(job));
                     thread::sleep(Duration::from_millis(100));
                 }

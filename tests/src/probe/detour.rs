@@ -40,7 +40,10 @@ pub(super) const VECTORS: &[Vector] = &[
         "IPV6_PKTINFO on a socket for both families, IPv4 destination",
         |job| {
             let socket = sys::socket(AF_INET6, SOCK_DGRAM, 0)?;
-            let control = sys::control(IPPROTO_IPV6, libc::IPV6_PKTINFO, &pktinfo6()?);
+            // Here the source has to be an IPv4 one, too: ::ffff:0.0.0.0.
+            let mut info = pktinfo6()?;
+            info[10..12].copy_from_slice(&[0xff; 2]);
+            let control = sys::control(IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
             let mapped = (job.permitted.ip().to_ipv6_mapped(), job.permitted.port());
             let to = address(mapped);
             message(&socket, job, &to, &control)
@@ -175,7 +178,8 @@ pub(super) const VECTORS: &[Vector] = &[
             sys::set(&socket, IPPROTO_IP, libc::IP_OPTIONS, &route4(job))?;
             Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
         },
-    ),
+    )
+    .by_root(),
     Vector::new(
         "source-route-late",
         "a loose source route on a socket that is connected",
@@ -188,7 +192,8 @@ pub(super) const VECTORS: &[Vector] = &[
             sys::set(&socket, IPPROTO_IP, libc::IP_OPTIONS, &route)?;
             Ok(sys::send(&socket, job.bytes(), 0, &[])?)
         },
-    ),
+    )
+    .by_root(),
     Vector::new(
         "segment-routing",
         "an IPv6 routing header: the declared address first, the stranger last",
@@ -209,16 +214,16 @@ pub(super) const VECTORS: &[Vector] = &[
     )
     .by_root(),
     Vector::new(
-        "segment-routing-message",
-        "an IPv6 routing header as a control message",
+        "routing-header-message",
+        "an IPv6 routing header of type 2 as a control message: the stranger first",
         |job| {
-            let mut header = vec![0, 4, 4, 1, 1, 0, 0, 0];
+            let mut header = vec![0, 2, 2, 1, 0, 0, 0, 0];
             header.extend(job.target6.ip().octets());
-            header.extend([0; 16]);
             with_control(job, AF_INET6, IPPROTO_IPV6, libc::IPV6_RTHDR, &header)
         },
     )
-    .by_root(),
+    .by_root()
+    .optional(),
     Vector::new(
         "destination-options",
         "destination options in front of UDP: the ports are not where they seem",

@@ -25,9 +25,11 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("loopback6", "a relay on ::1", |job| {
         tcp(job, Ipv6Addr::LOCALHOST)
     }),
-    Vector::new("loopback-zero4", "a relay on 0.0.0.0", |job| {
-        tcp(job, Ipv4Addr::UNSPECIFIED)
-    }),
+    Vector::new(
+        "loopback-zero4",
+        "a relay on 0.0.0.0 (OpenShell#592)",
+        |job| tcp(job, Ipv4Addr::UNSPECIFIED),
+    ),
     Vector::new("loopback-zero6", "a relay on ::", |job| {
         tcp(job, Ipv6Addr::UNSPECIFIED)
     }),

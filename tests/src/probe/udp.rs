@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) const VECTORS: &[Vector] = &[
-    Vector::new("udp4", "sendto over IPv4", |job| {
+    Vector::new("udp4", "sendto over IPv4 (CVE-2026-25598)", |job| {
         datagram(job, AF_INET, job.target)
     })
     .controlled(),
@@ -42,14 +43,14 @@ pub(super) const VECTORS: &[Vector] = &[
         |job| connected(job, AF_INET6, job.mapped()),
     )
     .controlled(),
-    Vector::new("udp-sendmsg", "sendmsg", |job| {
+    Vector::new("udp-sendmsg", "sendmsg (CVE-2026-25598)", |job| {
         let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
         many(&socket, job, &[address(job.target)])
     })
     .controlled(),
     Vector::new(
         "udp-sendmmsg",
-        "one call, a declared address first",
+        "one call, a declared address first (CVE-2026-25598)",
         |job| {
             let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
             many(&socket, job, &[address(job.permitted), address(job.target)])
@@ -228,6 +229,113 @@ pub(super) const VECTORS: &[Vector] = &[
         },
     )
     .with(Needs::UdpCall),
+    Vector::new(
+        "udp-other-port",
+        "another port of the declared address",
+        |job| datagram(job, AF_INET, SocketAddr::from((*job.permitted.ip(), 8080))),
+    ),
+    Vector::new(
+        "udp-dns-port",
+        "port 53 of the declared address, not DNS",
+        |job| datagram(job, AF_INET, SocketAddr::from((*job.permitted.ip(), 53))),
+    ),
+    Vector::new("udp-quic", "port 443 of the stranger", |job| {
+        datagram(job, AF_INET, SocketAddr::from((*job.target.ip(), 443)))
+    }),
+    Vector::new(
+        "udp-splice",
+        "vmsplice and splice on a connected socket",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            sys::connect(&socket, &address(job.target))?;
+            super::tcp::splice(job, socket.as_raw_fd())?;
+            // splice may say that more comes, and then nothing has left yet.
+            sys::send(&socket, b".", 0, &[])?;
+            // The packet shares the token's memory, which has to stay until it is looked at.
+            thread::sleep(Duration::from_millis(100));
+            Ok(())
+        },
+    )
+    .controlled(),
+    Vector::new("udp-zerocopy", "MSG_ZEROCOPY", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        let one = 1i32.to_ne_bytes();
+        sys::set(&socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, &one)?;
+        let to = address(job.target);
+        Ok(sys::send(&socket, job.bytes(), libc::MSG_ZEROCOPY, &to)?)
+    })
+    .controlled(),
+    Vector::new(
+        "udp-cork-elsewhere",
+        "collected for the declared address, the last part for the stranger",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            let first = address(job.permitted);
+            sys::send(&socket, job.bytes(), libc::MSG_MORE, &first)?;
+            sys::send(&socket, b".", 0, &address(job.target))?;
+            // The kernel keeps the first destination; the stranger's is asked for alone, too.
+            Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
+        },
+    )
+    .controlled(),
+    Vector::new("udp-write", "connect, then write", |job| {
+        let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+        sys::connect(&socket, &address(job.target))?;
+        Ok(sys::write(socket.as_raw_fd(), job.bytes())?)
+    })
+    .controlled(),
+    Vector::new("udp-link-local", "the router's link-local address", |job| {
+        let interface = nix::net::if_::if_nametoindex("up0")?;
+        let ip = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        let to = std::net::SocketAddrV6::new(ip, job.target.port(), 0, interface);
+        datagram(job, AF_INET6, to)?;
+        // Its hardware address has to be found first.
+        thread::sleep(Duration::from_millis(200));
+        Ok(())
+    }),
+    Vector::new("udp-all-nodes", "everybody on the wire, IPv6", |job| {
+        let interface = nix::net::if_::if_nametoindex("up0")?;
+        let ip = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        datagram(
+            job,
+            AF_INET6,
+            std::net::SocketAddrV6::new(ip, job.target.port(), 0, interface),
+        )
+    }),
+    Vector::new("udp-mdns", "multicast DNS", |job| {
+        datagram(job, AF_INET, SocketAddr::from(([224, 0, 0, 251], 5353)))
+    }),
+    Vector::new("udp-metadata", "the cloud's metadata address", |job| {
+        let to = SocketAddr::from((crate::zone::METADATA, 80));
+        datagram(job, AF_INET, to)
+    }),
+    Vector::new(
+        "udp6-fragments",
+        "the token in the last fragment, IPv6",
+        |job| {
+            let socket = sys::socket(AF_INET6, SOCK_DGRAM, 0)?;
+            let data = [&[b'.'; 4000], job.bytes()].concat();
+            Ok(sys::send(&socket, &data, 0, &address(job.target6))?)
+        },
+    ),
+    Vector::new(
+        "udp6-gso",
+        "one call, cut into datagrams below, IPv6",
+        |job| {
+            let socket = sys::socket(AF_INET6, SOCK_DGRAM, 0)?;
+            let size = u16::try_from(job.bytes().len()).unwrap_or(u16::MAX);
+            let control = sys::control(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
+            let data = job.bytes().repeat(3);
+            let to = address(job.target6);
+            let message = Message {
+                data: &data,
+                to: &to,
+                control: &control,
+            };
+            Ok(sys::send_many(&socket, &[message]).map(drop)?)
+        },
+    )
+    .controlled(),
 ];
 
 fn datagram(job: &Job, domain: i32, to: impl Into<SocketAddr>) -> Attempt {

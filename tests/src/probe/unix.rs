@@ -11,9 +11,11 @@ use super::{
 };
 
 pub(super) const VECTORS: &[Vector] = &[
-    Vector::new("unix-stream", "a stream socket by its path", |job| {
-        connected(job, SOCK_STREAM, &path(job, "stream.sock"))
-    })
+    Vector::new(
+        "unix-stream",
+        "a stream socket by its path, as of a container engine (CVE-2025-32955)",
+        |job| connected(job, SOCK_STREAM, &path(job, "stream.sock")),
+    )
     .controlled(),
     Vector::new("unix-seqpacket", "a seqpacket socket by its path", |job| {
         connected(job, SOCK_SEQPACKET, &path(job, "seqpacket.sock"))

@@ -22,32 +22,39 @@ impl<W: Write> Archive<W> {
 
     /// A folder; those around it have to come first. Paths have no leading `/`.
     pub(crate) fn folder(&mut self, path: &str) -> io::Result<()> {
-        self.entry(path, FOLDER, &[])
+        self.entry(path, FOLDER, 0, &[])
     }
 
     /// A symbolic link.
     pub(crate) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
-        self.entry(path, LINK, target.as_bytes())
+        self.entry(path, LINK, 0, target.as_bytes())
     }
 
-    /// A file with its permissions.
-    pub(crate) fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
-        self.entry(path, FILE | mode & 0o7777, bytes)
+    /// A file with its permissions and the time it was changed, in seconds since 1970: Python
+    /// compiles a library anew whose time is not the one it knows.
+    pub(crate) fn file(
+        &mut self,
+        path: &str,
+        mode: u32,
+        time: u32,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.entry(path, FILE | mode & 0o7777, time, bytes)
     }
 
     /// The mark of the end.
     pub(crate) fn finish(mut self) -> io::Result<W> {
-        self.entry(END, 0, &[])?;
+        self.entry(END, 0, 0, &[])?;
         self.to.flush()?;
         Ok(self.to)
     }
 
-    fn entry(&mut self, path: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    fn entry(&mut self, path: &str, mode: u32, time: u32, bytes: &[u8]) -> io::Result<()> {
         self.inode = self.inode.saturating_add(1);
         let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         let name = u32::try_from(path.len().saturating_add(1)).map_err(io::Error::other)?;
         // inode, mode, uid, gid, links, time, size, device twice two, name, check
-        let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name, 0];
+        let fields = [self.inode, mode, 0, 0, 1, time, size, 0, 0, 0, 0, name, 0];
         let mut header = String::from("070701");
         for field in fields {
             header.push_str(&format!("{field:08x}"));
@@ -74,7 +81,7 @@ mod tests {
     fn parts_end_on_multiples_of_four() -> io::Result<()> {
         let mut archive = Archive::new(Vec::new());
         archive.folder("dev")?;
-        archive.file("init", 0o755, b"abcde")?;
+        archive.file("init", 0o755, 0, b"abcde")?;
         let bytes = archive.finish()?;
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8_lossy(&bytes);

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufWriter, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -150,12 +150,13 @@ impl Image {
             match entry {
                 Entry::Folder => archive.folder(path)?,
                 Entry::Link(target) => archive.link(path, target)?,
-                Entry::Made(mode, bytes) => archive.file(path, *mode, bytes)?,
+                Entry::Made(mode, bytes) => archive.file(path, *mode, 0, bytes)?,
                 Entry::Copy(from) => {
                     let name = || from.display().to_string();
                     let bytes = fs::read(from).with_context(name)?;
-                    let mode = fs::metadata(from).with_context(name)?.permissions().mode();
-                    archive.file(path, mode, &bytes)?;
+                    let facts = fs::metadata(from).with_context(name)?;
+                    let time = u32::try_from(facts.mtime()).unwrap_or_default();
+                    archive.file(path, facts.mode(), time, &bytes)?;
                 }
             }
         }

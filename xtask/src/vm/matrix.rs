@@ -21,7 +21,7 @@ pub(crate) fn tables(reports: &[Report], cases: &[Case]) -> String {
         rows.push(row(&format!("`{}`", case.name), cells));
     }
     let vectors: Vec<_> = reports.iter().map(Report::vectors).collect();
-    let all: BTreeSet<&str> = vectors.iter().flat_map(|one| one.keys().copied()).collect();
+    let all: BTreeSet<&String> = vectors.iter().flat_map(|one| one.keys()).collect();
     rows.push(format!(
         "\n{} ways out were tried; those that are not blocked everywhere:\n",
         all.len()

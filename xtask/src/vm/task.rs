@@ -28,9 +28,9 @@ pub(crate) struct Options {
     /// Debian's kernels of these lines; without this and --kernel all
     #[arg(long, value_name = "LINE")]
     release: Vec<Release>,
-    /// Only tests whose name contains this; also those that are left out otherwise
+    /// Only tests whose name contains one of these; also those that are left out otherwise
     #[arg(long, value_name = "TEXT")]
-    case: Option<String>,
+    case: Vec<String>,
     /// Stop a machine after so many minutes
     #[arg(long, value_name = "N", default_value_t = 20)]
     minutes: u64,
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::run(setup::Extent::Machines)?;
     build::programs()?;
-    let cases = cases::all(options.case.as_deref())?;
+    let cases = cases::all(&options.case)?;
     let programs = Programs::strip(&cases)?;
     let mut reports = Vec::new();
     for kernel in kernels(options)? {

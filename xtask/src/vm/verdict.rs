@@ -72,20 +72,33 @@ impl Report {
         None
     }
 
-    /// What the bypass suite says of each way out: its name and `BLOCKED`, `DELIVERED` or
-    /// `NOT APPLICABLE`.
-    pub(crate) fn vectors(&self) -> BTreeMap<&str, &'static str> {
-        const VERDICTS: [&str; 3] = ["BLOCKED", "DELIVERED", "NOT APPLICABLE"];
+    /// What the bypass suite says of each way out, by its name and who tried it.
+    pub(crate) fn vectors(&self) -> BTreeMap<String, &'static str> {
         let lines = self.cases.iter().flat_map(|case| &case.output);
-        let rows = lines.filter_map(|line| {
-            let verdict = VERDICTS.into_iter().find(|word| line.starts_with(word))?;
-            let (name, rest) = line.get(verdict.len()..)?.trim_start().split_once(' ')?;
-            rest.trim_start()
-                .starts_with("control ")
-                .then_some((name, verdict))
-        });
-        rows.collect()
+        lines.filter_map(|line| vector(line)).collect()
     }
+}
+
+/// A row of the bypass suite's table: verdict, the mark of a control, user, name, remark.
+fn vector(line: &str) -> Option<(String, &'static str)> {
+    const VERDICTS: [&str; 5] = [
+        "BLOCKED",
+        "DELIVERED",
+        "OPEN LIMIT",
+        "NOT APPLICABLE",
+        "UNPROVEN",
+    ];
+    let line = line.trim_start();
+    let verdict = VERDICTS.into_iter().find(|word| line.starts_with(word))?;
+    let mut words = line.get(verdict.len()..)?.split_whitespace();
+    let mut word = words.next()?;
+    if ["+", "!"].contains(&word) {
+        word = words.next()?;
+    }
+    let name = words.next()?;
+    ["user", "root"]
+        .contains(&word)
+        .then(|| (format!("{name} ({word})"), verdict))
 }
 
 impl Case {
@@ -105,8 +118,9 @@ mod tests {
         for line in [
             "@kernel 6.1.0-50-cloud-amd64",
             "@begin bypass/streams",
-            "| BLOCKED        tcp4                     control arrived  REFUSED EPERM",
-            "| NOT APPLICABLE mptcp                    control -        free: no",
+            "| test streams ... streams",
+            "|   BLOCKED        + user tcp4                       REFUSED EPERM",
+            "|   NOT APPLICABLE   root mptcp                      free: no",
             "| BLOCKED for another reason",
             "noise",
             "@end bypass/streams HELD 1234",
@@ -123,7 +137,11 @@ mod tests {
             .collect();
         assert_eq!(verdicts, ["HELD", BROKEN]);
         assert_eq!(report.cases.first().map(|case| case.ms), Some(1234));
-        let vectors = [("mptcp", "NOT APPLICABLE"), ("tcp4", "BLOCKED")];
+        let vectors = [
+            ("mptcp (root)", "NOT APPLICABLE"),
+            ("tcp4 (user)", "BLOCKED"),
+        ];
+        let vectors = vectors.map(|(name, verdict)| (name.to_owned(), verdict));
         assert_eq!(report.vectors(), BTreeMap::from(vectors));
     }
 }

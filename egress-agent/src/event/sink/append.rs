@@ -55,7 +55,7 @@ impl Queue {
             .is_some_and(|&byte| byte != b'\n')
     }
 
-    /// The next whole lines to write, about [`CHUNK`] bytes; empty: nothing waits.
+    /// The next whole lines to write, about `CHUNK` bytes; empty: nothing waits.
     pub fn next(&self) -> &[u8] {
         let rest = self.waiting.get(self.sent..).unwrap_or_default();
         let Some(chunk) = rest.get(..CHUNK) else {

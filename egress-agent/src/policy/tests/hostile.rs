@@ -114,7 +114,8 @@ fn deep_and_long() {
         let start_of = text.get(..6).unwrap_or_default();
         assert!(parse(Path::new("p.yaml"), &text).is_err());
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(2), "{start_of:?} took {took:?}");
+        // Milliseconds when nothing else runs; what this keeps out took minutes.
+        assert!(took < Duration::from_secs(15), "{start_of:?} took {took:?}");
     }
     one(&"a: b\n".repeat(300_000), "larger than 1024 KiB");
 }

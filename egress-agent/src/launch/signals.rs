@@ -1,0 +1,59 @@
+//! Signals that belong to the connector.
+//!
+//! It is in a session of its own, so the terminal's signals reach the agent alone, which
+//! passes them on. SIGHUP is not among them: it tells the agent to read its policy again.
+
+use std::{future::poll_fn, io, task::Poll};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What is passed on.
+const FORWARDED: &[Signal] = &[
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// The signals that came. From its making on none of them ends the agent.
+pub struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
+
+impl Signals {
+    /// Begins to listen. Must be called inside a tokio runtime.
+    pub fn listen() -> io::Result<Self> {
+        let listen = |&number: &Signal| {
+            signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream))
+        };
+        FORWARDED
+            .iter()
+            .map(listen)
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    /// Waits for one. Safe to cancel.
+    pub async fn next(&mut self) -> Signal {
+        poll_fn(|context| {
+            for (number, stream) in &mut self.0 {
+                if stream.poll_recv(context).is_ready() {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Passes a signal on to the connector's first process.
+pub fn forward(signal: Signal, pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // A connector that is gone is seen by whoever waits for it.
+        let _may_be_gone = kill(Pid::from_raw(pid), signal);
+    }
+}
