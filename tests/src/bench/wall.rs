@@ -1,5 +1,7 @@
 //! What a program notices: durations as ratios to those without any program.
 
+use std::fs;
+
 use anyhow::{Context, Result};
 
 use super::{
@@ -55,7 +57,9 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
     let mut progress = Progress::new("wall time", rounds);
     // [job][round][lane], nanoseconds of one; the first round warms up and is not kept.
     let mut seen = vec![Vec::new(); jobs.len()];
+    let mut accounted = 0;
     for round in 0..=rounds {
+        accounted += usize::from(accounts());
         for ((_, job, count), seen) in jobs.iter().zip(&mut seen) {
             let mut each = [0.0; LANES.len()];
             for lane in scene.turn(LANES, round) {
@@ -84,6 +88,11 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
     );
     table.note("“none again” is the noise. “data plane” has the programs, “egress-agent” also");
     table.note("the launcher's seccomp filter and Landlock.");
+    if accounted > 0 {
+        table.note(&format!(
+            "Somebody else had bpf_stats on in {accounted} rounds: its cost is in these ratios."
+        ));
+    }
     for ((about, ..), seen) in jobs.iter().zip(&seen) {
         let mut cells = vec![Cell::of(Spread::of(
             seen.iter().map(|each| each[NONE] / 1e3),
@@ -96,4 +105,10 @@ pub(super) fn measure(scene: &mut Scene, extent: &Extent, report: &mut Report) -
     }
     report.tables.push(table);
     Ok(())
+}
+
+/// Whether the host keeps an account of all programs, which slows each of their runs; ours is
+/// off by now.
+fn accounts() -> bool {
+    fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() != "0")
 }
