@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A program under the agent has this long unless a test says otherwise.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(90);
 /// A denial is in the stream within this time.
 pub const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
