@@ -3,7 +3,10 @@
 
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "the entry-point macros drop the docs they are given")]
+#![expect(
+    missing_docs,
+    reason = "the entry-point macros drop the docs they are given"
+)]
 
 use core::ptr::addr_of_mut;
 
@@ -82,7 +85,12 @@ pub fn filter_egress(ctx: SkBuffContext) -> i32 {
         let mut key = Key::new(128, [0_u32; 4]);
         // SAFETY: the key has room for the 16 bytes; the helper checks the packet's length.
         unsafe {
-            bpf_skb_load_bytes(skb.cast(), V6_DESTINATION, addr_of_mut!(key.data).cast(), 16);
+            bpf_skb_load_bytes(
+                skb.cast(),
+                V6_DESTINATION,
+                addr_of_mut!(key.data).cast(),
+                16,
+            );
         }
         allowed = ALLOW6.get(&key).is_some();
     }

@@ -44,7 +44,12 @@ impl Process {
     /// The process that made a socket, where the caller is not known.
     #[inline(always)]
     pub fn maker(pid: u32, uid: u32) -> Self {
-        Self { pid, tid: 0, uid, comm: [0; 16] }
+        Self {
+            pid,
+            tid: 0,
+            uid,
+            comm: [0; 16],
+        }
     }
 }
 
@@ -66,7 +71,14 @@ pub fn denial(flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
         Shown::Again(hidden) => hidden,
         Shown::First => {
             // A full table only means that a repeat is shown again.
-            let _shown_again = REPEATS.insert(&key, Repeat { shown_ns: now, hidden: 0 }, 0);
+            let _shown_again = REPEATS.insert(
+                &key,
+                Repeat {
+                    shown_ns: now,
+                    hidden: 0,
+                },
+                0,
+            );
             0
         }
     };
@@ -89,7 +101,14 @@ pub fn unix_denial(flow: &Flow, verdict: &Verdict, process: &Process, key: &Unix
         Shown::Again(hidden) => hidden,
         Shown::First => {
             // As above.
-            let _shown_again = UNIX_REPEATS.insert(key, Repeat { shown_ns: now, hidden: 0 }, 0);
+            let _shown_again = UNIX_REPEATS.insert(
+                key,
+                Repeat {
+                    shown_ns: now,
+                    hidden: 0,
+                },
+                0,
+            );
             0
         }
     };

@@ -63,7 +63,12 @@ pub fn rewrite(ctx: &SockAddrContext, family: Family, words: [u64; 2]) {
         Family::V4 => set_user_ip4(ctx, words[0] as u32),
         Family::V6 => set_user_ip6(
             ctx,
-            [words[0] as u32, (words[0] >> 32) as u32, words[1] as u32, (words[1] >> 32) as u32],
+            [
+                words[0] as u32,
+                (words[0] >> 32) as u32,
+                words[1] as u32,
+                (words[1] >> 32) as u32,
+            ],
         ),
     }
 }
@@ -75,7 +80,12 @@ pub fn set_destination(ctx: &SockAddrContext, family: Family, addr: &Addr) {
         Family::V4 => set_user_ip4(ctx, (addr.low() as u32).to_be()),
         Family::V6 => {
             let (high, low) = (addr.high(), addr.low());
-            let words = [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
+            let words = [
+                (high >> 32) as u32,
+                high as u32,
+                (low >> 32) as u32,
+                low as u32,
+            ];
             set_user_ip6(ctx, words.map(u32::to_be));
         }
     }

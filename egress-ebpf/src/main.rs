@@ -7,7 +7,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "the entry-point macros drop the docs they are given")]
+#![expect(
+    missing_docs,
+    reason = "the entry-point macros drop the docs they are given"
+)]
 
 mod emit;
 mod flow;

@@ -2,16 +2,12 @@
 
 use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
+use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get};
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
 };
-use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get};
-use egress_common::{
-    abi::RULE_NONE,
-    grant::SocketState,
-    key::Addr,
-};
+use egress_common::{abi::RULE_NONE, grant::SocketState, key::Addr};
 
 use crate::maps::{CGROUPS, CONNECTOR_LEVEL, SOCKETS};
 
@@ -104,8 +100,14 @@ pub unsafe fn approve(state: *mut SocketState, approval: &Approval) {
         let seq = read_volatile(addr_of!((*state).seq));
         write_volatile(addr_of_mut!((*state).seq), seq | 1);
         write_volatile(addr_of_mut!((*state).rule), approval.rule);
-        write_volatile(addr_of_mut!((*state).addr.halves[0]), approval.addr.halves[0]);
-        write_volatile(addr_of_mut!((*state).addr.halves[1]), approval.addr.halves[1]);
+        write_volatile(
+            addr_of_mut!((*state).addr.halves[0]),
+            approval.addr.halves[0],
+        );
+        write_volatile(
+            addr_of_mut!((*state).addr.halves[1]),
+            approval.addr.halves[1],
+        );
         write_volatile(addr_of_mut!((*state).port_be), approval.port_be);
         write_volatile(addr_of_mut!((*state).protocol), approval.protocol);
         write_volatile(addr_of_mut!((*state).ifindex), approval.ifindex);

@@ -37,7 +37,10 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     // SAFETY: not null; the connector is written once, when the record is made.
     flow.connector = unsafe { (*state).connector };
-    let maps = Maps { ctx: ctx.as_ptr(), local_port: flow::local_port(ctx) };
+    let maps = Maps {
+        ctx: ctx.as_ptr(),
+        local_port: flow::local_port(ctx),
+    };
     let verdict = decide(&flow, &maps);
     let mut rule = RULE_NONE;
     let answer = match verdict.action {
@@ -58,8 +61,17 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         Action::Deny if flow.protocol == UDP => PASS,
         Action::Audit if flow.protocol == UDP => PASS,
         Action::Deny | Action::Audit => {
-            emit::denial(&flow, &verdict, &emit::Process::current(), family.code() as u8);
-            if matches!(verdict.action, Action::Audit) { PASS } else { REFUSE }
+            emit::denial(
+                &flow,
+                &verdict,
+                &emit::Process::current(),
+                family.code() as u8,
+            );
+            if matches!(verdict.action, Action::Audit) {
+                PASS
+            } else {
+                REFUSE
+            }
         }
     };
     if answer == PASS && flow::is_unspecified(ctx, family) {
@@ -67,8 +79,13 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         // socket is bound to instead.
         flow::set_destination(ctx, family, &addr);
     }
-    let mut approval =
-        Approval { addr, port_be: flow.port.to_be(), protocol: flow.protocol, rule, ifindex: 0 };
+    let mut approval = Approval {
+        addr,
+        port_be: flow.port.to_be(),
+        protocol: flow.protocol,
+        rule,
+        ifindex: 0,
+    };
     if flow.protocol == UDP && rule != RULE_NONE {
         // A datagram's interface counts, too. That of an exact grant is remembered; under a
         // prefix each datagram is decided anew.
@@ -132,7 +149,16 @@ pub fn state_of(ctx: &SockAddrContext) -> *mut SocketState {
 /// Refuses for a reason that lies outside the tables.
 #[inline(always)]
 pub fn refuse(flow: &Flow, reason: Reason, family: Family) -> i32 {
-    let verdict = Verdict { action: Action::Deny, reason, rule: RULE_NONE };
-    emit::denial(flow, &verdict, &emit::Process::current(), family.code() as u8);
+    let verdict = Verdict {
+        action: Action::Deny,
+        reason,
+        rule: RULE_NONE,
+    };
+    emit::denial(
+        flow,
+        &verdict,
+        &emit::Process::current(),
+        family.code() as u8,
+    );
     REFUSE
 }

@@ -203,7 +203,12 @@ fn strict(ctx: &SkBuffContext, sk: *mut bpf_sock, state: *mut SocketState) -> i3
         (socket::by_cgroup(cgroup), emit::Process::maker(0, 0))
     } else {
         // SAFETY: not null; written once, when the socket was made.
-        unsafe { ((*state).connector, emit::Process::maker((*state).pid, (*state).uid)) }
+        unsafe {
+            (
+                (*state).connector,
+                emit::Process::maker((*state).pid, (*state).uid),
+            )
+        }
     };
     let flow = Flow {
         addr: parsed.addr,
@@ -215,11 +220,18 @@ fn strict(ctx: &SkBuffContext, sk: *mut bpf_sock, state: *mut SocketState) -> i3
         local_port: parsed.source_port,
         ifindex: ifindex(skb),
     };
-    let maps = Maps { ctx: skb.cast(), local_port: parsed.source_port };
+    let maps = Maps {
+        ctx: skb.cast(),
+        local_port: parsed.source_port,
+    };
     let verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)
     } else {
-        let refused = Verdict { action: Action::Deny, reason: parsed.fault, rule: RULE_NONE };
+        let refused = Verdict {
+            action: Action::Deny,
+            reason: parsed.fault,
+            rule: RULE_NONE,
+        };
         match maps.connector(connector) {
             Some(connector) if connector.mode == Connector::AUDIT => audited(refused),
             _ => refused,
@@ -236,14 +248,24 @@ fn strict(ctx: &SkBuffContext, sk: *mut bpf_sock, state: *mut SocketState) -> i3
         return PASS;
     }
     emit::denial(&flow, &verdict, &process, parsed.family as u8);
-    if matches!(verdict.action, Action::Audit) { PASS } else { REFUSE }
+    if matches!(verdict.action, Action::Audit) {
+        PASS
+    } else {
+        REFUSE
+    }
 }
 
 /// Remembers who asks the door from which port, for the name of a refused query.
 #[inline(always)]
 fn note_client(parsed: &Parsed, process: &emit::Process) {
-    let key = ClientKey { port: parsed.source_port, protocol: u16::from(parsed.protocol) };
-    let client = Client { pid: process.pid, uid: process.uid };
+    let key = ClientKey {
+        port: parsed.source_port,
+        protocol: u16::from(parsed.protocol),
+    };
+    let client = Client {
+        pid: process.pid,
+        uid: process.uid,
+    };
     // A client that could not be noted costs a name in an event, nothing else.
     let _not_noted = CLIENTS.insert(&key, client, 0);
 }
@@ -280,7 +302,11 @@ fn is_inbound(sk: *mut bpf_sock, state: *const SocketState) -> bool {
     }
     // SAFETY: a full socket, not null.
     let stage = unsafe { read_volatile(addr_of!((*sk).state)) };
-    if state.is_null() { stage != TCP_SYN_SENT } else { stage == TCP_LISTEN }
+    if state.is_null() {
+        stage != TCP_SYN_SENT
+    } else {
+        stage == TCP_LISTEN
+    }
 }
 
 /// The socket behind a packet, if it is a full one.
@@ -311,8 +337,9 @@ fn parse_v4(skb: *mut __sk_buff, first: u8) -> Parsed {
     };
     let mut parsed = unreadable(Reason::None, AF_INET);
     parsed.protocol = header[9];
-    parsed.addr =
-        Addr::from_v4(u32::from_be_bytes([header[16], header[17], header[18], header[19]]));
+    parsed.addr = Addr::from_v4(u32::from_be_bytes([
+        header[16], header[17], header[18], header[19],
+    ]));
     if first != 0x45 || u16::from_be_bytes([header[6], header[7]]) & V4_FRAGMENT != 0 {
         parsed.fault = Reason::Options;
         return parsed;
@@ -376,8 +403,7 @@ const fn unreadable(fault: Reason, family: u16) -> Parsed {
 fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     // SAFETY: `bytes` has room for N bytes; the helper checks the packet's length.
-    let result = unsafe {
-        bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
-    };
+    let result =
+        unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
     if result == 0 { Some(bytes) } else { None }
 }

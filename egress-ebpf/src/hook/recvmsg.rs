@@ -21,7 +21,12 @@ pub fn restore(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     // SAFETY: not null; see `hook::connect::to_door` for the writer.
     let (connector, asked, port, asked_family) = unsafe {
-        ((*state).connector, (*state).asked_addr, (*state).asked_port_be, (*state).asked_family)
+        (
+            (*state).connector,
+            (*state).asked_addr,
+            (*state).asked_port_be,
+            (*state).asked_family,
+        )
     };
     if asked_family != family.code() {
         return PASS;

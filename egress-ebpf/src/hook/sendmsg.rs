@@ -35,7 +35,10 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     // SAFETY: not null; the connector is written once, when the record is made.
     flow.connector = unsafe { (*state).connector };
-    let maps = Maps { ctx: ctx.as_ptr(), local_port: flow::local_port(ctx) };
+    let maps = Maps {
+        ctx: ctx.as_ptr(),
+        local_port: flow::local_port(ctx),
+    };
     let verdict = decide(&flow, &maps);
     match verdict.action {
         Action::Allow => {}
@@ -44,7 +47,12 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
             return PASS;
         }
         Action::Deny | Action::Audit => {
-            emit::denial(&flow, &verdict, &emit::Process::current(), family.code() as u8);
+            emit::denial(
+                &flow,
+                &verdict,
+                &emit::Process::current(),
+                family.code() as u8,
+            );
             if matches!(verdict.action, Action::Deny) {
                 return REFUSE;
             }

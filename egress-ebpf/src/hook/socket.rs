@@ -33,8 +33,13 @@ pub fn create(ctx: &SockContext) -> i32 {
         )
     };
     let connector = socket::current_connector();
-    let maps = Maps { ctx: ctx.sock.cast(), local_port: 0 };
-    let mode = maps.connector(connector).map_or(0, |connector| connector.mode);
+    let maps = Maps {
+        ctx: ctx.sock.cast(),
+        local_port: 0,
+    };
+    let mode = maps
+        .connector(connector)
+        .map_or(0, |connector| connector.mode);
     if mode == 0 {
         return refuse(connector, Reason::UnknownConnector, protocol, family, false);
     }
@@ -69,7 +74,11 @@ fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32, audit: boo
         local_port: 0,
         ifindex: 0,
     };
-    let mut verdict = Verdict { action: Action::Deny, reason, rule: RULE_NONE };
+    let mut verdict = Verdict {
+        action: Action::Deny,
+        reason,
+        rule: RULE_NONE,
+    };
     if audit {
         verdict = audited(verdict);
     }

@@ -42,9 +42,17 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         (0, emit::Process::maker(0, 0))
     } else {
         // SAFETY: not null; written once, when the socket was made.
-        unsafe { ((*state).connector, emit::Process::maker((*state).pid, (*state).uid)) }
+        unsafe {
+            (
+                (*state).connector,
+                emit::Process::maker((*state).pid, (*state).uid),
+            )
+        }
     };
-    let maps = Maps { ctx: ctx.as_ptr(), local_port: 0 };
+    let maps = Maps {
+        ctx: ctx.as_ptr(),
+        local_port: 0,
+    };
     let audit = maps
         .connector(connector)
         .is_some_and(|connector| connector.mode == Connector::AUDIT);
@@ -58,8 +66,11 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         local_port: 0,
         ifindex: 0,
     };
-    let refused =
-        Verdict { action: Action::Deny, reason: Reason::SocketOption, rule: RULE_NONE };
+    let refused = Verdict {
+        action: Action::Deny,
+        reason: Reason::SocketOption,
+        rule: RULE_NONE,
+    };
     let verdict = if audit { audited(refused) } else { refused };
     emit::denial(&flow, &verdict, &process, 0);
     if audit { PASS } else { REFUSE }
@@ -79,7 +90,8 @@ fn leads_away(level: i32, option: i32) -> bool {
             // IP_OPTIONS: source routes. IP_FREEBIND, IP_TRANSPARENT: foreign sources.
             4 | 15 | 19
             // IP_MULTICAST_IF, memberships and filters: IGMP reports carry their addresses.
-            | 32 | 35..=48
+            | 32 | 35
+                ..=48
             // IP_UNICAST_IF: another interface.
             | 50
         ),

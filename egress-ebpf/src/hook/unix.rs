@@ -13,9 +13,9 @@ use core::{
 };
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_set_retval},
     programs::SockAddrContext,
-    EbpfContext as _,
 };
 use egress_common::{
     abi::{RULE_NONE, UNIX_NAME_MAX, UNIX_NAME_ROOM},
@@ -61,11 +61,18 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
         reason: 0,
         socket: kind,
     };
-    let maps = Maps { ctx: ctx.as_ptr(), local_port: 0 };
+    let maps = Maps {
+        ctx: ctx.as_ptr(),
+        local_port: 0,
+    };
     let verdict = if name(ctx, &mut asked.key) {
         unix::decide(&asked.key, &maps)
     } else {
-        Verdict { action: Action::Deny, reason: Reason::Malformed, rule: RULE_NONE }
+        Verdict {
+            action: Action::Deny,
+            reason: Reason::Malformed,
+            rule: RULE_NONE,
+        }
     };
     match verdict.action {
         Action::Allow => {
@@ -94,7 +101,11 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     };
     asked.reason = u32::from(verdict.reason.code());
     emit::unix_denial(&flow, &verdict, &emit::Process::current(), &asked);
-    if matches!(verdict.action, Action::Audit) { PASS } else { REFUSE }
+    if matches!(verdict.action, Action::Audit) {
+        PASS
+    } else {
+        REFUSE
+    }
 }
 
 /// Reads the name; false where it cannot be read or is none.
@@ -139,7 +150,11 @@ fn path(key: &mut UnixKey, from: u64, len: u64) -> bool {
     let room = bounded(len + 1);
     // SAFETY: `room` is at most the size of `name`.
     let read = unsafe {
-        bpf_probe_read_kernel_str(key.name.as_mut_ptr().cast(), room as u32, from as *const c_void)
+        bpf_probe_read_kernel_str(
+            key.name.as_mut_ptr().cast(),
+            room as u32,
+            from as *const c_void,
+        )
     };
     if read < 2 {
         return false;
@@ -157,7 +172,11 @@ fn abstract_name(key: &mut UnixKey, from: u64, len: u64) -> bool {
     }
     // SAFETY: `len` is at most the size of `name`.
     let read = unsafe {
-        bpf_probe_read_kernel(key.name.as_mut_ptr().cast(), len as u32, from as *const c_void)
+        bpf_probe_read_kernel(
+            key.name.as_mut_ptr().cast(),
+            len as u32,
+            from as *const c_void,
+        )
     };
     key.len = len as u16;
     read == 0
