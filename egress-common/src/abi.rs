@@ -5,12 +5,14 @@
 //! matters because a pinned map is reused without a check of its sizes.
 
 /// Version of every record and map in this crate; part of the pin folder's name.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Exact grants one data-plane instance can hold.
 pub const MAX_GRANTS: u32 = 131_072;
 /// Address prefixes one data-plane instance can hold.
 pub const MAX_PREFIXES: u32 = 16_384;
+/// Names and wildcards that one data-plane instance can hold for TLS.
+pub const MAX_NAMES: u32 = 8_192;
 /// Connectors of one data-plane instance; ids run from 1 to this number less one.
 pub const MAX_CONNECTORS: u32 = 1_024;
 /// Rules of one data-plane instance, reserved ones included.
@@ -65,6 +67,8 @@ pub mod map {
     pub const GRANTS: &str = "GRANTS";
     /// [`crate::key::PrefixKey`] → [`crate::grant::PrefixRules`].
     pub const PREFIXES: &str = "PREFIXES";
+    /// [`crate::sni::NameKey`] → [`crate::grant::PrefixRules`].
+    pub const NAMES: &str = "NAMES";
     /// rule id → [`crate::grant::Rule`].
     pub const RULES: &str = "RULES";
     /// rule id → [`crate::stat::RuleStat`], per CPU.

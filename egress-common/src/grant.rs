@@ -98,7 +98,17 @@ pub struct Rule {
     /// 1 = active; anything else refuses.
     pub active: u32,
     /// The connector that the rule belongs to; 0 for the reserved rules.
-    pub connector: u32,
+    pub connector: u16,
+    /// [`Rule::TLS`] and [`Rule::ECH`].
+    pub flags: u16,
+}
+
+impl Rule {
+    /// TCP flows that the rule's addresses permit have to begin with a TLS ClientHello whose
+    /// name a rule permits.
+    pub const TLS: u16 = 1;
+    /// Such a ClientHello may carry an encrypted one; the outer name counts.
+    pub const ECH: u16 = 2;
 }
 
 /// What a socket carries: who made it and where it may send. 64 bytes.

@@ -6,6 +6,7 @@ use crate::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
     key::{Addr, GrantKey, PrefixKey},
+    sni::NameKey,
     stat::RuleStat,
     unix::{UnixEvent, UnixGrant, UnixKey, UnixRepeatKey},
 };
@@ -31,6 +32,10 @@ const _: () = {
     assert!(offset_of!(UnixEvent, key) == 72);
     assert!(size_of::<UnixRepeatKey>() == 128);
     assert!(size_of::<Rule>() == 8);
+    assert!(offset_of!(Rule, connector) == 4);
+    assert!(size_of::<NameKey>() == 256);
+    assert!(offset_of!(NameKey, name) == 2);
+    assert!(NameKey::ALL_BITS as usize == 8 * size_of::<NameKey>());
     assert!(size_of::<SocketState>() == 64);
     assert!(offset_of!(SocketState, addr) == 8);
     assert!(offset_of!(SocketState, rule) == 24);

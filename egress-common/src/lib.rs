@@ -19,6 +19,7 @@ pub mod key;
 pub mod layout;
 #[cfg(feature = "user")]
 pub mod pod;
+pub mod sni;
 pub mod stat;
 pub mod unix;
 pub mod verdict;

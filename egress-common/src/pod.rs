@@ -8,6 +8,7 @@ use crate::{
     event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
+    sni::NameKey,
     stat::RuleStat,
     unix::{UnixGrant, UnixKey},
 };
@@ -25,6 +26,7 @@ pod!(
     Connector,
     Grant,
     GrantKey,
+    NameKey,
     PrefixKey,
     PrefixRules,
     Rule,

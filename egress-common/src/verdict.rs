@@ -113,6 +113,32 @@ codes! {
         Interface = 22, "interface";
         /// More names, or longer ones, under a wildcard than its rule takes.
         NameBudget = 23, "name-budget";
+        /// The ClientHello names somebody whom no rule permits at that port.
+        SniStranger = 24, "sni-stranger";
+        /// The ClientHello names nobody.
+        SniMissing = 25, "sni-missing";
+        /// The ClientHello gives an address for a name (RFC 6066 section 3 forbids it).
+        SniAddress = 26, "sni-address";
+        /// More than one name, or more than one list of names.
+        SniRepeated = 27, "sni-repeated";
+        /// The first bytes are no TLS handshake.
+        SniNotTls = 28, "sni-not-tls";
+        /// A ClientHello that cannot be read with certainty.
+        SniMalformed = 29, "sni-malformed";
+        /// The ClientHello goes on in a second TLS record.
+        SniRecords = 30, "sni-records";
+        /// The ClientHello carries an encrypted one, which may name somebody else.
+        SniEncrypted = 31, "sni-encrypted";
+        /// Data in the SYN, before there is a connection whose name could be checked.
+        SniEarly = 32, "sni-early";
+        /// Urgent data, which receivers may take out of the stream or leave in it.
+        SniUrgent = 33, "sni-urgent";
+        /// The ClientHello did not come in one piece: too long, or the peer's window too small.
+        SniIncomplete = 34, "sni-incomplete";
+        /// The ClientHello lies in memory that the program can still change.
+        SniShared = 35, "sni-shared-memory";
+        /// The connection's name cannot be followed: multipath TCP, or no record of the socket.
+        SniTransport = 36, "sni-transport";
     }
 }
 

@@ -76,7 +76,8 @@ impl Switches {
     pub fn set_rule(&mut self, slot: u32, connector: u32, active: bool) -> Result<(), PlaneError> {
         let rule = Rule {
             active: u32::from(active),
-            connector,
+            connector: u16::try_from(connector).unwrap_or(0),
+            flags: 0,
         };
         self.rules.set(slot, rule, 0).map_err(failed(map::RULES))
     }
