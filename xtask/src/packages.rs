@@ -66,6 +66,13 @@ const PACKAGES: &[Package] = &[
         arch: "busybox",
     },
     Package {
+        why: "a client that resolves names with musl, for the kernel tests",
+        test: Test::Program("musl-gcc"),
+        debian: "musl-tools",
+        fedora: "musl-gcc",
+        arch: "musl",
+    },
+    Package {
         why: "MCP servers written for Node.js",
         test: Test::Program("node"),
         debian: "nodejs",
