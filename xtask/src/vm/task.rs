@@ -12,9 +12,10 @@ use anyhow::{Result, bail};
 use super::{
     cases::{self, Case},
     files::{self, Programs},
+    here,
     kernel::{Kernel, Release},
     machine::Machine,
-    matrix,
+    matrix, results,
     verdict::Report,
 };
 use crate::{build, host, setup, step};
@@ -34,6 +35,12 @@ pub(crate) struct Options {
     /// Stop a machine after so many minutes
     #[arg(long, value_name = "N", default_value_t = 20)]
     minutes: u64,
+    /// On this host's own kernel, without a machine
+    #[arg(long)]
+    here: bool,
+    /// Write the tables of docs/kernels.md: everything that was measured, now and before
+    #[arg(long)]
+    write: bool,
     /// Keep the initial file systems, to boot them by hand
     #[arg(long)]
     keep: bool,
@@ -56,12 +63,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(setup::Extent::Machines)?;
     build::programs()?;
     let cases = cases::all(&options.case)?;
-    let programs = Programs::strip(&cases)?;
     let mut reports = Vec::new();
-    for kernel in kernels(options)? {
-        reports.push(boot(&kernel, &cases, &programs, options)?);
+    if options.here {
+        let report = here::run(&cases)?;
+        results::keep(&report)?;
+        explain(&report, &cases, &folder());
+        reports.push(report);
     }
-    println!("\n{}\n", matrix::tables(&reports, &cases));
+    let programs = Programs::strip(&cases)?;
+    for kernel in kernels(options)? {
+        let report = boot(&kernel, &cases, &programs, options)?;
+        results::keep(&report)?;
+        reports.push(report);
+    }
+    println!("\n{}", matrix::tables(&reports));
+    if options.write {
+        matrix::write()?;
+    }
     let failed: Vec<&str> = reports
         .iter()
         .filter(|report| !holds(report, &cases))
@@ -78,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn kernels(options: &Options) -> Result<Vec<Kernel>> {
     let files = options.kernel.iter().map(|file| Kernel::file(file));
     let mut kernels = files.collect::<Result<Vec<_>>>()?;
-    let all = options.release.is_empty() && kernels.is_empty();
+    let all = options.release.is_empty() && kernels.is_empty() && !options.here;
     let releases = if all {
         &Release::ALL[..]
     } else {
