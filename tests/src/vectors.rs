@@ -251,7 +251,9 @@ impl Suite<'_> {
             said.extend(self.run(wrap, &[one])?);
         }
         let free = *wrap == Wrap::Free || unconfined();
-        thread::sleep(if free { MOMENT } else { AFTERMATH });
+        // An orphan of a vector may be slow where everything is.
+        let moment = MOMENT * patience();
+        thread::sleep(if free { moment } else { AFTERMATH.max(moment) });
         self.world.fence()?;
         let asked = self.world.queries()?;
         let capitals = asked[queries..]

@@ -382,6 +382,14 @@ fn missing<T>(why: &str) -> Result<T, Stop> {
     Err(Stop::NotApplicable(why.to_owned()))
 }
 
+/// What came with a release of Linux, and does not exist before it.
+fn since(major: u32, minor: u32, what: &str) -> Result<(), Stop> {
+    if sys::kernel() < (major, minor) {
+        return missing(&format!("Linux has {what} from {major}.{minor} on"));
+    }
+    Ok(())
+}
+
 /// Tells the harness which port to call.
 fn listening(port: u16) -> io::Result<()> {
     println!("{LISTENING} {port}");

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::{
     Attempt, Job, Stop, Vector, accomplice,
     ring::{Request, Ring},
+    since,
     sys::{self, address},
 };
 
@@ -44,7 +45,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "uring-udp-sendmsg-zc",
         "sendmsg without a copy, by io_uring",
         |job| {
-            since(6, 1, "such requests")?;
+            since(6, 1, "such requests of io_uring")?;
             message(job, SENDMSG_ZC, false)
         },
     ),
@@ -52,7 +53,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "uring-udp-send",
         "send with an address, by io_uring",
         |job| {
-            since(6, 1, "addresses in such requests")?;
+            since(6, 1, "addresses in such requests of io_uring")?;
             datagram(job, SEND)
         },
     ),
@@ -60,7 +61,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "uring-udp-send-zc",
         "send without a copy, by io_uring",
         |job| {
-            since(6, 0, "such requests")?;
+            since(6, 0, "such requests of io_uring")?;
             datagram(job, SEND_ZC)
         },
     ),
@@ -68,7 +69,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "uring-fastopen",
         "data in the first segment, by io_uring",
         |job| {
-            since(6, 1, "addresses in such requests")?;
+            since(6, 1, "addresses in such requests of io_uring")?;
             let ring = ring(false)?;
             let socket = socket(&ring, AF_INET, SOCK_STREAM)?;
             let to = address(job.target);
@@ -102,22 +103,12 @@ pub(super) const VECTORS: &[Vector] = &[
 fn ring(polled: bool) -> Result<Ring, Stop> {
     if polled {
         // Before, it took capabilities and files that were registered.
-        since(5, 11, "polling for everybody")?;
+        since(5, 11, "polling of io_uring for everybody")?;
     }
     match Ring::new(polled) {
         Err(Errno::ENOSYS) => super::missing("this kernel has no io_uring"),
         ring => Ok(ring?),
     }
-}
-
-/// io_uring(7) grows with every release.
-fn since(major: u32, minor: u32, what: &str) -> Result<(), Stop> {
-    if sys::kernel() < (major, minor) {
-        return super::missing(&format!(
-            "io_uring has {what} from Linux {major}.{minor} on"
-        ));
-    }
-    Ok(())
 }
 
 /// By io_uring where it can (Linux 5.19), otherwise by the classic call.

@@ -17,4 +17,4 @@ mod results;
 mod task;
 mod verdict;
 
-pub(crate) use task::{Options, run};
+pub(crate) use task::{Options, oldest, run};

@@ -93,6 +93,18 @@ impl Report {
         (number().unwrap_or(0), number().unwrap_or(0))
     }
 
+    /// What held, in a line.
+    pub(crate) fn summary(&self) -> String {
+        let held = self.cases.iter().filter(|case| case.held()).count();
+        let vectors = self.vectors();
+        let blocked = vectors.values().filter(|verdict| **verdict == "BLOCKED");
+        format!(
+            "Linux {}: {held} tests hold, {} ways out are blocked",
+            self.kernel,
+            blocked.count()
+        )
+    }
+
     /// What the bypass suite says of each way out, by its name and who tried it.
     pub(crate) fn vectors(&self) -> BTreeMap<String, &'static str> {
         let lines = self.cases.iter().flat_map(|case| &case.output);
