@@ -12,6 +12,7 @@ pub mod machine;
 pub mod mcp;
 mod namespaces;
 mod pipe;
+pub mod postgres;
 pub mod probe;
 pub mod process;
 pub mod programs;

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod harden;
 pub mod mounts;
 pub mod own;
+pub mod queues;
 pub mod scope;
 pub mod signals;
 pub mod spawn;
