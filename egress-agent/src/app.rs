@@ -321,7 +321,13 @@ async fn launched(
     let mut door_open = true;
     loop {
         tokio::select! {
-            status = started.child.wait() => return status.map_err(RunError::Wait),
+            status = started.child.wait() => {
+                let status = status.map_err(RunError::Wait)?;
+                // Its last words before the agent's own, and before the pipes close.
+                instance.kill()?;
+                started.relaying.finish().await;
+                return Ok(status);
+            }
             signal = signals.next() => forward(signal, started.pid),
             turned = reload.turn(stream) => turned?,
             ended = &mut serving, if door_open => {
