@@ -5,6 +5,7 @@
 //! holds, and only then becomes the connector. [`spawn`] is the agent's side of that talk,
 //! [`spec`] what they say to each other.
 
+pub mod canary;
 pub mod child;
 pub mod env;
 pub mod filter;
@@ -18,4 +19,4 @@ pub mod spec;
 
 pub use signals::Signals;
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::{LAUNCHER, Spec, UnixSockets};
+pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};
