@@ -31,6 +31,9 @@ pub const DOOR_STATUS: &str = "REFUSED";
 /// resolvers of musl and older programs wait for their time-out on a refusal.
 pub const DOOR_CODE_PLAIN: u8 = 0;
 
+/// The variable that takes layers away from the agent of test builds.
+pub const WITHOUT: &str = "EGRESS_TEST_WITHOUT";
+
 /// Whether the tests run without the agent, to see that they would notice
 /// (`EGRESS_TEST_UNCONFINED=1`).
 pub fn unconfined() -> bool {
@@ -52,6 +55,7 @@ pub struct Agent<'w> {
     environment: Vec<(String, String)>,
     limit: Duration,
     free: bool,
+    without: Option<String>,
 }
 
 /// A connector under a running agent.
@@ -94,6 +98,7 @@ impl World {
             environment: Vec::new(),
             limit: LIMIT,
             free: unconfined(),
+            without: None,
         }
     }
 
@@ -136,6 +141,13 @@ impl Agent<'_> {
         self
     }
 
+    /// Under the agent of test builds, with these layers taken away (commas between; the names
+    /// are in `egress-agent/src/host/switch.rs`): shows that a way out is stopped by them.
+    pub fn without(mut self, layers: &str) -> Self {
+        self.without = Some(layers.to_owned());
+        self
+    }
+
     /// Starts it.
     pub fn start<S: AsRef<str>>(self, words: &[S]) -> Result<Confined> {
         let file = self.world.path("policy.yaml");
@@ -154,7 +166,14 @@ impl Agent<'_> {
             command.args(["--clear-groups", "--"]);
             command
         } else {
-            let mut command = self.world.command(programs::agent()?);
+            let mut command = match &self.without {
+                None => self.world.command(programs::agent()?),
+                Some(layers) => {
+                    let mut command = self.world.command(programs::agent_with_switches()?);
+                    command.env(WITHOUT, layers);
+                    command
+                }
+            };
             command
                 .args(["run", "--policy"])
                 .arg(file)

@@ -21,6 +21,7 @@ usage: bypass-suite [OPTIONS]
                         egress-agent. Without --wrap: egress-agent from the same folder. With
                         --wrap '': nothing; nearly everything must then be DELIVERED.
   --keeps-user          the launcher does not change the user: do it behind it, with setpriv
+  --without LAYER       egress-agent as tests build it, without this layer (more with commas)
   --user WHO            unprivileged, root or both (default: unprivileged)
   --only PATTERN        only vectors whose name or family contains it; repeatable
   --json FILE           the rows as a JSON array, too
@@ -132,6 +133,7 @@ impl Options {
                         }
                     };
                 }
+                "--without" => options.wrap = Wrap::Without(value()?),
                 "--keeps-user" => keeps = true,
                 "--user" => {
                     options.users = match value()?.as_str() {

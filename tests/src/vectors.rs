@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use crate::{
-    agent::unconfined,
+    agent::{WITHOUT, unconfined},
     probe::{self, Company, Evidence, Family, Job, MARK, MULTIPATH_PORT, Needs, PORT, Vector},
     process::{Running, patience},
     programs,
@@ -39,6 +39,8 @@ pub enum Wrap {
     Free,
     /// By this project's agent, with [`probe_policy`].
     Agent,
+    /// By the agent of test builds without some of its layers; commas between.
+    Without(String),
     /// By a command line in front, for `/bin/sh`; `{user}` and `{policy}` are replaced.
     Command {
         /// The command line.
@@ -315,14 +317,20 @@ impl Suite<'_> {
         let policy = self.world.path("policy.yaml");
         std::fs::write(&policy, probe_policy(self.as_root))?;
         match wrap {
-            Wrap::Agent if !unconfined() => {
-                command.arg(programs::agent()?).args(["run", "--policy"]);
+            Wrap::Agent | Wrap::Without(_) if !unconfined() => {
+                let agent = if let Wrap::Without(layers) = wrap {
+                    command.env(WITHOUT, layers);
+                    programs::agent_with_switches()?
+                } else {
+                    programs::agent()?
+                };
+                command.arg(agent).args(["run", "--policy"]);
                 command.arg(&policy).arg("--events");
                 command.arg(self.world.path("events.jsonl"));
                 // The rebinding names have no address that counts.
                 command.args(["--user", &user, "--start-unresolved", "--"]);
             }
-            Wrap::Agent | Wrap::Free => drop(command.args(change_user)),
+            Wrap::Agent | Wrap::Without(_) | Wrap::Free => drop(command.args(change_user)),
             Wrap::Command { line, keeps_user } => {
                 let line = line
                     .replace("{user}", &user)

@@ -1,5 +1,6 @@
 //! Set-up, build, demo, tests, measurements and checks of this project: `cargo xtask help`.
 
+mod apt;
 mod bench;
 mod build;
 mod ci;

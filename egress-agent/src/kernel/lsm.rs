@@ -22,6 +22,8 @@ use aya::{
 use egress_common::abi::global::offset;
 use egress_sys::Hook;
 
+use crate::host::switch::{self, Part};
+
 use super::{
     btf::{self, Structures},
     pin::PinFolder,
@@ -98,6 +100,9 @@ pub(super) struct Types {
 impl Types {
     /// Reads the running kernel's types.
     pub(super) fn read() -> Result<Self, LsmError> {
+        if switch::is_off(Part::Lsm) {
+            return Err(LsmError::Unsupported("switched off by a test".to_owned()));
+        }
         let structures =
             Structures::read(Path::new(btf::FILE)).map_err(|error| unsupported(&error))?;
         let mut offsets = Vec::new();
