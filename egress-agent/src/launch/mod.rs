@@ -6,6 +6,7 @@
 //! [`spec`] what they say to each other, [`stdio`] what the connector is given as its standard
 //! input, output and error.
 
+pub mod canary;
 pub mod child;
 pub mod env;
 pub mod filter;
@@ -21,4 +22,4 @@ pub mod stdio;
 
 pub use signals::Signals;
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::{LAUNCHER, Spec, UnixSockets};
+pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};
