@@ -276,17 +276,14 @@ async fn confined(
 
     let outcome = match resolved {
         Ok(()) => {
-            launched(
+            let ahead = Ahead {
                 run,
                 instance,
                 unix,
                 modules,
-                &stream,
-                serving,
-                reload,
-                &mut signals,
-            )
-            .await
+                stream: &stream,
+            };
+            launched(ahead, serving, reload, &mut signals).await
         }
         Err(error) => Err(error),
     };
@@ -306,17 +303,29 @@ async fn confined(
     Ok(exit::of_child(outcome?))
 }
 
-/// Starts the connector, forwards signals to it and waits for its end.
-async fn launched(
-    run: &Run,
-    instance: &Instance,
+/// What a start needs, once everything around it stands.
+struct Ahead<'a> {
+    run: &'a Run,
+    instance: &'a Instance,
     unix: UnixSockets,
     modules: Result<LsmPrograms, LsmError>,
-    stream: &Pump,
+    stream: &'a Pump,
+}
+
+/// Starts the connector, forwards signals to it and waits for its end.
+async fn launched(
+    ahead: Ahead<'_>,
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
     signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
+    let Ahead {
+        run,
+        instance,
+        unix,
+        modules,
+        stream,
+    } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
     // Before this the launcher needs what these programs refuse.
     if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
