@@ -9,6 +9,7 @@ pub mod internet;
 pub mod leftovers;
 pub mod machine;
 pub mod mcp;
+pub mod modules;
 mod namespaces;
 mod pipe;
 pub mod probe;
