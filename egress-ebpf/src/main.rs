@@ -108,55 +108,55 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 /// Any socket, of any family.
 #[lsm_cgroup(hook = "socket_create")]
 pub fn lsm_socket_create(ctx: LsmContext) -> i32 {
-    hook::lsm::socket_create(&ctx)
+    hook::lsm::plain(hook::lsm::socket_create(&ctx))
 }
 
 /// A descriptor from another process.
 #[lsm_cgroup(hook = "file_receive")]
 pub fn lsm_file_receive(ctx: LsmContext) -> i32 {
-    hook::lsm::file_receive(&ctx)
+    hook::lsm::plain(hook::lsm::file_receive(&ctx))
 }
 
 /// Access to another process.
 #[lsm_cgroup(hook = "ptrace_access_check")]
 pub fn lsm_ptrace_access_check(ctx: LsmContext) -> i32 {
-    hook::lsm::ptrace_access_check(&ctx)
+    hook::lsm::plain(hook::lsm::ptrace_access_check(&ctx))
 }
 
 /// The use of a capability.
 #[lsm_cgroup(hook = "capable")]
 pub fn lsm_capable(ctx: LsmContext) -> i32 {
-    hook::lsm::capable(&ctx)
+    hook::lsm::plain(hook::lsm::capable(&ctx))
 }
 
 /// A new key.
 #[lsm_cgroup(hook = "key_alloc")]
 pub fn lsm_key_alloc(ctx: LsmContext) -> i32 {
-    hook::lsm::key_alloc(&ctx)
+    hook::lsm::plain(hook::lsm::key_alloc(&ctx))
 }
 
 /// A new process.
 #[lsm_cgroup(hook = "task_alloc")]
 pub fn lsm_task_alloc(ctx: LsmContext) -> i32 {
-    hook::lsm::task_alloc(&ctx)
+    hook::lsm::plain(hook::lsm::task_alloc(&ctx))
 }
 
 /// A file that is opened.
 #[lsm_cgroup(hook = "file_open")]
 pub fn lsm_file_open(ctx: LsmContext) -> i32 {
-    hook::lsm::file_open(&ctx)
+    hook::lsm::plain(hook::lsm::file_open(&ctx))
 }
 
 /// io_uring (Linux 6.16).
 #[lsm_cgroup(hook = "uring_allowed")]
 pub fn lsm_uring_allowed(_ctx: LsmContext) -> i32 {
-    hook::lsm::uring()
+    hook::lsm::plain(hook::lsm::uring())
 }
 
 /// An io_uring with a thread of the kernel's that submits.
 #[lsm_cgroup(hook = "uring_sqpoll")]
 pub fn lsm_uring_sqpoll(_ctx: LsmContext) -> i32 {
-    hook::lsm::uring()
+    hook::lsm::plain(hook::lsm::uring())
 }
 
 /// The kernel allows some helpers to programs with a GPL-compatible licence only.

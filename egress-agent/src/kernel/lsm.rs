@@ -63,6 +63,8 @@ const OFFSETS: &[(&str, &str, &str)] = &[
     (offset::SUPER_MAGIC, "super_block", "s_magic"),
 ];
 
+/// Lines of the verifier's that are shown.
+const WORDS: usize = 6;
 /// What the names of these programs begin with.
 const PREFIX: &str = "lsm_";
 
@@ -213,13 +215,19 @@ fn unsupported(error: &dyn std::fmt::Display) -> LsmError {
     LsmError::Unsupported(error.to_string())
 }
 
-/// The whole chain: aya's outermost words are few.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut inner = error.source();
-    while let Some(cause) = inner {
-        text = format!("{text}: {cause}");
-        inner = cause.source();
-    }
-    text
+/// What the kernel said, and the verifier's last words.
+fn told(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return error.to_string();
+    };
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().rev().take(WORDS).collect();
+    let said: Vec<&str> = lines.into_iter().rev().collect();
+    format!("{io_error} {}", said.join("; "))
+        .trim_end()
+        .to_owned()
 }
