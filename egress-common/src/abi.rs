@@ -111,12 +111,51 @@ pub mod program {
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
-    /// Offset of `head` in `struct sk_buff`.
-    pub const SKB_HEAD: &str = "SKB_HEAD";
-    /// Offset of `end` in `struct sk_buff`.
-    pub const SKB_END: &str = "SKB_END";
-    /// Offset of the flags in `struct skb_shared_info`.
-    pub const SHARED_AT: &str = "SHARED_AT";
-    /// The bit of those that says that a page can still change.
+    /// The bit in the flags of a packet that says that its memory can still change.
     pub const SHARED_MASK: &str = "SHARED_MASK";
+
+    /// Where structures of the running kernel keep a member, for the programs that read them.
+    /// Bytes.
+    pub mod offset {
+        /// `struct task_struct`: `cgroups`.
+        pub const TASK_CGROUPS: &str = "TASK_CGROUPS";
+        /// `struct task_struct`: `real_cred`.
+        pub const TASK_CRED: &str = "TASK_CRED";
+        /// `struct css_set`: `dfl_cgrp`.
+        pub const CSS_SET_CGROUP: &str = "CSS_SET_CGROUP";
+        /// `struct cgroup`: `level`.
+        pub const CGROUP_LEVEL: &str = "CGROUP_LEVEL";
+        /// `struct cgroup`: `ancestors`.
+        pub const CGROUP_ANCESTORS: &str = "CGROUP_ANCESTORS";
+        /// `struct cgroup`: `kn`.
+        pub const CGROUP_NODE: &str = "CGROUP_NODE";
+        /// `struct kernfs_node`: `id`.
+        pub const NODE_ID: &str = "NODE_ID";
+        /// `struct socket`: `sk`.
+        pub const SOCKET_SOCK: &str = "SOCKET_SOCK";
+        /// `struct sock`: `sk_cgrp_data`, whose first word is the cgroup.
+        pub const SOCK_CGROUP: &str = "SOCK_CGROUP";
+        /// `struct file`: `f_inode`.
+        pub const FILE_INODE: &str = "FILE_INODE";
+        /// `struct file`: `f_mode`.
+        pub const FILE_MODE: &str = "FILE_MODE";
+        /// `struct inode`: `i_sb`.
+        pub const INODE_SUPER: &str = "INODE_SUPER";
+        /// `struct sk_buff`: `head`.
+        pub const SKB_HEAD: &str = "SKB_HEAD";
+        /// `struct sk_buff`: `end`.
+        pub const SKB_END: &str = "SKB_END";
+        /// `struct skb_shared_info`: `flags`, or `tx_flags` before Linux 5.12.
+        pub const SHARED_FLAGS: &str = "SHARED_FLAGS";
+        /// `struct skb_shared_info`: `nr_frags`.
+        pub const SHARED_COUNT: &str = "SHARED_COUNT";
+        /// `struct skb_shared_info`: `frags`.
+        pub const SHARED_FRAGS: &str = "SHARED_FRAGS";
+        /// `struct page`: `compound_head`, or `compound_info`.
+        pub const PAGE_HEAD: &str = "PAGE_HEAD";
+        /// `struct page`: `mapping`.
+        pub const PAGE_MAPPING: &str = "PAGE_MAPPING";
+        /// `struct super_block`: `s_magic`.
+        pub const SUPER_MAGIC: &str = "SUPER_MAGIC";
+    }
 }

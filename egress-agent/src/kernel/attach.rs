@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::ProgramArray,
+    maps::{MapData, ProgramArray},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
         CgroupSockopt, links::FdLink,
@@ -20,6 +20,7 @@ use egress_common::abi::{self, map};
 use egress_sys::Hook;
 
 use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
+use crate::host::switch::{self, Part};
 
 /// Socket-address programs, by their name in the object.
 const SOCK_ADDR: &[&str] = &[
@@ -65,15 +66,20 @@ pub fn attach_all(
         source,
     })?;
     let mut links = Vec::new();
-    called(ebpf)?;
+    // Held until the packet program is loaded, which refers to it.
+    let _table = called(ebpf)?;
     // The packet program first: with it alone nothing unapproved leaves.
-    links.push((EGRESS, egress(ebpf, &file)?));
-    for name in SOCK_ADDR {
+    if !switch::is_off(Part::Packet) {
+        links.push((EGRESS, egress(ebpf, &file)?));
+    }
+    for name in SOCK_ADDR.iter().filter(|name| !is_off(name)) {
         links.push((*name, sock_addr(ebpf, name, &file)?));
     }
-    setsockopt(ebpf, &file, pins)?;
+    if !switch::is_off(Part::Sockopt) {
+        setsockopt(ebpf, &file, pins)?;
+    }
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
-    if let Some(unix) = unix {
+    if let Some(unix) = unix.filter(|_| !switch::is_off(Part::Unix)) {
         unix.attach(&file, pins)?;
     }
     let mut pinned = Vec::new();
@@ -94,6 +100,15 @@ pub fn attach_all(
         }
     }
     Ok(())
+}
+
+/// Whether a test has taken the hook away.
+fn is_off(name: &str) -> bool {
+    match name {
+        "connect4" | "connect6" => switch::is_off(Part::Connect),
+        "sendmsg4" | "sendmsg6" => switch::is_off(Part::Sendmsg),
+        _ => false,
+    }
 }
 
 fn sock_addr(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, PlaneError> {
@@ -139,7 +154,7 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
 
 /// Enters the programs that the packet program calls. The kernel empties such a table when
 /// nobody but programs holds it (`kernel/bpf/arraymap.c` `fd_array_map_clear`); its pin does.
-fn called(ebpf: &mut Ebpf) -> Result<(), PlaneError> {
+fn called(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, PlaneError> {
     let table = ebpf
         .take_map(map::PROGRAMS)
         .ok_or(PlaneError::Missing(map::PROGRAMS))?;
@@ -158,7 +173,7 @@ fn called(ebpf: &mut Ebpf) -> Result<(), PlaneError> {
         let fd = program.fd().map_err(refused)?;
         table.set(*place, fd, 0).map_err(failed)?;
     }
-    Ok(())
+    Ok(table)
 }
 
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {

@@ -1,10 +1,12 @@
 //! The only room that knows aya: loading, attaching, pinning, maps and the event ring.
 
 pub mod attach;
-pub mod btf;
+mod btf;
 pub mod instance;
 pub mod load;
+pub mod lsm;
 pub mod maps;
+mod packet;
 pub mod pin;
 pub mod probe;
 pub mod ring;
