@@ -4,6 +4,7 @@ use crate::{
     abi::{DNS_PORT, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
     grant::{Connector, Grant, PortRange, PrefixRules},
     key::{Addr, GrantKey, PrefixKey},
+    sni::NameQuery,
     unix::{UnixGrant, UnixKey},
     verdict::{Action, Layer, Reason, Verdict},
 };
@@ -43,8 +44,12 @@ pub trait Lookup {
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules>;
     /// What holds for the name of a unix socket.
     fn unix(&self, key: &UnixKey) -> Option<&UnixGrant>;
+    /// What holds for a name in TLS: the longest entry that covers it.
+    fn name(&self, name: &NameQuery) -> Option<&PrefixRules>;
     /// Whether a rule is in force.
     fn rule_active(&self, rule: u32) -> bool;
+    /// The flags of a rule; 0 where there is none.
+    fn rule_flags(&self, rule: u32) -> u16;
     /// Whether the connector of the flow itself listens on the loopback destination.
     fn own_listener(&self, flow: &Flow) -> bool;
     /// Boot clock, nanoseconds.
@@ -172,7 +177,12 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 
 /// The first range that holds the port decides; a range of an inactive rule is passed over.
 #[inline(always)]
-fn by_port<L: Lookup>(port: u16, ifindex: u32, rules: &PrefixRules, lookup: &L) -> Verdict {
+pub(crate) fn by_port<L: Lookup>(
+    port: u16,
+    ifindex: u32,
+    rules: &PrefixRules,
+    lookup: &L,
+) -> Verdict {
     let mut verdict = refuse(Reason::NoRule, RULE_NONE);
     // A constant number of turns, left early: what the verifier of 5.10 can follow.
     for (range, index) in rules.ranges.iter().zip(0_u32..) {

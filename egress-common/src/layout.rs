@@ -6,7 +6,7 @@ use crate::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
     key::{Addr, GrantKey, PrefixKey},
-    sni::NameKey,
+    sni::{NameKey, NameQuery},
     stat::RuleStat,
     unix::{UnixEvent, UnixGrant, UnixKey, UnixRepeatKey},
 };
@@ -35,6 +35,8 @@ const _: () = {
     assert!(offset_of!(Rule, connector) == 4);
     assert!(size_of::<NameKey>() == 256);
     assert!(offset_of!(NameKey, name) == 2);
+    assert!(size_of::<NameQuery>() == 260);
+    assert!(offset_of!(NameQuery, key) == 4);
     assert!(NameKey::ALL_BITS as usize == 8 * size_of::<NameKey>());
     assert!(size_of::<SocketState>() == 64);
     assert!(offset_of!(SocketState, addr) == 8);

@@ -12,6 +12,7 @@ use egress_common::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PrefixRules, Rule, SocketState},
     key::{GrantKey, PrefixKey},
+    sni::NameKey,
     stat::{REASON_SLOTS, RuleStat},
     unix::{UnixGrant, UnixKey, UnixRepeatKey},
 };
@@ -47,6 +48,10 @@ pub static GRANTS: HashMap<
 #[btf_map]
 pub static PREFIXES: LpmTrie<PrefixKey, PrefixRules, { abi::MAX_PREFIXES as usize }> =
     LpmTrie::new();
+
+/// Names that a ClientHello may say. Never evicts.
+#[btf_map]
+pub static NAMES: LpmTrie<NameKey, PrefixRules, { abi::MAX_NAMES as usize }> = LpmTrie::new();
 
 /// Which rules are in force.
 #[btf_map]

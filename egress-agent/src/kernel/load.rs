@@ -185,6 +185,7 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::NAMES,
     map::UNIX_NAMES,
     map::RULES,
     map::RULE_STATS,
