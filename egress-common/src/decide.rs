@@ -2,7 +2,7 @@
 
 use crate::{
     abi::{DNS_PORT, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
-    grant::{Connector, Grant, PortRange, PrefixRules},
+    grant::{Connector, Grant, PortRange, PrefixRules, Rule},
     key::{Addr, GrantKey, PrefixKey},
     sni::NameQuery,
     unix::{UnixGrant, UnixKey},
@@ -95,11 +95,13 @@ pub fn audited(verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// Grants first, then prefixes, then the connector's own listeners.
+/// Grants first, then prefixes, then the connector's own listeners. A grant that permits the
+/// address only together with a name gives way to a prefix that asks for none.
 #[inline(always)]
 fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     let mut reason = Reason::NoRule;
     let mut rule = RULE_NONE;
+    let mut named_by = RULE_NONE;
     if let Some(grant) = lookup.exact(&flow.grant_key()) {
         rule = grant.rule;
         if !lookup.rule_active(rule) {
@@ -108,6 +110,8 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             reason = Reason::Expired;
         } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
             reason = Reason::Interface;
+        } else if flow.protocol == TCP && lookup.rule_flags(rule) & Rule::TLS != 0 {
+            named_by = rule;
         } else {
             return allow(rule);
         }
@@ -134,6 +138,14 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             }
             allowed => return allowed,
         }
+    }
+    // A caller's port may be that of a granted server; it is answered as a caller.
+    if named_by != RULE_NONE && !flow.inbound {
+        return Verdict {
+            action: Action::Check,
+            reason: Reason::None,
+            rule: named_by,
+        };
     }
     if !matches!(reason, Reason::DenyRule) && flow.addr.is_loopback() && lookup.own_listener(flow) {
         return allow(RULE_OWN);

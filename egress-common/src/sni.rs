@@ -79,6 +79,20 @@ pub struct NameQuery {
     pub key: NameKey,
 }
 
+impl NameQuery {
+    /// The question for a name in lower case and without a trailing dot; `None` where no
+    /// entry could be so long.
+    pub const fn of(connector: u16, name: &[u8]) -> Option<Self> {
+        match NameKey::exact(connector, name) {
+            Some((_, key)) => Some(Self {
+                bits: NameKey::ALL_BITS,
+                key,
+            }),
+            None => None,
+        }
+    }
+}
+
 /// Whether a rule permits the name at the port, and which: the rule that then speaks for the
 /// connection. `encrypted`: the hello has another one inside, which nobody can read.
 #[inline(always)]
