@@ -24,7 +24,11 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock, route},
+    host::{
+        User, clock,
+        layers::{Layer, Layers, Unmet},
+        route,
+    },
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
@@ -40,7 +44,7 @@ use crate::{
         signals::forward,
     },
     policy::{
-        model::{Mode, Policy, Target},
+        model::{Mode, Policy, Rule, Target},
         slots,
     },
     reload::{self, Live, Reload, say},
@@ -104,6 +108,9 @@ pub enum RunError {
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Names(#[from] dns::upstream::UpstreamError),
+    /// The policy requires layers that do not hold.
+    #[error("{0}; nothing was started")]
+    Required(#[from] Unmet),
     /// Permitted names have no address.
     #[error(
         "a permitted name has no address, and nothing was started: {0}; mend the policy or \
@@ -177,13 +184,6 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;
-    let unhooked = plane.unix().err().map(|error| {
-        let then = match policy.mode {
-            Mode::Enforce => "the connector can make no unix sockets but pairs",
-            Mode::Audit => "unix sockets are not watched",
-        };
-        format!("{error}; {then}")
-    });
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -196,6 +196,7 @@ async fn confined(
     )?;
     plane.attach(instance.parent().path())?;
     let modules = plane.take_lsm();
+    let layers = layers(&policy, &plane)?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -234,14 +235,8 @@ async fn confined(
         ));
     }
 
-    if let Some(without) = unhooked {
-        stream.say(say::warning(
-            &policy.connector,
-            instance.name(),
-            "unix",
-            without,
-        ));
-    }
+    let used = used(&layers, policy.mode);
+    stream.say(say::layers(&policy.connector, instance.name(), &used));
 
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
@@ -249,6 +244,7 @@ async fn confined(
         names: Arc::clone(&names),
         keeper: Arc::clone(&keeper),
         more,
+        layers,
         instance: instance.name().to_owned(),
         audit: run.audit,
         watch: run.watch,
@@ -344,7 +340,7 @@ async fn launched(
         instance: instance.name().to_owned(),
         mode: say::mode_name(run.policy.mode).to_owned(),
         policy: Some(run.policy.source.display().to_string()),
-        rules: run.policy.allow.len() as u64,
+        rules: run.policy.written().count() as u64,
         pid: Some(started.pid),
         uid: run.user.uid,
         command: run
@@ -392,6 +388,30 @@ fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
     // A pin that stays can refuse only more.
     let _stays_closed = lsm::detach(instance.pins());
     Err(silent)
+}
+
+/// Which layers hold for this run. Fails where the policy requires others.
+fn layers(policy: &Policy, plane: &Plane) -> Result<Layers, RunError> {
+    let mut layers = launch::layers::find(plane);
+    let is_abstract =
+        |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
+    if policy.allow.iter().any(is_abstract) {
+        let why = "a rule names an abstract unix socket, and then names decide";
+        layers = layers.without(Layer::LandlockScope, why);
+    }
+    layers.require(&policy.require)?;
+    Ok(layers)
+}
+
+/// Those of the layers that are used: not all are where nothing is refused.
+fn used(layers: &Layers, mode: Mode) -> Layers {
+    let why = "the connector is only audited";
+    match mode {
+        Mode::Enforce => layers.clone(),
+        Mode::Audit => [Layer::Landlock, Layer::LandlockScope]
+            .into_iter()
+            .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
+    }
 }
 
 /// What the launcher is to do about unix sockets. Fails where rules name some that this

@@ -343,18 +343,31 @@ impl Running {
     fn allowed(&self) -> Vec<RuleTotal> {
         let mut slots: Vec<_> = self.known.rules.iter().collect();
         slots.sort();
-        slots
-            .into_iter()
-            .filter_map(|(slot, rule)| {
-                let stat = self.maps.rule_stat(*slot).ok()?;
-                (stat.connections != 0 || stat.packets != 0).then(|| RuleTotal {
+        let mut totals: Vec<RuleTotal> = Vec::new();
+        for (slot, rule) in slots {
+            let Ok(stat) = self.maps.rule_stat(*slot) else {
+                continue;
+            };
+            if stat.connections == 0 && stat.packets == 0 {
+                continue;
+            }
+            // A rule has several slots where it checks names on some of its ports only, or
+            // was changed under the same id.
+            match totals.iter_mut().find(|total| total.rule == *rule) {
+                Some(total) => {
+                    total.connections = total.connections.saturating_add(stat.connections);
+                    total.packets = total.packets.saturating_add(stat.packets);
+                    total.bytes = total.bytes.saturating_add(stat.bytes);
+                }
+                None => totals.push(RuleTotal {
                     rule: rule.clone(),
                     connections: stat.connections,
                     packets: stat.packets,
                     bytes: stat.bytes,
-                })
-            })
-            .collect()
+                }),
+            }
+        }
+        totals
     }
 
     /// The kernel's counters, and the door's refusals that never reached the stream.

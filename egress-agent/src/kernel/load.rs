@@ -123,6 +123,7 @@ impl Plane {
         // Without it every name is refused, which is said where a rule needs one.
         let memory = structures.as_ref().ok().and_then(PacketMemory::find);
         let types = Types::read(structures.as_ref());
+        drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
         for (name, place) in memory.iter().flat_map(PacketMemory::constants) {
