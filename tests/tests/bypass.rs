@@ -45,6 +45,11 @@ fn through_the_name_service() -> Result<()> {
 }
 
 #[test]
+fn names_in_tls() -> Result<()> {
+    try_family("names-in-tls")
+}
+
+#[test]
 fn through_the_same_host() -> Result<()> {
     try_family("loopback")
 }

@@ -44,26 +44,12 @@ where
         let headers = headers(&mut stream, arrival, state).await?;
         let body = body(&mut stream, &headers).await?;
         state.scan(&body, arrival);
-        let host = headers.get("host").unwrap_or_default().to_owned();
-        let answered = token::new();
-        state.add_request(HttpRequest {
-            host: host.clone(),
-            sni: place.sni.clone(),
-            to: place.to,
+        let asked = Asked {
+            host: headers.get("host").unwrap_or_default().to_owned(),
             line: line.trim_end().trim_end_matches(" HTTP/1.1").to_owned(),
-            body: String::from_utf8_lossy(&body).into_owned(),
-            answered: answered.clone(),
-        });
-        let answer = json!({
-            "ok": true,
-            "host": host,
-            "address": place.to.ip(),
-            "port": place.to.port(),
-            "from": place.peer,
-            "received": body.len(),
-            "token": answered,
-        });
-        let text = format!("{answer}\n");
+            body,
+        };
+        let text = answer(place, asked, state);
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             text.len()
@@ -76,6 +62,36 @@ where
         stream.get_mut().write_all(sent.as_bytes()).await?;
         stream.get_mut().flush().await?;
     }
+}
+
+/// A request, whatever version of HTTP it came in.
+pub(super) struct Asked {
+    pub(super) host: String,
+    pub(super) line: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// Remembers a request and says what it is answered.
+pub(super) fn answer(place: &Place, asked: Asked, state: &State) -> String {
+    let answered = token::new();
+    let answer = json!({
+        "ok": true,
+        "host": asked.host,
+        "address": place.to.ip(),
+        "port": place.to.port(),
+        "from": place.peer,
+        "received": asked.body.len(),
+        "token": answered,
+    });
+    state.add_request(HttpRequest {
+        host: asked.host,
+        sni: place.sni.clone(),
+        to: place.to,
+        line: asked.line,
+        body: String::from_utf8_lossy(&asked.body).into_owned(),
+        answered,
+    });
+    format!("{answer}\n")
 }
 
 struct Headers(Vec<(String, String)>);

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::{
-    protocol::{Behaviour, FlowCount, HttpRequest, Query, Record, Sighting},
+    protocol::{Behaviour, Connection, FlowCount, HttpRequest, Query, Record, Sighting},
     token,
 };
 
@@ -38,6 +38,7 @@ struct Seen {
     flows: BTreeMap<(IpAddr, u8, u16), u64>,
     queries: Vec<Query>,
     requests: Vec<HttpRequest>,
+    connections: Vec<Arc<Mutex<Connection>>>,
     certificates: BTreeMap<String, Arc<ServerConfig>>,
 }
 
@@ -106,7 +107,7 @@ impl State {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let config = Arc::new(config);
         seen.certificates.insert(subject, config.clone());
         Ok(config)
@@ -142,6 +143,19 @@ impl State {
 
     pub(super) fn add_request(&self, request: HttpRequest) {
         self.seen().requests.push(request);
+    }
+
+    pub(super) fn add_connection(&self, connection: Arc<Mutex<Connection>>) {
+        self.seen().connections.push(connection);
+    }
+
+    /// Every TCP connection to an address, as far as it has come.
+    pub(super) fn connections(&self, ip: IpAddr) -> Vec<Connection> {
+        let seen = self.seen();
+        let all = seen.connections.iter();
+        all.map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .filter(|one| one.to.ip() == ip)
+            .collect()
     }
 
     pub(super) fn add_missed(&self, packets: u64) {

@@ -20,6 +20,7 @@ mod packet;
 mod ring;
 mod sys;
 mod tcp;
+mod tls;
 mod udp;
 mod unix;
 mod uring;
@@ -172,6 +173,7 @@ pub const FAMILIES: &[Family] = &[
     family("io-uring", uring::VECTORS),
     family("foreign-abis", abi::VECTORS),
     family("names", names::VECTORS),
+    family("names-in-tls", tls::VECTORS),
     family("loopback", local::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
