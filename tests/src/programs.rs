@@ -22,6 +22,10 @@ const HTTPX: &str = "0.28.1";
 const MCP_PYTHON: &str = include_str!("../fixtures/mcp/requirements.txt");
 const MCP_NODE: &str = include_str!("../fixtures/mcp/package.json");
 const MCP_NODE_LOCK: &str = include_str!("../fixtures/mcp/package-lock.json");
+const TLS_NODE: &str = include_str!("../fixtures/tls/package.json");
+const TLS_NODE_LOCK: &str = include_str!("../fixtures/tls/package-lock.json");
+const GO_CLIENT: &str = include_str!("../fixtures/tls/fetch.go");
+const JAVA_CLIENT: &str = include_str!("../fixtures/tls/Fetch.java");
 /// The server that `npx` has in its cache; the version of `fixtures/mcp/package.json`.
 pub const NPX_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
 
@@ -127,6 +131,57 @@ pub fn build_musl_client() -> Result<()> {
         .arg(&from);
     must(compiler, INSTALL).context("the musl client cannot be built; Debian: musl-tools")?;
     Ok(())
+}
+
+/// Installs releases of Node.js with other TLS libraries into `tls-node`, at the versions of
+/// `fixtures/tls`, unless they are there.
+pub fn install_node_releases() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("tls-node", TLS_NODE_LOCK), || {
+        let folder = cache.join("tls-node");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("package.json"), TLS_NODE)?;
+        fs::write(folder.join("package-lock.json"), TLS_NODE_LOCK)?;
+        let mut npm = Command::new("npm");
+        npm.current_dir(&folder)
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        must(npm, INSTALL)
+    })
+}
+
+/// Compiles a client in Go into the cache: `go-fetch URL…`. Errors: there is no Go (Debian:
+/// golang-go).
+pub fn build_go_client() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("go-fetch", GO_CLIENT), || {
+        let source = cache.join("fetch.go");
+        fs::write(&source, GO_CLIENT)?;
+        let mut go = Command::new("go");
+        go.env("CGO_ENABLED", "0")
+            .env("GOCACHE", cache.join("go-build"))
+            .env("GO111MODULE", "off")
+            .args(["build", "-o"])
+            .arg(cache.join("go-fetch"))
+            .arg(&source);
+        must(go, INSTALL)
+    })
+}
+
+/// Compiles a client in Java into `java` of the cache: class `Fetch`. Errors: there is no
+/// compiler (Debian: default-jdk-headless).
+pub fn build_java_client() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("java-fetch", JAVA_CLIENT), || {
+        let folder = cache.join("java");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("Fetch.java"), JAVA_CLIENT)?;
+        let mut javac = Command::new("javac");
+        javac.arg("-d").arg(&folder).arg(folder.join("Fetch.java"));
+        must(javac, INSTALL)
+    })
 }
 
 fn lock_cache(cache: &Path) -> Result<Flock<fs::File>> {

@@ -50,6 +50,11 @@ fn names_in_tls() -> Result<()> {
 }
 
 #[test]
+fn names_in_shared_pages() -> Result<()> {
+    try_family("names-in-shared-pages")
+}
+
+#[test]
 fn through_the_same_host() -> Result<()> {
     try_family("loopback")
 }

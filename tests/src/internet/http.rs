@@ -61,6 +61,9 @@ where
         };
         stream.get_mut().write_all(sent.as_bytes()).await?;
         stream.get_mut().flush().await?;
+        if headers.get("connection") == Some("close") {
+            return stream.get_mut().shutdown().await;
+        }
     }
 }
 

@@ -21,6 +21,9 @@ mod ring;
 mod sys;
 mod tcp;
 mod tls;
+mod tls_client;
+pub mod tls_many;
+mod tls_pages;
 mod udp;
 mod unix;
 mod uring;
@@ -174,6 +177,7 @@ pub const FAMILIES: &[Family] = &[
     family("foreign-abis", abi::VECTORS),
     family("names", names::VECTORS),
     family("names-in-tls", tls::VECTORS),
+    family("names-in-shared-pages", tls_pages::VECTORS),
     family("loopback", local::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
@@ -214,6 +218,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
         }
         ["burst", count] => udp::burst(count.parse()?),
         ["drip", target, token, seconds] => tcp::drip(target.parse()?, token, seconds.parse()?),
+        ["rustls", urls @ ..] => tls_client::main(urls),
+        ["hellos", file, from, width, target] => {
+            tls_many::main(file, from.parse()?, width.parse()?, target.parse()?)
+        }
         ["list"] => {
             for family in FAMILIES {
                 for vector in family.vectors {

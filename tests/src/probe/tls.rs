@@ -4,6 +4,7 @@
 use std::{
     io::{IoSlice, Read, Write},
     net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     thread,
     time::Duration,
 };
@@ -19,7 +20,7 @@ use crate::hello::build::{
 /// The port on which names are looked at.
 const PORT: u16 = 443;
 /// The declared name.
-const DECLARED: &str = "allowed.example";
+pub(super) const DECLARED: &str = "allowed.example";
 /// Between two writes that must not become one segment.
 const GAP: Duration = Duration::from_millis(30);
 /// What a refused socket may still send is sent within this time.
@@ -569,7 +570,7 @@ pub(super) const VECTORS: &[Vector] = &[
             let mut stream = TcpStream::from(socket);
             stream.write_all(&Hello::named(DECLARED).record())?;
             answer(&mut stream)?;
-            let socket = std::os::fd::OwnedFd::from(stream);
+            let socket = OwnedFd::from(stream);
             sys::connect(&socket, &sys::nowhere())?;
             sys::connect(&socket, &sys::address(place(job)))?;
             tell(socket.into(), &hello(job).record())
@@ -787,7 +788,11 @@ pub(super) const VECTORS: &[Vector] = &[
 ];
 
 /// What leaves is enough: the server has the name then.
-const fn vector(name: &'static str, about: &'static str, run: fn(&Job) -> Attempt) -> Vector {
+pub(super) const fn vector(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Job) -> Attempt,
+) -> Vector {
     Vector::new(name, about, run).proven_by(Evidence::Anywhere)
 }
 
@@ -801,7 +806,7 @@ fn name(job: &Job) -> String {
 }
 
 /// A right hello with [`name`]; the token is in it in either run.
-fn hello(job: &Job) -> Hello {
+pub(super) fn hello(job: &Job) -> Hello {
     Hello::named(name(job)).carrying(&job.token)
 }
 
@@ -810,11 +815,11 @@ fn second(job: &Job) -> Hello {
     hello(job).instead(KEY_SHARE, &key_share())
 }
 
-fn place(job: &Job) -> SocketAddr {
+pub(super) fn place(job: &Job) -> SocketAddr {
     SocketAddr::from((*job.permitted.ip(), PORT))
 }
 
-fn sys_open(job: &Job) -> Result<std::os::fd::OwnedFd, Stop> {
+pub(super) fn sys_open(job: &Job) -> Result<OwnedFd, Stop> {
     let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
     sys::connect(&socket, &sys::address(place(job)))?;
     Ok(socket)
@@ -850,7 +855,7 @@ fn pieces(job: &Job, pieces: &[&[u8]], gap: Duration) -> Attempt {
 }
 
 /// Waits for what the other side says, so that everything is through before the socket closes.
-fn linger(mut stream: TcpStream) -> Attempt {
+pub(super) fn linger(mut stream: TcpStream) -> Attempt {
     let answered = answer(&mut stream);
     thread::sleep(LINGER);
     answered
@@ -900,7 +905,7 @@ fn by_child(stream: &TcpStream, bytes: &[u8]) -> Attempt {
     let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
     let status = std::process::Command::new("/usr/bin/printf")
         .arg(octal)
-        .stdout(std::os::fd::OwnedFd::from(stream.try_clone()?))
+        .stdout(OwnedFd::from(stream.try_clone()?))
         .status()?;
     if status.success() {
         return Ok(());
@@ -910,11 +915,17 @@ fn by_child(stream: &TcpStream, bytes: &[u8]) -> Attempt {
 
 /// Says a declared hello without a key, which makes the server ask for another.
 fn ask_for_retry(job: &Job) -> Result<TcpStream, Stop> {
+    let socket = sys_open(job)?;
+    ask_for_retry_on(&socket)?;
+    Ok(socket.into())
+}
+
+/// The same, on a connection that stands.
+pub(super) fn ask_for_retry_on(socket: &OwnedFd) -> Attempt {
     let first = Hello::named(DECLARED).instead(KEY_SHARE, &[0, 0]);
-    let mut stream = open(job)?;
-    stream.write_all(&first.record())?;
-    answer(&mut stream)?;
-    Ok(stream)
+    sys::send(socket, &first.record(), 0, &[])?;
+    sys::receive(socket)?;
+    Ok(())
 }
 
 fn retried(job: &Job, second: fn(&Job) -> Vec<u8>) -> Attempt {
