@@ -7,13 +7,15 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use libc::{AF_INET, SOCK_STREAM};
+use nix::errno::Errno;
 
 use super::sys;
+use crate::hello::build::Hello;
 
 /// An answer, or the end of the connection, comes within this time.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -59,6 +61,28 @@ pub(super) fn main(file: &str, from: u16, width: usize, target: SocketAddr) -> R
         }
     });
     println!("said {}", flights.len());
+    Ok(())
+}
+
+/// `probe hello TARGET NAME COUNT`: says a name on so many connections and prints for each how
+/// it ended and how long after the hello. Microseconds.
+pub(super) fn one_name(target: SocketAddr, name: &str, count: usize) -> Result<()> {
+    let hello = Hello::named(name).record();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(target)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let start = Instant::now();
+        stream.write_all(&hello)?;
+        let word = match stream.read(&mut [0; 64]) {
+            Ok(0) => "ended".to_owned(),
+            Ok(_) => "answered".to_owned(),
+            Err(error) => {
+                let errno = error.raw_os_error().map(Errno::from_raw);
+                errno.map_or_else(|| error.to_string(), |errno| format!("{errno:?}"))
+            }
+        };
+        println!("{word} {}", start.elapsed().as_micros());
+    }
     Ok(())
 }
 
