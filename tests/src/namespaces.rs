@@ -92,6 +92,7 @@ impl Namespaces {
         for (table, address, limit) in [
             (90, zone::NARROW, format!("advmss {}", zone::SMALL_MSS)),
             (91, zone::TIGHT, format!("window {}", zone::SMALL_WINDOW)),
+            (92, zone::TINY, format!("window {}", zone::TINY_WINDOW)),
         ] {
             lines.push(format!("rule add from {address} lookup {table}"));
             lines.push(format!(

