@@ -21,6 +21,8 @@ const MISSING: &str = "sni-missing";
 const REPEATED: &str = "sni-repeated";
 const ADDRESS: &str = "sni-address";
 const ENCRYPTED: &str = "sni-encrypted";
+const EARLY: &str = "sni-early-data";
+const STRANGER: &str = "sni-stranger";
 
 /// Extensions that a hello may have.
 const EXTENSIONS: usize = 64;
@@ -43,31 +45,68 @@ pub fn judge(bytes: &[u8]) -> Judgement {
         return Judgement::Refused(MALFORMED);
     }
     if length == 0 {
+        return Judgement::Refused(MALFORMED);
+    }
+    // What the first octets already say of the message is said without the rest.
+    let there = &rest[..length.min(rest.len())];
+    if length < 4 {
         return Judgement::Refused(RECORDS);
+    }
+    if let [kind, a, b, c, ..] = there {
+        let said = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        if *kind != 1 {
+            return Judgement::Refused(NOT_TLS);
+        }
+        if said != length - 4 {
+            return Judgement::Refused(if said > length - 4 {
+                RECORDS
+            } else {
+                MALFORMED
+            });
+        }
     }
     if rest.len() < length {
         return Judgement::Unfinished;
     }
-    match message(&rest[..length]) {
-        Ok(name) => Judgement::Named(name),
+    match message(there) {
+        Ok(name) => match behind(&rest[length..]) {
+            Judgement::Named(second) if second.is_empty() => Judgement::Named(name),
+            // Two hellos: each has to be a declared one.
+            Judgement::Named(second) if second == name => Judgement::Named(name),
+            Judgement::Named(_) => Judgement::Refused(STRANGER),
+            other => other,
+        },
         Err(why) => Judgement::Refused(why),
+    }
+}
+
+/// Judges what stands behind a hello: nothing or something encrypted is fine and has no name.
+fn behind(bytes: &[u8]) -> Judgement {
+    match bytes {
+        [] => Judgement::Named(String::new()),
+        [kind, major, _, high, low, rest @ ..] => {
+            let length = usize::from(*high) << 8 | usize::from(*low);
+            if *major != 3 || length == 0 || length > RECORD + 256 {
+                return Judgement::Refused(NOT_TLS);
+            }
+            match (kind, length, rest) {
+                (20, 1, _) | (21, 2, _) if rest.len() < length => Judgement::Unfinished,
+                (20, 1, _) | (21, 2, _) => behind(&rest[length..]),
+                (23, ..) => Judgement::Named(String::new()),
+                (22, _, []) => Judgement::Unfinished,
+                (22, _, [1, ..]) => judge(bytes),
+                (22, ..) => Judgement::Named(String::new()),
+                _ => Judgement::Refused(NOT_TLS),
+            }
+        }
+        _ => Judgement::Unfinished,
     }
 }
 
 /// The name in a record's content.
 fn message(record: &[u8]) -> Read<String> {
-    let mut record = Reader(record);
-    if record.number(1)? != 1 {
-        return Err(NOT_TLS);
-    }
-    let length = record.number(3).map_err(|_| RECORDS)?;
-    if length > record.0.len() {
-        return Err(RECORDS);
-    }
-    if length < record.0.len() {
-        return Err(MALFORMED);
-    }
-    let mut hello = record;
+    let mut hello = Reader(record);
+    hello.take(4)?;
     if hello.take(2)?[0] != 3 {
         return Err(MALFORMED);
     }
@@ -101,9 +140,8 @@ fn name_among(mut extensions: Reader<'_>) -> Read<String> {
         let kind = extensions.number(2)?;
         all.push((kind, extensions.list(2)?));
     }
-    if all.iter().any(|(kind, _)| [0xfe0d, 0xffce].contains(kind)) {
-        return Err(ENCRYPTED);
-    }
+    let has = |wanted: &[usize]| all.iter().any(|(kind, _)| wanted.contains(kind));
+    let (encrypted, early) = (has(&[0xfe0d, 0xffce]), has(&[42]));
     let mut names = all.into_iter().filter(|(kind, _)| *kind == 0);
     let (_, mut content) = names.next().ok_or(MISSING)?;
     if names.next().is_some() {
@@ -113,6 +151,9 @@ fn name_among(mut extensions: Reader<'_>) -> Read<String> {
     if !content.0.is_empty() {
         return Err(MALFORMED);
     }
+    if list.0.is_empty() {
+        return Err(MISSING);
+    }
     if list.number(1)? != 0 {
         return Err(MALFORMED);
     }
@@ -120,18 +161,26 @@ fn name_among(mut extensions: Reader<'_>) -> Read<String> {
     if !list.0.is_empty() {
         return Err(REPEATED);
     }
-    host(name)
+    let name = host(name)?;
+    match (encrypted, early) {
+        (true, _) => Err(ENCRYPTED),
+        (_, true) => Err(EARLY),
+        _ => Ok(name),
+    }
 }
 
 /// A host name in the form of a policy's.
 fn host(name: &[u8]) -> Read<String> {
-    if name.is_empty() || name.len() > 253 {
+    if name.is_empty() {
+        return Err(MISSING);
+    }
+    if name.len() > 253 {
         return Err(MALFORMED);
     }
-    let text = std::str::from_utf8(name).map_err(|_| MALFORMED)?;
-    if text.parse::<std::net::IpAddr>().is_ok() {
+    if name.contains(&b':') {
         return Err(ADDRESS);
     }
+    let text = std::str::from_utf8(name).map_err(|_| MALFORMED)?;
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if !text.chars().all(fits) {
         return Err(MALFORMED);
@@ -141,6 +190,11 @@ fn host(name: &[u8]) -> Read<String> {
         .any(|label| label.is_empty() || label.len() > 63)
     {
         return Err(MALFORMED);
+    }
+    // Names have no numeric last label (RFC 3696 section 2); addresses have.
+    let last = text.rsplit('.').next().unwrap_or_default();
+    if last.chars().all(|letter| letter.is_ascii_digit()) {
+        return Err(ADDRESS);
     }
     Ok(text.to_ascii_lowercase())
 }
@@ -208,5 +262,7 @@ mod tests {
         assert_eq!(why(&hello.clone().with(ECH, ech("")).record()), ENCRYPTED);
         assert_eq!(why(b"GET / HTTP/1.1"), NOT_TLS);
         assert_eq!(judge(&hello.record()[..40]), Judgement::Unfinished);
+        let twice = [hello.record(), Hello::named("b.example").record()].concat();
+        assert_eq!(why(&twice), STRANGER);
     }
 }

