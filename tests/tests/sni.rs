@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 use anyhow::{Context, Result, ensure};
 use egress_tests::{
     agent::policy,
-    attempts::Attempts,
     event::Denial,
     hello::{
         mutate::{DECLARED, Dice, mutant},
@@ -102,7 +101,7 @@ fn a_stranger_is_refused_at_once_and_shown_once() -> Result<()> {
     let probe = world.bin("probe");
     let count = COUNT.to_string();
     let words = |name: &str| {
-        [&probe, "hello", &target, name, &count]
+        [&probe, "hello", &count, &target, name]
             .map(str::to_owned)
             .to_vec()
     };
@@ -112,10 +111,14 @@ fn a_stranger_is_refused_at_once_and_shown_once() -> Result<()> {
         ("again", words(DECLARED)),
     ])?;
     for label in ["declared", "again"] {
-        let times = times(&attempts, label, "answered")?;
+        let times = times(&attempts.get(label)?.output, DECLARED, "answered")?;
         ensure!(times.len() == COUNT, "{label}: {}", attempts.report);
     }
-    let times = times(&attempts, "stranger", "ECONNABORTED")?;
+    let times = times(
+        &attempts.get("stranger")?.output,
+        "stranger.example",
+        "ECONNABORTED",
+    )?;
     ensure!(times.len() == COUNT, "{}", attempts.report);
     println!("told after {times:?} µs");
     let middle = times[COUNT / 2];
@@ -149,15 +152,58 @@ fn a_stranger_is_refused_at_once_and_shown_once() -> Result<()> {
     Ok(())
 }
 
-/// What `probe hello` printed, sorted, of those that ended with the word. Microseconds.
-fn times(attempts: &Attempts, label: &str, word: &str) -> Result<Vec<u64>> {
-    let lines = attempts.get(label)?.output.lines();
-    let fits = lines.filter_map(|line| line.split_once(' ').filter(|(first, _)| *first == word));
-    let mut times: Vec<u64> = fits
-        .map(|(_, time)| Ok(time.trim().parse()?))
+/// What `probe hello` printed of a name's connections that ended with the word, sorted.
+/// Microseconds.
+fn times(text: &str, name: &str, word: &str) -> Result<Vec<u64>> {
+    let front = format!("{name} {word} ");
+    let fitting = text.lines().filter_map(|line| line.strip_prefix(&front));
+    let mut times: Vec<u64> = fitting
+        .map(|time| Ok(time.trim().parse()?))
         .collect::<Result<_>>()?;
     times.sort_unstable();
     Ok(times)
+}
+
+/// Two names, one looked at and one not, in turns in one run.
+#[test]
+fn a_name_that_is_looked_at_costs_little() -> Result<()> {
+    const COUNT: usize = 400;
+    let world = World::new()?;
+    let rules = [
+        "allowed.example:443",
+        "{ host: other.example, ports: [443], tls: off }",
+    ];
+    let (looked, free) = (
+        format!("{}:443", zone::ALLOWED),
+        format!("{}:443", zone::OTHER),
+    );
+    let words = [
+        &world.bin("probe"),
+        "hello",
+        &COUNT.to_string(),
+        &looked,
+        DECLARED,
+        &free,
+        "other.example",
+    ]
+    .map(str::to_owned);
+    let report = world.agent(policy("names", &rules)).run(&words)?;
+    let text = report.text();
+    let (looked, free) = (
+        times(&text, DECLARED, "answered")?,
+        times(&text, "other.example", "answered")?,
+    );
+    ensure!(looked.len() == COUNT && free.len() == COUNT, "{report}");
+    let (with, without) = (looked[COUNT / 2], free[COUNT / 2]);
+    println!(
+        "connect, hello and answer, µs: {with} looked at, {without} not; quartiles {} to {}, {} to {}",
+        looked[COUNT / 4],
+        looked[COUNT * 3 / 4],
+        free[COUNT / 4],
+        free[COUNT * 3 / 4],
+    );
+    ensure!(with * 10 < without * 13, "{with} µs against {without}");
+    report.ensure_nothing_denied()
 }
 
 #[test]

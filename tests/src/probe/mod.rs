@@ -222,7 +222,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
         ["hellos", file, from, width, target] => {
             tls_many::main(file, from.parse()?, width.parse()?, target.parse()?)
         }
-        ["hello", target, name, count] => tls_many::one_name(target.parse()?, name, count.parse()?),
+        ["hello", count, pairs @ ..] => tls_many::in_turns(count.parse()?, pairs),
         ["list"] => {
             for family in FAMILIES {
                 for vector in family.vectors {

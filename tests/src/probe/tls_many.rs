@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use libc::{AF_INET, SOCK_STREAM};
 use nix::errno::Errno;
 
@@ -64,24 +64,31 @@ pub(super) fn main(file: &str, from: u16, width: usize, target: SocketAddr) -> R
     Ok(())
 }
 
-/// `probe hello TARGET NAME COUNT`: says a name on so many connections and prints for each how
-/// it ended and how long after the hello. Microseconds.
-pub(super) fn one_name(target: SocketAddr, name: &str, count: usize) -> Result<()> {
-    let hello = Hello::named(name).record();
+/// `probe hello COUNT (TARGET NAME)…`: says each name to its target, in turns, so many times, and
+/// prints for each connection the name, how it ended and how long the whole took, connect
+/// included. Microseconds.
+pub(super) fn in_turns(count: usize, pairs: &[&str]) -> Result<()> {
     for _ in 0..count {
-        let mut stream = TcpStream::connect(target)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let start = Instant::now();
-        stream.write_all(&hello)?;
-        let word = match stream.read(&mut [0; 64]) {
-            Ok(0) => "ended".to_owned(),
-            Ok(_) => "answered".to_owned(),
-            Err(error) => {
-                let errno = error.raw_os_error().map(Errno::from_raw);
-                errno.map_or_else(|| error.to_string(), |errno| format!("{errno:?}"))
-            }
-        };
-        println!("{word} {}", start.elapsed().as_micros());
+        for pair in pairs.chunks(2) {
+            let [target, name] = pair else {
+                bail!("each target has a name");
+            };
+            let target: SocketAddr = target.parse()?;
+            let hello = Hello::named(name).record();
+            let start = Instant::now();
+            let mut stream = TcpStream::connect(target)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(&hello)?;
+            let word = match stream.read(&mut [0; 64]) {
+                Ok(0) => "ended".to_owned(),
+                Ok(_) => "answered".to_owned(),
+                Err(error) => {
+                    let errno = error.raw_os_error().map(Errno::from_raw);
+                    errno.map_or_else(|| error.to_string(), |errno| format!("{errno:?}"))
+                }
+            };
+            println!("{name} {word} {}", start.elapsed().as_micros());
+        }
     }
     Ok(())
 }
