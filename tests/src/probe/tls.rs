@@ -443,7 +443,10 @@ pub(super) const VECTORS: &[Vector] = &[
         let mut stream = open(job)?;
         let bytes = hello(job).record();
         let parts: Vec<IoSlice<'_>> = bytes.chunks(7).map(IoSlice::new).collect();
-        stream.write_vectored(&parts)?;
+        let written = stream.write_vectored(&parts)?;
+        if written < bytes.len() {
+            return Err(Stop::Refused("written in part".to_owned()));
+        }
         linger(stream)
     })
     .controlled(),
