@@ -8,6 +8,7 @@ use egress_common::{
 
 use super::{
     attach,
+    btf::SharedMemory,
     maps::{Maps, Switches},
     pin::PinFolder,
     ring::RingMap,
@@ -112,7 +113,16 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
+        // Without it every name is refused, which is said where a rule needs one.
+        let shared = SharedMemory::of_this_kernel().ok();
         let mut loader = EbpfLoader::new();
+        if let Some(shared) = &shared {
+            loader
+                .override_global(abi::global::SKB_HEAD, &shared.head, true)
+                .override_global(abi::global::SKB_END, &shared.end, true)
+                .override_global(abi::global::SHARED_AT, &shared.flags, true)
+                .override_global(abi::global::SHARED_MASK, &shared.mask, true);
+        }
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
             .map_max_entries(map::CONNECTORS, connectors)
@@ -181,12 +191,15 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::NAMES,
     map::UNIX_NAMES,
     map::RULES,
     map::RULE_STATS,
     map::DENIALS,
     map::LOST,
     map::EVENTS,
+    map::PROGRAMS,
+    map::HELLOS,
     map::SOCKETS,
 ];
 

@@ -1,6 +1,7 @@
 //! The only room that knows aya: loading, attaching, pinning, maps and the event ring.
 
 pub mod attach;
+pub mod btf;
 pub mod instance;
 pub mod load;
 pub mod maps;
