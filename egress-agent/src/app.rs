@@ -24,20 +24,27 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock, route},
+    host::{
+        User, clock,
+        layers::{Layer, Layers, Unmet},
+        route,
+    },
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
+        lsm::{self, LsmError, LsmPrograms},
         probe,
         unix::UnixError,
     },
     launch::{
-        self, LaunchError, Signals, Spec, UnixSockets, env,
+        self, LaunchError, Signals, Spec, UnixSockets,
+        canary::Song,
+        env,
         scope::{self, Landlocked},
         signals::forward,
     },
     policy::{
-        model::{Mode, Policy, Target},
+        model::{Mode, Policy, Rule, Target},
         slots,
     },
     reload::{self, Live, Reload, say},
@@ -101,6 +108,9 @@ pub enum RunError {
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Names(#[from] dns::upstream::UpstreamError),
+    /// The policy requires layers that do not hold.
+    #[error("{0}; nothing was started")]
+    Required(#[from] Unmet),
     /// Permitted names have no address.
     #[error(
         "a permitted name has no address, and nothing was started: {0}; mend the policy or \
@@ -170,17 +180,10 @@ async fn confined(
     let settings = Settings {
         connector_level: instance.connector().level()?,
         connectors: 1,
-        rules: slots::room(policy.allow.len().saturating_add(policy.deny.len())),
+        rules: slots::room(policy.rule_count()),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;
-    let unhooked = plane.unix().err().map(|error| {
-        let then = match policy.mode {
-            Mode::Enforce => "the connector can make no unix sockets but pairs",
-            Mode::Audit => "unix sockets are not watched",
-        };
-        format!("{error}; {then}")
-    });
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -192,6 +195,8 @@ async fn confined(
         unix.landlock.abstracts,
     )?;
     plane.attach(instance.parent().path())?;
+    let modules = plane.take_lsm();
+    let layers = layers(&policy, &plane)?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -230,14 +235,8 @@ async fn confined(
         ));
     }
 
-    if let Some(without) = unhooked {
-        stream.say(say::warning(
-            &policy.connector,
-            instance.name(),
-            "unix",
-            without,
-        ));
-    }
+    let used = used(&layers, policy.mode);
+    stream.say(say::layers(&policy.connector, instance.name(), &used));
 
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
@@ -245,6 +244,7 @@ async fn confined(
         names: Arc::clone(&names),
         keeper: Arc::clone(&keeper),
         more,
+        layers,
         instance: instance.name().to_owned(),
         audit: run.audit,
         watch: run.watch,
@@ -271,7 +271,16 @@ async fn confined(
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
     let outcome = match resolved {
-        Ok(()) => launched(run, instance, unix, &stream, serving, reload, &mut signals).await,
+        Ok(()) => {
+            let ahead = Ahead {
+                run,
+                instance,
+                unix,
+                modules,
+                stream: &stream,
+            };
+            launched(ahead, serving, reload, &mut signals).await
+        }
         Err(error) => Err(error),
     };
 
@@ -290,17 +299,39 @@ async fn confined(
     Ok(exit::of_child(outcome?))
 }
 
+/// What a start needs, once everything around it stands.
+struct Ahead<'a> {
+    run: &'a Run,
+    instance: &'a Instance,
+    unix: UnixSockets,
+    modules: Result<LsmPrograms, LsmError>,
+    stream: &'a Pump,
+}
+
 /// Starts the connector, forwards signals to it and waits for its end.
 async fn launched(
-    run: &Run,
-    instance: &Instance,
-    unix: UnixSockets,
-    stream: &Pump,
+    ahead: Ahead<'_>,
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
     signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
+    let Ahead {
+        run,
+        instance,
+        unix,
+        modules,
+        stream,
+    } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
+    // Before this the launcher needs what these programs refuse.
+    if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
+        stream.say(say::warning(
+            &run.policy.connector,
+            instance.name(),
+            "lsm",
+            format!("no second layer at the security modules: {error}"),
+        ));
+    }
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
@@ -321,7 +352,13 @@ async fn launched(
     let mut door_open = true;
     loop {
         tokio::select! {
-            status = started.child.wait() => return status.map_err(RunError::Wait),
+            status = started.child.wait() => {
+                let status = status.map_err(RunError::Wait)?;
+                // Its last words before the agent's own, and before the pipes close.
+                instance.kill()?;
+                started.relaying.finish().await;
+                return Ok(status);
+            }
             signal = signals.next() => forward(signal, started.pid),
             turned = reload.turn(stream) => turned?,
             ended = &mut serving, if door_open => {
@@ -336,6 +373,44 @@ async fn launched(
                 )));
             }
         }
+    }
+}
+
+/// Attaches the programs for security modules and shows that they fire. After an error they
+/// are gone again.
+fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
+    modules.attach(instance.parent().path(), instance.pins())?;
+    let silent = match launch::canary::send(instance.parent().path()) {
+        Song::Fires => return Ok(()),
+        Song::Silent => LsmError::Silent,
+        Song::Unproven(why) => LsmError::Unproven(why),
+    };
+    // A pin that stays can refuse only more.
+    let _stays_closed = lsm::detach(instance.pins());
+    Err(silent)
+}
+
+/// Which layers hold for this run. Fails where the policy requires others.
+fn layers(policy: &Policy, plane: &Plane) -> Result<Layers, RunError> {
+    let mut layers = launch::layers::find(plane);
+    let is_abstract =
+        |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
+    if policy.allow.iter().any(is_abstract) {
+        let why = "a rule names an abstract unix socket, and then names decide";
+        layers = layers.without(Layer::LandlockScope, why);
+    }
+    layers.require(&policy.require)?;
+    Ok(layers)
+}
+
+/// Those of the layers that are used: not all are where nothing is refused.
+fn used(layers: &Layers, mode: Mode) -> Layers {
+    let why = "the connector is only audited";
+    match mode {
+        Mode::Enforce => layers.clone(),
+        Mode::Audit => [Layer::Landlock, Layer::LandlockScope]
+            .into_iter()
+            .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
     }
 }
 

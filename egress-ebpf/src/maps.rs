@@ -26,6 +26,10 @@ use crate::scratch::Scratch;
 #[unsafe(no_mangle)]
 pub static CONNECTOR_LEVEL: Global<i32> = Global::new(i32::MAX);
 
+/// Set by a test: the hook of `socket()` refuses nothing.
+#[cfg(feature = "test-switches")]
+#[unsafe(no_mangle)]
+pub static SOCKET_OPEN: Global<u32> = Global::new(0);
 /// Where a packet's record says that its memory can still change; see [`crate::shared`].
 #[unsafe(no_mangle)]
 pub static SKB_HEAD: Global<u32> = Global::new(0);

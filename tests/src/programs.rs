@@ -24,10 +24,14 @@ const MCP_NODE: &str = include_str!("../fixtures/mcp/package.json");
 const MCP_NODE_LOCK: &str = include_str!("../fixtures/mcp/package-lock.json");
 const TLS_NODE: &str = include_str!("../fixtures/tls/package.json");
 const TLS_NODE_LOCK: &str = include_str!("../fixtures/tls/package-lock.json");
-const GO_CLIENT: &str = include_str!("../fixtures/tls/fetch.go");
 const JAVA_CLIENT: &str = include_str!("../fixtures/tls/Fetch.java");
 /// The server that `npx` has in its cache; the version of `fixtures/mcp/package.json`.
 pub const NPX_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
+
+/// The server that `uvx` has in its cache; the version of `fixtures/mcp/requirements.txt`.
+pub const UVX_SERVER: &str = "mcp-server-fetch@2026.10.24";
+/// The version the tests were written against.
+const UV: &str = "0.13.8";
 
 /// The folder of the built programs: that of the running one, or its parent for a test.
 pub fn own_dir() -> Result<PathBuf> {
@@ -59,6 +63,18 @@ pub fn agent() -> Result<PathBuf> {
     ensure!(
         path.exists(),
         "{} is not built: cargo build -p egress-agent, or name another in EGRESS_AGENT",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The agent with switches that take layers of the boundary away. Errors: it is not built.
+pub fn agent_with_switches() -> Result<PathBuf> {
+    let path = own_dir()?.join("egress-agent-switches");
+    ensure!(
+        path.exists(),
+        "{} is not built: cargo build --workspace --bin egress-agent-switches --features \
+         egress-agent/test-switches",
         path.display()
     );
     Ok(path)
@@ -150,25 +166,6 @@ pub fn install_node_releases() -> Result<()> {
     })
 }
 
-/// Compiles a client in Go into the cache: `go-fetch URL…`. Errors: there is no Go (Debian:
-/// golang-go).
-pub fn build_go_client() -> Result<()> {
-    let cache = cache_dir()?;
-    let _one = lock_cache(&cache)?;
-    once(&cache, &marked("go-fetch", GO_CLIENT), || {
-        let source = cache.join("fetch.go");
-        fs::write(&source, GO_CLIENT)?;
-        let mut go = Command::new("go");
-        go.env("CGO_ENABLED", "0")
-            .env("GOCACHE", cache.join("go-build"))
-            .env("GO111MODULE", "off")
-            .args(["build", "-o"])
-            .arg(cache.join("go-fetch"))
-            .arg(&source);
-        must(go, INSTALL)
-    })
-}
-
 /// Compiles a client in Java into `java` of the cache: class `Fetch`. Errors: there is no
 /// compiler (Debian: default-jdk-headless).
 pub fn build_java_client() -> Result<()> {
@@ -182,6 +179,36 @@ pub fn build_java_client() -> Result<()> {
         javac.arg("-d").arg(&folder).arg(folder.join("Fetch.java"));
         must(javac, INSTALL)
     })
+}
+
+/// Compiles the Go client into the cache, static, with Go's own resolver. Answers its path.
+/// Errors: there is no Go (Debian: golang-go).
+pub fn build_go_client() -> Result<PathBuf> {
+    compile_go("fetch-go", include_str!("../fixtures/must_work/fetch.go"))
+}
+
+/// The same of the one that takes URLs as its arguments: `go-fetch` of the cache.
+pub fn build_go_tls_client() -> Result<PathBuf> {
+    compile_go("go-fetch", include_str!("../fixtures/tls/fetch.go"))
+}
+
+fn compile_go(name: &str, source: &str) -> Result<PathBuf> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    let (from, to) = (cache.join(format!("{name}.go")), cache.join(name));
+    if to.exists() && fs::read_to_string(&from).is_ok_and(|text| text == source) {
+        return Ok(to);
+    }
+    fs::write(&from, source)?;
+    let mut compiler = Command::new("go");
+    compiler
+        .env("CGO_ENABLED", "0")
+        .env("GO111MODULE", "off")
+        .env("GOCACHE", cache.join("go-build"))
+        .args(["build", "-o"])
+        .args([&to, &from]);
+    must(compiler, INSTALL).context("the Go client cannot be built; Debian: golang-go")?;
+    Ok(to)
 }
 
 fn lock_cache(cache: &Path) -> Result<Flock<fs::File>> {
@@ -227,6 +254,35 @@ pub fn install_mcp() -> Result<()> {
             .arg(cache.join("mcp-npx"))
             .args(["--package", NPX_SERVER, "--", "true"]);
         must(npm, INSTALL)
+    })
+}
+
+/// Installs uv into `uv`, and into `uvx` what it keeps of a server that it has started once, with
+/// the dependencies of `fixtures/mcp`.
+pub fn install_uvx() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("uvx", &format!("{UV}{MCP_PYTHON}")), || {
+        let folder = cache.join("uv");
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--upgrade"])
+            .args([
+                "--disable-pip-version-check",
+                "--root-user-action=ignore",
+                "--target",
+            ])
+            .arg(&folder)
+            .arg(format!("uv=={UV}"));
+        must(pip, INSTALL)?;
+        let list = cache.join("uvx-requirements.txt");
+        fs::write(&list, MCP_PYTHON)?;
+        let mut uvx = Command::new(folder.join("bin/uvx"));
+        uvx.env("PATH", PATH)
+            .env("UV_CACHE_DIR", cache.join("uvx"))
+            .args(["--no-config", "--no-managed-python", "--constraints"])
+            .arg(&list)
+            .args([UVX_SERVER, "--help"]);
+        must(uvx, INSTALL)
     })
 }
 

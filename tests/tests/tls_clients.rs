@@ -366,7 +366,7 @@ fn python() -> Result<()> {
 
 #[test]
 fn go() -> Result<()> {
-    programs::build_go_client()?;
+    programs::build_go_tls_client()?;
     let client = Client {
         line: "$CLIENTS/go-fetch https://$1/$2",
         expected: Expected {

@@ -6,11 +6,13 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod layers;
 pub mod mountinfo;
 pub mod process;
 pub mod records;
 pub mod route;
 pub mod sockets;
+pub mod switch;
 pub mod user;
 
 pub use cgroup::{Cgroup, CgroupError, Hierarchy};

@@ -1,226 +1,227 @@
-//! Where fields lie in this kernel's structures, from its own type information (BTF,
-//! `include/uapi/linux/btf.h`). Reading only what is asked for; any bytes are survived.
+//! Where the running kernel's structures keep their members: a reader for just that of the
+//! kernel's type information (`Documentation/bpf/btf.rst`). aya reads it, too, and shows
+//! nothing of it.
 
-use std::{fs, io, path::Path};
+use std::{collections::HashMap, fs, io, path::Path};
 
 /// Where the kernel shows its types.
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-/// `BTF_MAGIC`.
+pub(super) const FILE: &str = "/sys/kernel/btf/vmlinux";
+
+/// `BTF_MAGIC`, `include/uapi/linux/btf.h`.
 const MAGIC: u16 = 0xeb9f;
-/// Bytes of `struct btf_type`, and of each `struct btf_member` behind it.
-const TYPE: usize = 12;
-const MEMBER: usize = 12;
-/// `BTF_KIND_STRUCT`.
+/// How deep unnamed members are followed.
+const DEPTH: u32 = 8;
+
 const STRUCT: u32 = 4;
+const UNION: u32 = 5;
 
-/// How the data plane tells that the memory of a packet can still change: see
-/// `egress-ebpf/src/shared.rs`. Bytes from the start of each structure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SharedMemory {
-    /// `head` in `struct sk_buff`.
-    pub head: u32,
-    /// `end` in `struct sk_buff`.
-    pub end: u32,
-    /// `flags` or `tx_flags` in `struct skb_shared_info`.
-    pub flags: u32,
-    /// The bit in those.
-    pub mask: u32,
+/// The structures of a kernel.
+pub(super) struct Structures {
+    data: Vec<u8>,
+    strings: usize,
+    /// Where each type begins; types are numbered from 1.
+    types: Vec<usize>,
+    /// Structures by name.
+    named: HashMap<String, u32>,
 }
 
-impl SharedMemory {
-    /// Looks it up in the running kernel. Fails where the kernel has no type information
-    /// (`CONFIG_DEBUG_INFO_BTF`), or its structures are none that this version knows.
-    pub fn of_this_kernel() -> io::Result<Self> {
-        let types = fs::read(Path::new(VMLINUX))?;
-        Self::find(&types).ok_or_else(|| {
-            io::Error::other(format!("{VMLINUX} has no sk_buff as this version knows it"))
+/// The parts of `struct btf_type` that are used.
+#[derive(Clone, Copy)]
+struct Type {
+    name: u32,
+    kind: u32,
+    entries: u32,
+    /// Offsets of members carry the size of a bit field.
+    flag: bool,
+}
+
+impl Structures {
+    /// Reads a file of types.
+    pub(super) fn read(file: &Path) -> io::Result<Self> {
+        Self::parse(fs::read(file)?).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is no BTF of this byte order", file.display()),
+            )
         })
     }
 
-    fn find(types: &[u8]) -> Option<Self> {
-        let types = Types::open(types)?;
-        let packet = types.structure("sk_buff")?;
-        let record = types.structure("skb_shared_info")?;
-        // `SKBFL_SHARED_FRAG` and, before Linux 5.12, `SKBTX_SHARED_FRAG`.
-        let (flags, mask) = match types.offset(&record, "flags") {
-            Some(flags) => (flags, 1 << 1),
-            None => (types.offset(&record, "tx_flags")?, 1 << 5),
-        };
-        Some(Self {
-            head: types.offset(&packet, "head")?,
-            end: types.offset(&packet, "end")?,
-            flags,
-            mask,
-        })
-    }
-}
-
-/// Type information, taken apart into its two halves.
-struct Types<'a> {
-    types: &'a [u8],
-    strings: &'a [u8],
-}
-
-/// A structure's members, as they lie there.
-struct Structure<'a> {
-    members: &'a [u8],
-    bitfields: bool,
-}
-
-impl<'a> Types<'a> {
-    fn open(bytes: &'a [u8]) -> Option<Self> {
-        if u16::from_ne_bytes(array(bytes, 0)?) != MAGIC {
+    fn parse(data: Vec<u8>) -> Option<Self> {
+        let magic = u16::from_ne_bytes(data.get(..2)?.try_into().ok()?);
+        if magic != MAGIC {
             return None;
         }
-        let body = bytes.get(word(bytes, 4)?..)?;
-        let part = |offset, length| {
-            let start = word(bytes, offset)?;
-            body.get(start..start.checked_add(word(bytes, length)?)?)
+        let header = word(&data, 4)? as usize;
+        let at = header.checked_add(word(&data, 8)? as usize)?;
+        let end = at.checked_add(word(&data, 12)? as usize)?;
+        let strings = header.checked_add(word(&data, 16)? as usize)?;
+        let mut structures = Self {
+            data,
+            strings,
+            types: Vec::new(),
+            named: HashMap::new(),
         };
-        Some(Self {
-            types: part(8, 12)?,
-            strings: part(16, 20)?,
+        let mut at = at;
+        while at < end {
+            let found = structures.header(at)?;
+            structures.types.push(at);
+            if found.kind == STRUCT && found.name != 0 {
+                let id = u32::try_from(structures.types.len()).ok()?;
+                let name = structures.string(found.name)?.to_owned();
+                structures.named.insert(name, id);
+            }
+            at = at.checked_add(12)?.checked_add(found.more()? as usize)?;
+        }
+        Some(structures)
+    }
+
+    /// The place of a member in a structure, unnamed parts of it included. Bytes.
+    pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        let id = *self.named.get(structure)?;
+        Some(self.bits(id, member, DEPTH)? / 8)
+    }
+
+    fn bits(&self, id: u32, member: &str, depth: u32) -> Option<u32> {
+        let at = *self.types.get((id as usize).checked_sub(1)?)?;
+        let found = self.header(at)?;
+        if !matches!(found.kind, STRUCT | UNION) || depth == 0 {
+            return None;
+        }
+        for index in 0..found.entries as usize {
+            let entry = at.checked_add(12)?.checked_add(index.checked_mul(12)?)?;
+            let (name, kind) = (word(&self.data, entry)?, word(&self.data, entry + 4)?);
+            let mut bits = word(&self.data, entry + 8)?;
+            if found.flag {
+                bits &= 0x00ff_ffff;
+            }
+            if name == 0 {
+                if let Some(inner) = self.bits(kind, member, depth - 1) {
+                    return bits.checked_add(inner);
+                }
+            } else if self.string(name)? == member {
+                return Some(bits);
+            }
+        }
+        None
+    }
+
+    fn header(&self, at: usize) -> Option<Type> {
+        let info = word(&self.data, at.checked_add(4)?)?;
+        Some(Type {
+            name: word(&self.data, at)?,
+            kind: info >> 24 & 0x1f,
+            entries: info & 0xffff,
+            flag: info >> 31 == 1,
         })
     }
 
-    /// The first structure of that name that has members.
-    fn structure(&self, name: &str) -> Option<Structure<'a>> {
-        let mut at = 0_usize;
-        loop {
-            let head = self.types.get(at..)?;
-            let info = u32::from_ne_bytes(array(head, 4)?);
-            let (kind, count) = (info >> 24 & 0x1f, usize::try_from(info & 0xffff).ok()?);
-            let extra = trailer(kind, count)?;
-            let body = head.get(TYPE..TYPE.checked_add(extra)?)?;
-            if kind == STRUCT && count > 0 && self.is_named(word(head, 0)?, name) {
-                return Some(Structure {
-                    members: body,
-                    bitfields: info >> 31 == 1,
-                });
-            }
-            at = at.checked_add(TYPE)?.checked_add(extra)?;
-        }
-    }
-
-    /// Bytes in front of a member that is no bit field.
-    fn offset(&self, structure: &Structure<'_>, name: &str) -> Option<u32> {
-        let mut members = structure.members.chunks_exact(MEMBER);
-        let member = members
-            .find(|member| word(member, 0).is_some_and(|offset| self.is_named(offset, name)))?;
-        let place = u32::from_ne_bytes(array(member, 8)?);
-        let bits = if structure.bitfields {
-            if place >> 24 != 0 {
-                return None;
-            }
-            place & 0x00ff_ffff
-        } else {
-            place
-        };
-        (bits % 8 == 0).then_some(bits / 8)
-    }
-
-    fn is_named(&self, offset: usize, name: &str) -> bool {
-        let end = offset.saturating_add(name.len());
-        self.strings.get(offset..end) == Some(name.as_bytes()) && self.strings.get(end) == Some(&0)
+    fn string(&self, offset: u32) -> Option<&str> {
+        let from = self
+            .data
+            .get(self.strings.checked_add(offset as usize)?..)?;
+        let end = from.iter().position(|&byte| byte == 0)?;
+        std::str::from_utf8(from.get(..end)?).ok()
     }
 }
 
-/// Bytes behind a `btf_type`, by its kind and count; `None` for a kind that is not known.
-fn trailer(kind: u32, count: usize) -> Option<usize> {
-    let each = match kind {
-        // Pointer, forward, typedef, volatile, const, restrict, function, float, type tag.
-        2 | 7..=12 | 16 | 18 => return Some(0),
-        // Integer, variable, declaration tag.
-        1 | 14 | 17 => return Some(4),
-        // Array.
-        3 => return Some(12),
-        // Structure, union, section, 64-bit enumeration.
-        4 | 5 | 15 | 19 => 12,
-        // Enumeration, function prototype.
-        6 | 13 => 8,
-        _ => return None,
-    };
-    count.checked_mul(each)
+impl Type {
+    /// Bytes behind the header; `None` for a kind that came after this was written, behind
+    /// which nothing can be found any more.
+    fn more(self) -> Option<u32> {
+        Some(match self.kind {
+            // int, variable, declaration tag
+            1 | 14 | 17 => 4,
+            // array
+            3 => 12,
+            // structure, union, section, enumeration of 64 bits
+            STRUCT | UNION | 15 | 19 => self.entries.checked_mul(12)?,
+            // enumeration, prototype
+            6 | 13 => self.entries.checked_mul(8)?,
+            // pointer, forward, typedef, volatile, const, restrict, function, float, type tag
+            2 | 7..=12 | 16 | 18 => 0,
+            _ => return None,
+        })
+    }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_ne_bytes(array(bytes, at)?)).ok()
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+fn word(data: &[u8], at: usize) -> Option<u32> {
+    let bytes = data.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use proptest::prelude::*;
+    #![expect(clippy::unwrap_used, reason = "a test stops at its first fault")]
 
     use super::*;
 
-    /// `struct name { member at each offset }`, with something of another kind in front.
-    fn types(structures: &[(&str, &[(&str, u32)])]) -> Vec<u8> {
-        let (mut types, mut strings) = (Vec::new(), vec![0]);
-        let mut push = |bytes: &mut Vec<u8>, words: &[u32]| {
-            bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
-        };
-        push(&mut types, &[0, 1 << 24, 4, 32]);
-        for (name, members) in structures {
-            let at = u32::try_from(strings.len()).unwrap();
-            strings.extend(name.bytes().chain([0]));
-            let count = u32::try_from(members.len()).unwrap();
-            push(&mut types, &[at, 4 << 24 | count, 64]);
-            for (name, offset) in *members {
-                let at = u32::try_from(strings.len()).unwrap();
-                strings.extend(name.bytes().chain([0]));
-                push(&mut types, &[at, 1, offset * 8]);
-            }
+    const INT: u32 = 1;
+
+    /// Strings: 1 "outer", 7 "first", 13 "deep".
+    fn sample() -> Vec<u8> {
+        let strings = b"\0outer\0first\0deep\0";
+        let types: &[u32] = &[
+            // 1: int of four bytes
+            0,
+            INT << 24,
+            4,
+            32,
+            // 2: unnamed union with `deep`
+            0,
+            UNION << 24 | 1,
+            4,
+            13,
+            1,
+            0,
+            // 3: struct outer { int first; union { int deep; }; }
+            1,
+            STRUCT << 24 | 2,
+            8,
+            7,
+            1,
+            0,
+            0,
+            2,
+            32,
+        ];
+        let mut data = Vec::new();
+        data.extend(MAGIC.to_ne_bytes());
+        data.extend([1, 0]);
+        let length = u32::try_from(types.len() * 4).unwrap();
+        let strings_length = u32::try_from(strings.len()).unwrap();
+        for field in [24, 0, length, length, strings_length] {
+            data.extend(u32::to_ne_bytes(field));
         }
-        let (first, second) = (types.len(), strings.len());
-        let mut bytes = MAGIC.to_ne_bytes().to_vec();
-        bytes.extend([1, 0]);
-        let first = u32::try_from(first).unwrap();
-        let second = u32::try_from(second).unwrap();
-        push(&mut bytes, &[24, 0, first, first, second]);
-        bytes.extend(types);
-        bytes.extend(strings);
-        bytes
+        for field in types {
+            data.extend(field.to_ne_bytes());
+        }
+        data.extend(strings);
+        data
     }
 
     #[test]
-    fn both_generations_are_known() {
-        let packet: &[(&str, u32)] = &[("len", 0), ("end", 188), ("head", 192)];
-        let new = types(&[("sk_buff", packet), ("skb_shared_info", &[("flags", 0)])]);
-        let found = SharedMemory::find(&new).unwrap();
-        assert_eq!((found.head, found.end), (192, 188));
-        assert_eq!((found.flags, found.mask), (0, 2));
-        let old = types(&[("skb_shared_info", &[("tx_flags", 3)]), ("sk_buff", packet)]);
-        let found = SharedMemory::find(&old).unwrap();
-        assert_eq!((found.flags, found.mask), (3, 32));
-        let without = types(&[("sk_buff", packet), ("skb_shared_info", &[("other", 0)])]);
-        assert_eq!(SharedMemory::find(&without), None);
+    fn members_are_found_where_they_are() {
+        let structures = Structures::parse(sample()).unwrap();
+        assert_eq!(structures.offset("outer", "first"), Some(0));
+        assert_eq!(structures.offset("outer", "deep"), Some(4));
+        assert_eq!(structures.offset("outer", "none"), None);
+        assert_eq!(structures.offset("none", "first"), None);
     }
 
     #[test]
-    fn this_kernel_is_one_of_them() {
-        // Where the kernel shows its types; a host without is no fault of this code.
-        if Path::new(VMLINUX).exists() {
-            SharedMemory::of_this_kernel().unwrap();
+    fn no_bytes_panic() {
+        let whole = sample();
+        for end in 0..whole.len() {
+            if let Some(cut) = Structures::parse(whole.get(..end).unwrap().to_vec()) {
+                cut.offset("outer", "deep");
+            }
         }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_end(mut bytes in proptest::collection::vec(any::<u8>(), 24..400), kind in 0..32_u8) {
-            for (at, byte) in MAGIC.to_ne_bytes().into_iter().enumerate() {
-                bytes.splice(at..=at, [byte]);
+        for at in 0..whole.len() {
+            let mut turned = whole.clone();
+            *turned.get_mut(at).unwrap() = 0xff;
+            if let Some(turned) = Structures::parse(turned) {
+                turned.offset("outer", "deep");
             }
-            bytes.splice(4..24, [24, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 100, 0, 0, 0, 50, 0, 0, 0]);
-            if bytes.len() > 31 {
-                bytes.splice(31..=31, [kind]);
-            }
-            let _nothing = SharedMemory::find(&bytes);
         }
     }
 }

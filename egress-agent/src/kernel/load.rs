@@ -1,5 +1,7 @@
 //! Loads one instance of the data plane.
 
+use std::path::Path;
+
 use aya::{Ebpf, EbpfLoader};
 use egress_common::{
     abi::{self, map},
@@ -8,12 +10,15 @@ use egress_common::{
 
 use super::{
     attach,
-    btf::SharedMemory,
+    btf::{self, Structures},
+    lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     pin::PinFolder,
     ring::RingMap,
+    shared::SharedMemory,
     unix::{UnixError, UnixPrograms},
 };
+use crate::host::switch::{self, Part};
 
 /// The eBPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
@@ -98,6 +103,7 @@ pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
+    lsm: Result<LsmPrograms, LsmError>,
     switches: Option<Switches>,
     /// The counters, and the exact grants.
     pub maps: Maps,
@@ -113,9 +119,19 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
+        let structures = Structures::read(Path::new(btf::FILE));
+        let types = Types::read(&structures);
         // Without it every name is refused, which is said where a rule needs one.
-        let shared = SharedMemory::of_this_kernel().ok();
+        let shared = structures.as_ref().ok().and_then(SharedMemory::of);
+        drop(structures);
+        let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
+        if let Ok(types) = &types {
+            loader.btf(Some(types.btf()));
+            for (name, place) in types.offsets() {
+                loader.override_global(name, place, true);
+            }
+        }
         if let Some(shared) = &shared {
             loader
                 .override_global(abi::global::SKB_HEAD, &shared.head, true)
@@ -125,6 +141,8 @@ impl Plane {
         }
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
+            // In the object of test builds alone.
+            .override_global("SOCKET_OPEN", &socket_open, false)
             .map_max_entries(map::CONNECTORS, connectors)
             .map_max_entries(map::LOST, connectors)
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
@@ -140,12 +158,14 @@ impl Plane {
             Err(error @ UnixError::Object(_)) => return Err(error.into()),
             other => other,
         };
+        let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
         let switches = Switches::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
             unix,
+            lsm,
             switches: Some(switches),
             maps,
         })
@@ -153,8 +173,14 @@ impl Plane {
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
     /// this instance stays attached.
-    pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
+    pub fn attach(&mut self, cgroup: &Path) -> Result<(), PlaneError> {
         attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+    }
+
+    /// The programs for security modules, which are attached last; they can be taken once.
+    pub fn take_lsm(&mut self) -> Result<LsmPrograms, LsmError> {
+        let taken = Err(LsmError::Unsupported("they were taken before".to_owned()));
+        std::mem::replace(&mut self.lsm, taken)
     }
 
     /// Whether the data plane judges unix sockets; if not, why.

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::state::State;
+use super::{git, state::State};
 use crate::{
     protocol::{HttpRequest, Sighting},
     token,
@@ -49,7 +49,13 @@ where
             line: line.trim_end().trim_end_matches(" HTTP/1.1").to_owned(),
             body,
         };
+        let offered = repository(&line, &headers, &asked.body, state).await?;
         let text = answer(place, asked, state);
+        if let Some(offered) = offered {
+            stream.get_mut().write_all(&offered).await?;
+            stream.get_mut().flush().await?;
+            continue;
+        }
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             text.len()
@@ -95,6 +101,33 @@ pub(super) fn answer(place: &Place, asked: Asked, state: &State) -> String {
         answered,
     });
     format!("{answer}\n")
+}
+
+/// The answer of the host of repositories, where there is one and the path is its.
+async fn repository(
+    line: &str,
+    headers: &Headers,
+    body: &[u8],
+    state: &State,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let Some(folder) = state
+        .repositories()
+        .filter(|_| target.starts_with(git::PREFIX))
+    else {
+        return Ok(None);
+    };
+    let header = |name| headers.get(name).unwrap_or_default();
+    let request = git::Request {
+        method,
+        target,
+        kind: header("content-type"),
+        encoding: header("content-encoding"),
+        version: header("git-protocol"),
+        body,
+    };
+    git::answer(&folder, &request).await.map(Some)
 }
 
 struct Headers(Vec<(String, String)>);

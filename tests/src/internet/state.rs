@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -40,6 +41,7 @@ struct Seen {
     requests: Vec<HttpRequest>,
     connections: Vec<Arc<Mutex<Connection>>>,
     certificates: BTreeMap<String, Arc<ServerConfig>>,
+    repositories: Option<PathBuf>,
 }
 
 impl State {
@@ -108,6 +110,10 @@ impl State {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if seen.repositories.is_some() {
+            // They are answered over HTTP/1.1 alone.
+            config.alpn_protocols.remove(0);
+        }
         let config = Arc::new(config);
         seen.certificates.insert(subject, config.clone());
         Ok(config)
@@ -156,6 +162,15 @@ impl State {
         all.map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone())
             .filter(|one| one.to.ip() == ip)
             .collect()
+    }
+
+    /// The folder whose repositories every HTTP server offers.
+    pub(super) fn set_repositories(&self, folder: PathBuf) {
+        self.seen().repositories = Some(folder);
+    }
+
+    pub(super) fn repositories(&self) -> Option<PathBuf> {
+        self.seen().repositories.clone()
     }
 
     pub(super) fn add_missed(&self, packets: u64) {

@@ -279,8 +279,10 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         mode: Mode::Enforce,
         allow,
         deny: Vec::new(),
+        listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
+        require: Vec::new(),
         source: "test.yaml".into(),
     }
 }
