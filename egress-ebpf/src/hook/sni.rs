@@ -272,6 +272,10 @@ fn wait(segment: &Segment, len: u32) -> Fate {
     let state = segment.state;
     // SAFETY: a helper without pointers.
     let now = (unsafe { bpf_ktime_get_boot_ns() } >> 20) as u32;
+    let end = segment.seq.wrapping_add(segment.len);
+    let full = written(segment.skb).is_some_and(|written| written != end);
+    // Lengths are far below this bit.
+    let partial = len | u32::from(full) << 31;
     // SAFETY: not null.
     let (before, since) = unsafe {
         (
@@ -279,19 +283,15 @@ fn wait(segment: &Segment, len: u32) -> Fate {
             read_volatile(addr_of!((*state).partial_since)),
         )
     };
-    if before != len {
+    if before != partial {
         // SAFETY: not null.
         unsafe {
-            write_volatile(addr_of_mut!((*state).partial), len);
+            write_volatile(addr_of_mut!((*state).partial), partial);
             write_volatile(addr_of_mut!((*state).partial_since), now);
         }
         return Fate::Drop;
     }
-    let end = segment.seq.wrapping_add(segment.len);
-    let patience = match written(segment.skb) {
-        Some(written) if written != end => PATIENCE_FULL,
-        _ => PATIENCE,
-    };
+    let patience = if full { PATIENCE_FULL } else { PATIENCE };
     if now.wrapping_sub(since) < patience {
         return Fate::Drop;
     }
