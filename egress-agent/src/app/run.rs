@@ -260,7 +260,7 @@ async fn launched(
         instance: instance.name().to_owned(),
         mode: say::mode_name(run.policy.mode).to_owned(),
         policy: Some(run.policy.source.display().to_string()),
-        rules: run.policy.allow.len() as u64,
+        rules: run.policy.written().count() as u64,
         pid: Some(started.pid),
         uid: run.user.uid,
         command: run
