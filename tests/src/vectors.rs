@@ -168,7 +168,9 @@ pub fn try_some(
     let (free, confined) = (tries(Job::forbidden), tries(Job::forbidden));
     let mut control = tries(Job::permitted);
     control.iter_mut().for_each(|one| one.control = true);
-    let controlled = control.iter().filter(|one| one.vector.control);
+    let agents = matches!(wrap, Wrap::Agent | Wrap::Without(_));
+    let has_control = |vector: &Vector| vector.control && (!agents || vector.control_is_known());
+    let controlled = control.iter().filter(|one| has_control(one.vector));
     let suite = Suite {
         world,
         stage,
@@ -190,7 +192,7 @@ pub fn try_some(
             as_root,
             free: of(&free_fates, &free[index]),
             confined: of(&fates, &confined[index]),
-            control: vector.control.then(|| of(&fates, &control[index])),
+            control: has_control(vector).then(|| of(&fates, &control[index])),
         });
     Ok(rows.collect())
 }
