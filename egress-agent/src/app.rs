@@ -28,11 +28,14 @@ use crate::{
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
+        lsm::{self, LsmError, LsmPrograms},
         probe,
         unix::UnixError,
     },
     launch::{
-        self, LaunchError, Signals, Spec, UnixSockets, env,
+        self, LaunchError, Signals, Spec, UnixSockets,
+        canary::Song,
+        env,
         scope::{self, Landlocked},
         signals::forward,
     },
@@ -192,6 +195,7 @@ async fn confined(
         unix.landlock.abstracts,
     )?;
     plane.attach(instance.parent().path())?;
+    let modules = plane.take_lsm();
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -271,7 +275,16 @@ async fn confined(
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
     let outcome = match resolved {
-        Ok(()) => launched(run, instance, unix, &stream, serving, reload, &mut signals).await,
+        Ok(()) => {
+            let ahead = Ahead {
+                run,
+                instance,
+                unix,
+                modules,
+                stream: &stream,
+            };
+            launched(ahead, serving, reload, &mut signals).await
+        }
         Err(error) => Err(error),
     };
 
@@ -290,17 +303,39 @@ async fn confined(
     Ok(exit::of_child(outcome?))
 }
 
+/// What a start needs, once everything around it stands.
+struct Ahead<'a> {
+    run: &'a Run,
+    instance: &'a Instance,
+    unix: UnixSockets,
+    modules: Result<LsmPrograms, LsmError>,
+    stream: &'a Pump,
+}
+
 /// Starts the connector, forwards signals to it and waits for its end.
 async fn launched(
-    run: &Run,
-    instance: &Instance,
-    unix: UnixSockets,
-    stream: &Pump,
+    ahead: Ahead<'_>,
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
     signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
+    let Ahead {
+        run,
+        instance,
+        unix,
+        modules,
+        stream,
+    } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
+    // Before this the launcher needs what these programs refuse.
+    if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
+        stream.say(say::warning(
+            &run.policy.connector,
+            instance.name(),
+            "lsm",
+            format!("no second layer at the security modules: {error}"),
+        ));
+    }
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
@@ -321,7 +356,13 @@ async fn launched(
     let mut door_open = true;
     loop {
         tokio::select! {
-            status = started.child.wait() => return status.map_err(RunError::Wait),
+            status = started.child.wait() => {
+                let status = status.map_err(RunError::Wait)?;
+                // Its last words before the agent's own, and before the pipes close.
+                instance.kill()?;
+                started.relaying.finish().await;
+                return Ok(status);
+            }
             signal = signals.next() => forward(signal, started.pid),
             turned = reload.turn(stream) => turned?,
             ended = &mut serving, if door_open => {
@@ -337,6 +378,20 @@ async fn launched(
             }
         }
     }
+}
+
+/// Attaches the programs for security modules and shows that they fire. After an error they
+/// are gone again.
+fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
+    modules.attach(instance.parent().path(), instance.pins())?;
+    let silent = match launch::canary::send(instance.parent().path()) {
+        Song::Fires => return Ok(()),
+        Song::Silent => LsmError::Silent,
+        Song::Unproven(why) => LsmError::Unproven(why),
+    };
+    // A pin that stays can refuse only more.
+    let _stays_closed = lsm::detach(instance.pins());
+    Err(silent)
 }
 
 /// What the launcher is to do about unix sockets. Fails where rules name some that this

@@ -95,4 +95,35 @@ pub mod map {
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
+
+    /// Where structures of the running kernel keep a member, for the programs at the hooks of
+    /// the security modules. Bytes.
+    pub mod offset {
+        /// `struct task_struct`: `cgroups`.
+        pub const TASK_CGROUPS: &str = "TASK_CGROUPS";
+        /// `struct task_struct`: `real_cred`.
+        pub const TASK_CRED: &str = "TASK_CRED";
+        /// `struct css_set`: `dfl_cgrp`.
+        pub const CSS_SET_CGROUP: &str = "CSS_SET_CGROUP";
+        /// `struct cgroup`: `level`.
+        pub const CGROUP_LEVEL: &str = "CGROUP_LEVEL";
+        /// `struct cgroup`: `ancestors`.
+        pub const CGROUP_ANCESTORS: &str = "CGROUP_ANCESTORS";
+        /// `struct cgroup`: `kn`.
+        pub const CGROUP_NODE: &str = "CGROUP_NODE";
+        /// `struct kernfs_node`: `id`.
+        pub const NODE_ID: &str = "NODE_ID";
+        /// `struct socket`: `sk`.
+        pub const SOCKET_SOCK: &str = "SOCKET_SOCK";
+        /// `struct sock`: `sk_cgrp_data`, whose first word is the cgroup.
+        pub const SOCK_CGROUP: &str = "SOCK_CGROUP";
+        /// `struct file`: `f_inode`.
+        pub const FILE_INODE: &str = "FILE_INODE";
+        /// `struct file`: `f_mode`.
+        pub const FILE_MODE: &str = "FILE_MODE";
+        /// `struct inode`: `i_sb`.
+        pub const INODE_SUPER: &str = "INODE_SUPER";
+        /// `struct super_block`: `s_magic`.
+        pub const SUPER_MAGIC: &str = "SUPER_MAGIC";
+    }
 }

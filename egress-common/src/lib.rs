@@ -20,6 +20,7 @@ pub mod layout;
 #[cfg(feature = "user")]
 pub mod pod;
 pub mod sni;
+pub mod socket;
 pub mod stat;
 pub mod unix;
 pub mod verdict;

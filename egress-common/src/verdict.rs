@@ -59,6 +59,8 @@ codes! {
         Dns = 6, "dns";
         /// The name in a TLS ClientHello.
         Sni = 7, "sni";
+        /// A hook of the Linux security modules, where the kernel runs BPF there.
+        Lsm = 8, "lsm";
     }
 }
 
@@ -139,6 +141,22 @@ codes! {
         SniShared = 35, "sni-shared-memory";
         /// The connection's name cannot be followed: multipath TCP, or no record of the socket.
         SniTransport = 36, "sni-transport";
+        /// A socket that was made outside the connector came in over another socket or out of
+        /// another process.
+        ForeignSocket = 40, "foreign-socket";
+        /// A process outside the connector was to be traced, or its memory, files or
+        /// descriptors reached.
+        ForeignProcess = 41, "foreign-process";
+        /// A capability was used, by a connector that should have none.
+        Capability = 42, "capability";
+        /// A key of the kernel's, for some of which it starts a helper outside.
+        KernelKey = 43, "kernel-key";
+        /// A new process in another cgroup.
+        OtherCgroup = 44, "other-cgroup";
+        /// Asynchronous I/O (io_uring), which acts past the system calls.
+        IoUring = 45, "io-uring";
+        /// A control of the kernel's was opened for writing: cgroups, pinned programs, sysfs.
+        KernelControl = 46, "kernel-control";
     }
 }
 

@@ -10,6 +10,7 @@ pub mod layers;
 pub mod leftovers;
 pub mod machine;
 pub mod mcp;
+pub mod modules;
 mod namespaces;
 mod pipe;
 pub mod postgres;

@@ -37,6 +37,8 @@ pub enum Part {
     /// The mount namespace with the connector's own folder; for root, with the host's controls
     /// read-only.
     Mounts,
+    /// The programs at the hooks of security modules.
+    Lsm,
 }
 
 #[cfg(feature = "test-switches")]
@@ -83,7 +85,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 15] = [
+        const ALL: [(&str, Self); 16] = [
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
@@ -99,6 +101,7 @@ mod on {
             ("session", Self::Session),
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
+            ("lsm", Self::Lsm),
         ];
     }
 

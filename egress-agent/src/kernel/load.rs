@@ -8,6 +8,7 @@ use egress_common::{
 
 use super::{
     attach,
+    lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     pin::PinFolder,
     ring::RingMap,
@@ -98,6 +99,7 @@ pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
+    lsm: Result<LsmPrograms, LsmError>,
     switches: Option<Switches>,
     /// The counters, and the exact grants.
     pub maps: Maps,
@@ -113,8 +115,15 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
+        let types = Types::read();
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
+        if let Ok(types) = &types {
+            loader.btf(Some(types.btf()));
+            for (name, place) in types.offsets() {
+                loader.override_global(name, place, true);
+            }
+        }
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
             // In the object of test builds alone.
@@ -134,12 +143,14 @@ impl Plane {
             Err(error @ UnixError::Object(_)) => return Err(error.into()),
             other => other,
         };
+        let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
         let switches = Switches::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
             unix,
+            lsm,
             switches: Some(switches),
             maps,
         })
@@ -149,6 +160,12 @@ impl Plane {
     /// this instance stays attached.
     pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
         attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+    }
+
+    /// The programs for security modules, which are attached last; they can be taken once.
+    pub fn take_lsm(&mut self) -> Result<LsmPrograms, LsmError> {
+        let taken = Err(LsmError::Unsupported("they were taken before".to_owned()));
+        std::mem::replace(&mut self.lsm, taken)
     }
 
     /// Whether the data plane judges unix sockets; if not, why.

@@ -1,8 +1,10 @@
 //! The only room that knows aya: loading, attaching, pinning, maps and the event ring.
 
 pub mod attach;
+mod btf;
 pub mod instance;
 pub mod load;
+pub mod lsm;
 pub mod maps;
 pub mod pin;
 pub mod probe;

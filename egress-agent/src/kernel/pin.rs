@@ -88,6 +88,19 @@ impl PinFolder {
         ignore_missing(fs::remove_dir(&self.instance))
     }
 
+    /// Removes the pins of links whose names begin so; with the last reference the programs
+    /// are detached.
+    pub fn remove_links(&self, prefix: &str) -> io::Result<()> {
+        let start = format!("link_{prefix}");
+        for file in self.files()? {
+            let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(start.as_bytes()) {
+                ignore_missing(fs::remove_file(&file))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Pinned files of every version.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();

@@ -3,8 +3,10 @@
 //! The agent re-executes its own binary as a small launcher ([`child`]), which joins the
 //! connector's cgroup before anything else, gives up every right, shows that the boundary
 //! holds, and only then becomes the connector. [`spawn`] is the agent's side of that talk,
-//! [`spec`] what they say to each other.
+//! [`spec`] what they say to each other, [`stdio`] what the connector is given as its standard
+//! input, output and error.
 
+pub mod canary;
 pub mod child;
 pub mod env;
 pub mod filter;
@@ -16,7 +18,8 @@ pub mod scope;
 pub mod signals;
 pub mod spawn;
 pub mod spec;
+pub mod stdio;
 
 pub use signals::Signals;
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::{LAUNCHER, Spec, UnixSockets};
+pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod connect;
+pub mod lsm;
 pub mod packet;
 pub mod recvmsg;
 pub mod sendmsg;

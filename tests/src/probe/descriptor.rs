@@ -99,8 +99,7 @@ pub(super) const VECTORS: &[Vector] = &[
             let given = take(0, libc::MSG_DONTWAIT)?;
             Ok(sys::write(given.as_raw_fd(), job.bytes())?)
         },
-    )
-    .limit("the other end is the program that started the agent"),
+    ),
     Vector::new(
         "pidfd-getfd",
         "a connection taken out of a process of the same user",
