@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(150);
 const CALL: Duration = Duration::from_secs(15);
 /// Vectors that run at the same time; most of them wait.
 const WIDTH: usize = 12;
+/// The same where everything is slow: they would take each other's time.
+const WIDTH_SLOW: usize = 3;
 /// What a dead program left in its sockets is sent again within this time (TCP's first
 /// retransmissions), and the accomplices outside have passed on what they heard.
 const AFTERMATH: Duration = Duration::from_millis(2500);
@@ -375,7 +377,8 @@ impl Suite<'_> {
                 }
             }
         }
-        command.args([&probe, "battery", &stage, &WIDTH.to_string()]);
+        let width = if patience() > 1 { WIDTH_SLOW } else { WIDTH };
+        command.args([&probe, "battery", &stage, &width.to_string()]);
         for one in tries {
             let kind = if one.control {
                 "permitted"
