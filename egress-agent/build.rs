@@ -89,6 +89,7 @@ fn compile(
             "-Zbuild-std=core",
         ])
         // All bins: the comparison programs of `cargo xtask bench` lie beside, not embedded.
+        .args(switches().then_some("--features=test-switches"))
         .args(["--bins", "--target", &target, "--target-dir"])
         .arg(&target_dir)
         .env("RUSTC", &toolchain.rustc)
@@ -122,6 +123,11 @@ fn compile(
         println!("cargo:warning={line}");
     }
     Ok(target_dir.join(target).join("release").join(PROGRAM))
+}
+
+/// Whether the data plane gets the switch that tests take a layer away with.
+fn switches() -> bool {
+    env::var_os("CARGO_FEATURE_TEST_SWITCHES").is_some()
 }
 
 /// Takes the DWARF sections out, which bpf-linker needs to write BTF and the kernel does

@@ -170,7 +170,7 @@ async fn confined(
     let settings = Settings {
         connector_level: instance.connector().level()?,
         connectors: 1,
-        rules: slots::room(policy.allow.len().saturating_add(policy.deny.len())),
+        rules: slots::room(policy.rule_count()),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;

@@ -21,6 +21,11 @@ use egress_common::{
 #[unsafe(no_mangle)]
 pub static CONNECTOR_LEVEL: Global<i32> = Global::new(i32::MAX);
 
+/// Set by a test: the hook of `socket()` refuses nothing.
+#[cfg(feature = "test-switches")]
+#[unsafe(no_mangle)]
+pub static SOCKET_OPEN: Global<u32> = Global::new(0);
+
 /// cgroup id → connector id.
 #[btf_map]
 pub static CGROUPS: HashMap<u64, u32, { abi::MAX_CONNECTORS as usize }> = HashMap::new();

@@ -33,6 +33,9 @@ pub const DOOR_STATUS: &str = "REFUSED";
 /// resolvers of musl and older programs wait for their time-out on a refusal.
 pub const DOOR_CODE_PLAIN: u8 = 0;
 
+/// The variable that takes layers away from the agent of test builds.
+pub const WITHOUT: &str = "EGRESS_TEST_WITHOUT";
+
 /// Whether the tests run without the agent, to see that they would notice
 /// (`EGRESS_TEST_UNCONFINED=1`).
 pub fn unconfined() -> bool {
@@ -55,6 +58,7 @@ pub struct Agent<'w> {
     limit: Duration,
     free: bool,
     behind: Option<String>,
+    without: Option<String>,
 }
 
 /// A connector under a running agent.
@@ -98,6 +102,7 @@ impl World {
             limit: LIMIT,
             free: unconfined(),
             behind: None,
+            without: None,
         }
     }
 
@@ -147,6 +152,13 @@ impl Agent<'_> {
         self
     }
 
+    /// Under the agent of test builds, with these layers taken away (commas between; the names
+    /// are in `egress-agent/src/host/switch.rs`): shows that a way out is stopped by them.
+    pub fn without(mut self, layers: &str) -> Self {
+        self.without = Some(layers.to_owned());
+        self
+    }
+
     /// Starts it.
     pub fn start<S: AsRef<str>>(self, words: &[S]) -> Result<Confined> {
         let file = self.world.path("policy.yaml");
@@ -182,7 +194,14 @@ impl Agent<'_> {
             command.args(["--clear-groups", "--"]);
             command
         } else {
-            let mut command = front(programs::agent()?.as_os_str());
+            let mut command = match &self.without {
+                None => front(programs::agent()?.as_os_str()),
+                Some(layers) => {
+                    let mut command = front(programs::agent_with_switches()?.as_os_str());
+                    command.env(WITHOUT, layers);
+                    command
+                }
+            };
             command
                 .args(["run", "--policy"])
                 .arg(file)

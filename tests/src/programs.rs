@@ -65,6 +65,18 @@ pub fn agent() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The agent with switches that take layers of the boundary away. Errors: it is not built.
+pub fn agent_with_switches() -> Result<PathBuf> {
+    let path = own_dir()?.join("egress-agent-switches");
+    ensure!(
+        path.exists(),
+        "{} is not built: cargo build --workspace --bin egress-agent-switches --features \
+         egress-agent/test-switches",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// The folder of the installed client libraries, beside the build.
 pub fn cache_dir() -> Result<PathBuf> {
     let build = own_dir()?;

@@ -5,6 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    layers,
     probe::{self, Vector},
     stage::Stage,
     vectors::{Row, Verdict, Wrap, all_of, summary, table, try_some},
@@ -21,6 +22,9 @@ usage: bypass-suite [OPTIONS]
                         egress-agent. Without --wrap: egress-agent from the same folder. With
                         --wrap '': nothing; nearly everything must then be DELIVERED.
   --keeps-user          the launcher does not change the user: do it behind it, with setpriv
+  --without LAYER       egress-agent as tests build it, without this layer (more with commas)
+  --layers FILE         egress-agent as tests build it: finds by taking layers away which of them
+                        stop which vector, and writes the table as Markdown
   --user WHO            unprivileged, root or both (default: unprivileged)
   --only PATTERN        only vectors whose name or family contains it; repeatable
   --json FILE           the rows as a JSON array, too
@@ -50,6 +54,7 @@ struct Options {
     users: Vec<bool>,
     only: Vec<String>,
     json: Option<String>,
+    layers: Option<String>,
     list: bool,
 }
 
@@ -83,6 +88,16 @@ pub fn main(arguments: &[String]) -> Result<bool> {
     if chosen.is_empty() {
         bail!("no vector fits; --list names them");
     }
+    if let Some(file) = options.layers {
+        let mut all = Vec::new();
+        for as_root in options.users {
+            let who = if as_root { "root" } else { "user" };
+            let mut said = |layer: &str| println!("{who}: without {layer}, and with it alone");
+            all.extend(layers::measure(chosen.clone(), as_root, &mut said)?);
+        }
+        fs::write(&file, layers::markdown(&all)).context(file)?;
+        return Ok(true);
+    }
     let start = Instant::now();
     let world = World::new()?;
     let stage = Stage::new(&world)?;
@@ -109,6 +124,7 @@ impl Options {
             users: vec![false],
             only: Vec::new(),
             json: None,
+            layers: None,
             list: false,
         };
         let mut words = arguments.iter();
@@ -132,6 +148,8 @@ impl Options {
                         }
                     };
                 }
+                "--layers" => options.layers = Some(value()?),
+                "--without" => options.wrap = Wrap::Without(value()?),
                 "--keeps-user" => keeps = true,
                 "--user" => {
                     options.users = match value()?.as_str() {

@@ -4,6 +4,9 @@ use anyhow::Result;
 
 use crate::{host, setup, step};
 
+/// The agent with switches that take a layer away, for tests alone.
+const SWITCHES: &str = "egress-agent-switches";
+
 /// What `build` takes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -35,5 +38,13 @@ pub(crate) fn programs() -> Result<Vec<String>> {
     let mut cargo = host::cargo();
     cargo.args(["build", "--workspace", "--bins"]);
     let why = "the eBPF programs, the agent and the embedded internet";
-    step::quiet("build", why, &mut cargo)
+    let mut lines = step::quiet("build", why, &mut cargo)?;
+    // Beside it the agent with switches; the same selection of packages, as above. The feature
+    // must not reach the product's own program, so only this one is built with it.
+    let mut cargo = host::cargo();
+    cargo.args(["build", "--workspace", "--bin", SWITCHES]);
+    cargo.args(["--features", "egress-agent/test-switches"]);
+    let why = "the agent of the tests, from which layers can be taken away";
+    lines.extend(step::quiet("build", why, &mut cargo)?);
+    Ok(lines)
 }

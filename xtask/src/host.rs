@@ -92,6 +92,14 @@ pub(crate) fn distribution() -> Vec<String> {
         .collect()
 }
 
+/// The name of the distribution's suite, from os-release(5).
+pub(crate) fn suite() -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let mut lines = text.lines();
+    let name = lines.find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    Some(name.trim_matches('"').to_owned())
+}
+
 /// Whether a BPF file system is mounted at its usual place, from proc(5) mountinfo.
 pub(crate) fn has_bpffs() -> Result<bool> {
     let text = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;

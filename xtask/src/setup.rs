@@ -6,6 +6,7 @@ use std::{env, fs, path::Path, process::Command, thread};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
+    apt::{Apt, MIRROR},
     host,
     packages::Package,
     step,
@@ -154,18 +155,51 @@ fn install_packages(packages: &[&Package], no_compiler: bool) -> Result<()> {
         names.extend(RUST_PACKAGES);
     }
     if !names.is_empty() {
-        let mut install = host::as_root("env")?;
-        install
-            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q"])
-            // Never at the cost of something that somebody installed.
-            .args(["--yes", "--no-remove", "--no-install-recommends"])
-            .args(&names);
-        let why = format!("installing {}", names.join(" "));
-        step::quiet("packages", &why, &mut install)?;
+        install(&names)?;
     }
     if source == Source::Rustup {
         install_nightly()?;
     }
+    Ok(())
+}
+
+/// Never at the cost of something that somebody installed, and after whoever installs just now.
+const GENTLY: [&str; 7] = [
+    "-o",
+    "DPkg::Lock::Timeout=300",
+    "install",
+    "-q",
+    "--yes",
+    "--no-remove",
+    "--no-install-recommends",
+];
+
+/// Installs packages. A host that has one of a family's packages from Debian's backports takes
+/// its relatives from there alone.
+fn install(names: &[&str]) -> Result<()> {
+    let mut plain = host::as_root("env")?;
+    plain.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    plain.args(GENTLY).args(names);
+    let why = format!("installing {}", names.join(" "));
+    let Err(error) = step::quiet("packages", &why, &mut plain) else {
+        return Ok(());
+    };
+    let Some(suite) = host::suite().filter(|_| host::distribution() == ["debian"]) else {
+        return Err(error);
+    };
+    println!("packages: {suite} alone does not fit what is installed here");
+    let backports = format!("{suite}-backports");
+    let sources: String = [&suite, &format!("{suite}-updates"), &backports]
+        .map(|suite| format!("deb {MIRROR} {suite} main\n"))
+        .concat();
+    let apt = Apt::installing(host::target().join("apt"), &sources)?;
+    let mut update = apt.command("apt-get")?;
+    let why = format!("fetching the list of {backports}");
+    step::quiet("packages", &why, update.args(["update", "-q"])).context(error.to_string())?;
+    let mut again = apt.command("apt-get")?;
+    again.args(GENTLY).arg("--target-release").arg(&backports);
+    let why = format!("installing {} from {backports}", names.join(" "));
+    step::quiet("packages", &why, again.args(names)).context(error.to_string())?;
     Ok(())
 }
 

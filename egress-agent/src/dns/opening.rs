@@ -9,9 +9,12 @@ use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
 
 use super::address::place;
-use crate::policy::{
-    model::{Policy, PortSpan, Rule, Target},
-    name::Name,
+use crate::{
+    host::switch::{self, Part},
+    policy::{
+        model::{Policy, PortSpan, Rule, Target},
+        name::Name,
+    },
 };
 
 /// What one rule of `allow` leaves open for a name over one protocol.
@@ -62,7 +65,7 @@ impl Opening {
 
     /// Whether the rule takes an answer that points there.
     pub fn admits(&self, address: IpAddr) -> bool {
-        place(address).admitted(self.private)
+        place(address).admitted(self.private) || switch::is_off(Part::Rebinding)
     }
 
     /// The ports to an address: what is left after the `deny:` prefixes that cover it.

@@ -11,6 +11,7 @@ pub mod process;
 pub mod records;
 pub mod route;
 pub mod sockets;
+pub mod switch;
 pub mod user;
 
 pub use cgroup::{Cgroup, CgroupError, Hierarchy};

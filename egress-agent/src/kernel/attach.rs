@@ -18,6 +18,7 @@ use aya::{
 use egress_sys::Hook;
 
 use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
+use crate::host::switch::{self, Part};
 
 /// Socket-address programs, by their name in the object.
 const SOCK_ADDR: &[&str] = &[
@@ -58,13 +59,17 @@ pub fn attach_all(
     })?;
     let mut links = Vec::new();
     // The packet program first: with it alone nothing unapproved leaves.
-    links.push((EGRESS, egress(ebpf, &file)?));
-    for name in SOCK_ADDR {
+    if !switch::is_off(Part::Packet) {
+        links.push((EGRESS, egress(ebpf, &file)?));
+    }
+    for name in SOCK_ADDR.iter().filter(|name| !is_off(name)) {
         links.push((*name, sock_addr(ebpf, name, &file)?));
     }
-    setsockopt(ebpf, &file, pins)?;
+    if !switch::is_off(Part::Sockopt) {
+        setsockopt(ebpf, &file, pins)?;
+    }
     links.push((SOCK_CREATE, sock_create(ebpf, &file)?));
-    if let Some(unix) = unix {
+    if let Some(unix) = unix.filter(|_| !switch::is_off(Part::Unix)) {
         unix.attach(&file, pins)?;
     }
     let mut pinned = Vec::new();
@@ -85,6 +90,15 @@ pub fn attach_all(
         }
     }
     Ok(())
+}
+
+/// Whether a test has taken the hook away.
+fn is_off(name: &str) -> bool {
+    match name {
+        "connect4" | "connect6" => switch::is_off(Part::Connect),
+        "sendmsg4" | "sendmsg6" => switch::is_off(Part::Sendmsg),
+        _ => false,
+    }
 }
 
 fn sock_addr(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, PlaneError> {

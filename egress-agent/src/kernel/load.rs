@@ -13,6 +13,7 @@ use super::{
     ring::RingMap,
     unix::{UnixError, UnixPrograms},
 };
+use crate::host::switch::{self, Part};
 
 /// The eBPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egress-ebpf"));
@@ -112,9 +113,12 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
+        let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
+            // In the object of test builds alone.
+            .override_global("SOCKET_OPEN", &socket_open, false)
             .map_max_entries(map::CONNECTORS, connectors)
             .map_max_entries(map::LOST, connectors)
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))

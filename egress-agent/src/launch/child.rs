@@ -15,6 +15,7 @@ use super::{
     filter, harden, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
+use crate::host::switch::{self, Part};
 
 /// Exit code: the agent or launcher failed and nothing was started.
 const FAILED: u8 = 125;
@@ -74,6 +75,33 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         )
     })?;
     harden::separate().map_err(|error| error.to_string())?;
+    if !switch::is_off(Part::Mounts) {
+        mounted(&spec)?;
+    }
+    harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
+    if spec.enforced && !switch::is_off(Part::Connect) {
+        probe()?;
+    }
+    say(answers, &Said::Ready).map_err(|error| format!("the agent is gone: {error}"))?;
+    match commands.hear::<String>() {
+        Ok(Some(word)) if word == GO => {}
+        _ => return Err("the agent did not let the connector start".to_owned()),
+    }
+    drop(commands);
+    if !switch::is_off(Part::Descriptors) {
+        harden::close_descriptors(&[raw(answers)]).map_err(|error| error.to_string())?;
+    }
+    if !switch::is_off(Part::Landlock) {
+        scope::install(spec.unix.landlock)?;
+    }
+    if !switch::is_off(Part::Seccomp) {
+        filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
+    }
+    Ok(spec)
+}
+
+/// The connector's view of the file system.
+fn mounted(spec: &Spec) -> Result<(), String> {
     own::namespace().map_err(|error| error.to_string())?;
     queues::cover()?;
     if spec.uid == 0 {
@@ -83,20 +111,7 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
     for socket in &spec.unix.paths {
         own::keep(socket, spec.uid, socket).map_err(|error| error.to_string())?;
     }
-    harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
-    if spec.enforced {
-        probe()?;
-    }
-    say(answers, &Said::Ready).map_err(|error| format!("the agent is gone: {error}"))?;
-    match commands.hear::<String>() {
-        Ok(Some(word)) if word == GO => {}
-        _ => return Err("the agent did not let the connector start".to_owned()),
-    }
-    drop(commands);
-    harden::close_descriptors(&[raw(answers)]).map_err(|error| error.to_string())?;
-    scope::install(spec.unix.landlock)?;
-    filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
-    Ok(spec)
+    Ok(())
 }
 
 /// A connection that no rule permits must be refused by the data plane, or this host does

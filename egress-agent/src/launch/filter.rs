@@ -21,13 +21,13 @@ pub struct FilterError(String);
 /// Installs the filters for this process and everything it becomes. `no_new_privs` must be
 /// set. `unix`: unix sockets can be made; pairs of connected ones always can.
 pub fn install(unix: bool) -> Result<(), FilterError> {
-    for program in [missing()?, refused(unix)?] {
+    for program in [missing()?, unsupported(unix)?, refused()?] {
         seccompiler::apply_filter(&program).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Calls that always fail with `EPERM`.
+/// Calls that always fail with `EPERM`, beside those that depend on their arguments.
 const DENIED: &[i64] = &[
     // Asynchronous I/O makes sockets and sends without the classic calls.
     libc::SYS_io_uring_setup,
@@ -91,12 +91,18 @@ const CLONE_NEWTIME: u64 = 0x80;
 /// `TIOCSTI` and `TIOCLINUX`, `include/uapi/asm-generic/ioctls.h`: input into a terminal.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-fn refused(unix: bool) -> Result<BpfProgram, FilterError> {
+fn refused() -> Result<BpfProgram, FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in DENIED {
         rules.insert(*call, Vec::new());
     }
-    rules.insert(libc::SYS_socket, families(unix)?);
+    rules.insert(
+        libc::SYS_socket,
+        vec![rule(vec![
+            condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
+            unlike(2, libc::NETLINK_ROUTE as u64)?,
+        ])?],
+    );
     rules.insert(
         libc::SYS_socketpair,
         vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?],
@@ -131,17 +137,18 @@ fn missing() -> Result<BpfProgram, FilterError> {
 /// Sockets other than unix, IPv4, IPv6 and netlink's route family (which C libraries use to
 /// list interfaces) are seen by no hook on every kernel.
 /// Unix ones are, where the data plane has its hooks for them.
-fn families(unix: bool) -> Result<Vec<SeccompRule>, FilterError> {
+///
+/// The error is that of a kernel without the family (socket(2)), which programs expect: they
+/// go on without it, where some complain of `EPERM` (dig tries a unix socket at its start).
+fn unsupported(unix: bool) -> Result<BpfProgram, FilterError> {
     let known = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let known = known.into_iter().chain(unix.then_some(libc::AF_UNIX));
     let unknown = known.map(|family| unlike(0, family as u64));
-    Ok(vec![
-        rule(unknown.collect::<Result<_, _>>()?)?,
-        rule(vec![
-            condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
-            unlike(2, libc::NETLINK_ROUTE as u64)?,
-        ])?,
-    ])
+    let unknown = rule(unknown.collect::<Result<_, _>>()?)?;
+    compile(
+        BTreeMap::from([(libc::SYS_socket, vec![unknown])]),
+        libc::EAFNOSUPPORT,
+    )
 }
 
 /// One rule a bit: any of them is enough.
@@ -182,8 +189,9 @@ mod tests {
     #[test]
     fn filters_compile() {
         for unix in [true, false] {
-            assert!(super::refused(unix).is_ok_and(|program| program.len() < 4096));
+            assert!(super::unsupported(unix).is_ok_and(|program| program.len() < 4096));
         }
+        assert!(super::refused().is_ok_and(|program| program.len() < 4096));
         assert!(super::missing().is_ok());
     }
 }

@@ -10,6 +10,8 @@ use nix::{
     unistd::{Gid, Uid, close, setgroups, setresgid, setresuid, setsid},
 };
 
+use crate::host::switch::{self, Part};
+
 /// A right that could not be given up. The connector is not started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {why}; the connector was not started")]
@@ -23,11 +25,16 @@ pub struct HardenError {
 /// Its own session means no controlling terminal to push input into (`TIOCSTI`); its own IPC
 /// namespace means no message queue shared with a helper outside.
 pub fn separate() -> Result<(), HardenError> {
-    match setsid() {
-        // A process that leads its group already is not in anybody's session by accident:
-        // the agent starts the launcher as a plain child, so this is somebody's test.
-        Ok(_) | Err(Errno::EPERM) => {}
-        Err(error) => return Err(failed("make an own session", error)),
+    if !switch::is_off(Part::Session) {
+        match setsid() {
+            // A process that leads its group already is not in anybody's session by accident:
+            // the agent starts the launcher as a plain child, so this is somebody's test.
+            Ok(_) | Err(Errno::EPERM) => {}
+            Err(error) => return Err(failed("make an own session", error)),
+        }
+    }
+    if switch::is_off(Part::Ipc) {
+        return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWIPC).map_err(|error| failed("leave the IPC namespace", error))
 }
@@ -35,13 +42,8 @@ pub fn separate() -> Result<(), HardenError> {
 /// Becomes the user, with no way back and no capability left, root or not.
 pub fn drop_rights(uid: u32, gid: u32, groups: &[u32]) -> Result<(), HardenError> {
     prctl::set_no_new_privs().map_err(|error| failed("set no_new_privs", error))?;
-    // The bounding set first: dropping from it needs a capability that goes next.
-    for capability in caps::all() {
-        // One that the kernel does not know is not in the set either.
-        if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
-            caps::drop(None, CapSet::Bounding, capability)
-                .map_err(|error| failed("empty the bounding set", error))?;
-        }
+    if !switch::is_off(Part::Capabilities) {
+        empty_bounding_set()?;
     }
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     setgroups(&groups).map_err(|error| failed("set the supplementary groups", error))?;
@@ -49,6 +51,9 @@ pub fn drop_rights(uid: u32, gid: u32, groups: &[u32]) -> Result<(), HardenError
     setresgid(gid, gid, gid).map_err(|error| failed("set the group", error))?;
     let uid = Uid::from_raw(uid);
     setresuid(uid, uid, uid).map_err(|error| failed("set the user", error))?;
+    if switch::is_off(Part::Capabilities) {
+        return Ok(());
+    }
     for set in [
         CapSet::Ambient,
         CapSet::Inheritable,
@@ -61,6 +66,18 @@ pub fn drop_rights(uid: u32, gid: u32, groups: &[u32]) -> Result<(), HardenError
         .map_err(|error| failed("read the capabilities back", error))?;
     if !left.is_empty() {
         return Err(failed("clear the capabilities", "some are left"));
+    }
+    Ok(())
+}
+
+/// Before the capability goes that this needs.
+fn empty_bounding_set() -> Result<(), HardenError> {
+    for capability in caps::all() {
+        // One that the kernel does not know is not in the set either.
+        if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(|error| failed("empty the bounding set", error))?;
+        }
     }
     Ok(())
 }

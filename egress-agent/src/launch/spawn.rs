@@ -22,6 +22,7 @@ use super::{
     spec::{GO, LAUNCHER, Said, Spec, say},
     stdio::{self, Relay, Relaying},
 };
+use crate::host::switch;
 
 /// How long the launcher may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -83,6 +84,7 @@ pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
         .arg(commands_read.as_raw_fd().to_string())
         .arg(answers_write.as_raw_fd().to_string())
         .env_clear()
+        .envs(switch::inherited())
         .stdin(input)
         .stdout(output)
         .stderr(error)

@@ -48,7 +48,9 @@ pub fn create(ctx: &SockContext) -> i32 {
         (STREAM, MPTCP) | (STREAM, PROTOCOL_TCP) | (DATAGRAM, PROTOCOL_UDP)
     );
     let audit = mode == Connector::AUDIT;
-    if !known && refuse(connector, Reason::SocketType, protocol, family, audit) == REFUSE {
+    if !known
+        && !switched_off()
+        && refuse(connector, Reason::SocketType, protocol, family, audit) == REFUSE {
         return REFUSE;
     }
     let mut state = socket::new_state(connector);
@@ -57,6 +59,15 @@ pub fn create(ctx: &SockContext) -> i32 {
         return refuse(connector, Reason::NoMemory, protocol, family, false);
     }
     PASS
+}
+
+/// Whether a test has taken this hook's refusals away.
+#[inline(always)]
+fn switched_off() -> bool {
+    #[cfg(feature = "test-switches")]
+    return crate::maps::SOCKET_OPEN.load() != 0;
+    #[cfg(not(feature = "test-switches"))]
+    false
 }
 
 const PROTOCOL_TCP: u32 = TCP as u32;

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use libc::{AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+use nix::errno::Errno;
 
 use super::{MULTIPATH_PORT, PORT, local, sys};
 use crate::{token, zone};
@@ -300,7 +301,7 @@ fn netlink(stage: &Path) -> Result<()> {
 
 /// Whoever claims the permitted addresses on the second wire.
 fn detour() {
-    let open = || -> Result<OwnedFd, nix::errno::Errno> {
+    let open = || -> Result<OwnedFd, Errno> {
         let every = 0x0300; // ETH_P_ALL, in network order
         let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, every)?;
         sys::set(&socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &[0; 16])?;
@@ -322,9 +323,16 @@ fn detour() {
 }
 
 /// A server of multipath TCP, for the internet's side. The kernel announces the addresses of
-/// its `signal` endpoints to whoever connects.
+/// its `signal` endpoints to whoever connects. Kernels built without multipath TCP (Debian's
+/// 5.10) have nobody to serve, and vectors that need it say so.
 pub(super) fn serve_multipath() -> Result<()> {
-    let socket = sys::socket(libc::AF_INET, SOCK_STREAM, sys::MPTCP)?;
+    let socket = match sys::socket(libc::AF_INET, SOCK_STREAM, sys::MPTCP) {
+        Err(Errno::EPROTONOSUPPORT | Errno::ENOPROTOOPT) => {
+            println!("this kernel has no multipath TCP");
+            return Ok(());
+        }
+        other => other?,
+    };
     sys::set(&socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &[0; 16])?;
     let one = 1i32.to_ne_bytes();
     sys::set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &one)?;

@@ -120,7 +120,8 @@ pub(super) const VECTORS: &[Vector] = &[
             let pipe = fs::File::options().write(true).open(path)?;
             Ok(sys::write(pipe.as_raw_fd(), job.bytes())?)
         },
-    ),
+    )
+    .limit_without_landlock("without Landlock, /proc opens files of processes of the same user"),
     Vector::new(
         "proc-root-unix",
         "a unix socket through /proc/PID/root of a process of the same user",

@@ -44,7 +44,12 @@ const GROUPS: &str = "root:x:0:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
 /// The programs under test, beside the test programs.
-const TESTED: [&str; 3] = ["egress-agent", "embedded-internet", "probe"];
+const TESTED: [&str; 4] = [
+    "egress-agent",
+    "egress-agent-switches",
+    "embedded-internet",
+    "probe",
+];
 /// The machine's first process.
 const INIT: &str = "vm-init";
 

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{host, step};
+use crate::{
+    apt::{Apt, MIRROR},
+    host, step,
+};
 
 /// A line of kernels that one of Debian's suites carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -38,7 +41,6 @@ pub(crate) struct Kernel {
     pub(crate) modules: Option<PathBuf>,
 }
 
-const MIRROR: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 /// Small, and with what a virtual machine needs.
 const META: &str = "linux-image-cloud-amd64";
@@ -85,25 +87,25 @@ impl Release {
     }
 
     fn fetch(self, tree: &Path) -> Result<()> {
-        let apt = Apt::new(self.folder(), &self.sources())?;
+        let apt = Apt::apart(self.folder(), &self.sources())?;
         step::quiet(
             "kernel",
             &format!("fetching the package list of the suite that has {self}"),
-            apt.command("apt-get").arg("update"),
+            apt.command("apt-get")?.arg("update"),
         )?;
-        let image = apt.parts(META)?;
+        let image = parts(&apt, META)?;
         let mut packages = image.clone();
         for package in &image {
-            packages.extend(apt.parts(package)?);
+            packages.extend(parts(&apt, package)?);
         }
         step::quiet(
             "kernel",
             &format!("fetching {}", packages.join(" ")),
-            apt.command("apt-get").arg("download").args(&packages),
+            apt.command("apt-get")?.arg("download").args(&packages),
         )?;
         // Renamed at the end, so that what is there is whole.
         let part = tree.with_extension("part");
-        for entry in fs::read_dir(&apt.folder)?.flatten() {
+        for entry in fs::read_dir(apt.folder())?.flatten() {
             let package = entry.path();
             if package.extension().is_some_and(|end| end == "deb") {
                 let mut unpack = Command::new("dpkg-deb");
@@ -152,53 +154,19 @@ impl Kernel {
     }
 }
 
-/// apt with lists, sources and cache of its own.
-struct Apt {
-    folder: PathBuf,
-}
-
-impl Apt {
-    fn new(folder: PathBuf, sources: &str) -> Result<Self> {
-        for name in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(name))?;
-        }
-        fs::write(folder.join("sources.list"), sources)?;
-        Ok(Self { folder })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let at = |name: &str| self.folder.join(name).display().to_string();
-        let mut command = Command::new(program);
-        command.current_dir(&self.folder);
-        for setting in [
-            format!("Dir::Etc::SourceList={}", at("sources.list")),
-            "Dir::Etc::SourceParts=-".to_owned(),
-            format!("Dir::State::Lists={}", at("lists")),
-            format!("Dir::Cache={}", at("cache")),
-            "Dir::State::status=/dev/null".to_owned(),
-            "APT::Architecture=amd64".to_owned(),
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-        ] {
-            command.arg("-o").arg(setting);
-        }
-        command
-    }
-
-    /// The packages of a kernel that a package's newest version depends on.
-    fn parts(&self, package: &str) -> Result<Vec<String>> {
-        let mut show = self.command("apt-cache");
-        show.args(["--no-all-versions", "show", package]);
-        let output = show.output().context("apt-cache cannot be started")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
-        let depends = depends.with_context(|| format!("the suite has no {package}"))?;
-        let names = depends
-            .split(", ")
-            .filter_map(|one| one.split(' ').next())
-            .filter(|name| PARTS.iter().any(|part| name.starts_with(part)));
-        Ok(names.map(str::to_owned).collect())
-    }
+/// The packages of a kernel that a package's newest version depends on.
+fn parts(apt: &Apt, package: &str) -> Result<Vec<String>> {
+    let mut show = apt.command("apt-cache")?;
+    show.args(["--no-all-versions", "show", package]);
+    let output = show.output().context("apt-cache cannot be started")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
+    let depends = depends.with_context(|| format!("the suite has no {package}"))?;
+    let names = depends
+        .split(", ")
+        .filter_map(|one| one.split(' ').next())
+        .filter(|name| PARTS.iter().any(|part| name.starts_with(part)));
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// The folder of modules in an unpacked package: `[usr/]lib/modules/RELEASE`.
