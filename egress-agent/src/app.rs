@@ -24,7 +24,10 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock, route},
+    host::{
+        User, clock, route,
+        switch::{self, Step},
+    },
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
@@ -147,8 +150,11 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
     let signals = Signals::listen().map_err(RunError::Wait)?;
     probe::check_host()?;
+    switch::reached(Step::HostChecked);
     let cleaned = clean_leftovers()?;
+    switch::reached(Step::LeftoversEnded);
     let instance = Instance::create(&run.policy.connector)?;
+    switch::reached(Step::Created);
     let result = confined(&run, &instance, &cleaned, hangup, signals).await;
     // Whatever happened inside, the end is the same. A failure of it keeps the boundary, and
     // does not hide how the connector ended.
@@ -173,6 +179,7 @@ async fn confined(
         rules: slots::room(policy.rule_count()),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
+    switch::reached(Step::Loaded);
     let unix = unix_sockets(&policy, plane.unix())?;
     let unhooked = plane.unix().err().map(|error| {
         let then = match policy.mode {
@@ -191,7 +198,9 @@ async fn confined(
         first,
         unix.landlock.abstracts,
     )?;
+    switch::reached(Step::PolicyWritten);
     plane.attach(instance.parent().path())?;
+    switch::reached(Step::Attached);
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -221,6 +230,7 @@ async fn confined(
         quiet: run.quiet,
         color: run.color,
     })?;
+    switch::reached(Step::StreamOpen);
     for leftover in cleaned {
         stream.say(say::warning(
             &policy.connector,
@@ -256,6 +266,7 @@ async fn confined(
         prefetched = dns::prefetch(&names) => prefetched,
         signal = signals.next() => return Err(RunError::Signal(signal)),
     };
+    switch::reached(Step::Resolved);
     for unresolved in prefetched
         .iter()
         .filter_map(|name| say::unresolved(&policy, instance.name(), name))
@@ -287,6 +298,7 @@ async fn confined(
     refreshing.abort();
     sweeping.abort();
     stream.finish(exit).await?;
+    switch::reached(Step::StreamFinished);
     Ok(exit::of_child(outcome?))
 }
 
@@ -301,9 +313,11 @@ async fn launched(
     signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
     let ready = launch::start(&spec(run, instance, unix)).await?;
+    switch::reached(Step::LauncherReady);
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
+    switch::reached(Step::ConnectorStarted);
     stream.say(Body::Started(Started {
         connector: run.policy.connector.clone(),
         instance: instance.name().to_owned(),
@@ -323,8 +337,10 @@ async fn launched(
         tokio::select! {
             status = started.child.wait() => {
                 let status = status.map_err(RunError::Wait)?;
+                switch::reached(Step::ConnectorEnded);
                 // Its last words before the agent's own, and before the pipes close.
                 instance.kill()?;
+                switch::reached(Step::ConnectorKilled);
                 started.relaying.finish().await;
                 return Ok(status);
             }

@@ -124,6 +124,11 @@ impl Plane {
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
             .map_max_entries(map::RULES, settings.rules)
             .map_max_entries(map::RULE_STATS, settings.rules);
+        for name in SIZED {
+            if let Some(entries) = switch::room(name) {
+                loader.map_max_entries(name, entries);
+            }
+        }
         for (name, path) in &pin_paths {
             loader.map_pin_path(name, path.as_path());
         }
@@ -178,6 +183,9 @@ impl Plane {
         &self.pins
     }
 }
+
+/// Tables that tests make small, to see them full.
+const SIZED: &[&str] = &[map::GRANTS, map::PREFIXES, map::UNIX_NAMES];
 
 /// Maps that stay when the agent is gone, because programs that stay decide by them.
 const PINNED_MAPS: &[&str] = &[

@@ -9,6 +9,8 @@ use std::{
 
 use egress_common::abi::ABI_VERSION;
 
+use crate::host::switch::{self, Step};
+
 /// Where the bpf file system is expected.
 pub const MOUNT: &str = "/sys/fs/bpf";
 /// The folder of all instances.
@@ -81,6 +83,7 @@ impl PinFolder {
         files.sort_by_key(|file| !is_link(file));
         for file in files {
             ignore_missing(fs::remove_file(file))?;
+            switch::reached(Step::FirstUnpinned);
         }
         for version in folders(&self.instance)? {
             ignore_missing(fs::remove_dir(version))?;
