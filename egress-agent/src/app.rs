@@ -31,16 +31,12 @@ use crate::{
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
+        lsm::{self, LsmError, LsmPrograms},
         probe,
-        unix::UnixError,
     },
-    launch::{
-        self, LaunchError, Signals, Spec, UnixSockets, env,
-        scope::{self, Landlocked},
-        signals::forward,
-    },
+    launch::{self, LaunchError, Signals, Spec, UnixSockets, canary::Song, env, signals::forward},
     policy::{
-        model::{Mode, Policy, Target},
+        model::{Mode, Policy},
         slots,
     },
     reload::{self, Live, Reload, say},
@@ -111,15 +107,8 @@ pub enum RunError {
     )]
     Unresolved(String),
     /// A rule for a unix socket on a kernel that cannot judge those.
-    #[error(
-        "the rule for the unix socket {name} cannot be enforced: {error}; take the rule out, or use Linux 6.7 or newer"
-    )]
-    Unix {
-        /// The rule's name or path.
-        name: String,
-        /// Why.
-        error: String,
-    },
+    #[error(transparent)]
+    Unix(#[from] launch::Unenforceable),
     /// A signal came before the connector was started.
     #[error("ended by {0} before the connector was started")]
     Signal(Signal),
@@ -180,7 +169,7 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     switch::reached(Step::Loaded);
-    let unix = unix_sockets(&policy, plane.unix())?;
+    let unix = launch::unix_sockets(&policy, plane.unix())?;
     let unhooked = plane.unix().err().map(|error| {
         let then = match policy.mode {
             Mode::Enforce => "the connector can make no unix sockets but pairs",
@@ -201,6 +190,7 @@ async fn confined(
     switch::reached(Step::PolicyWritten);
     plane.attach(instance.parent().path())?;
     switch::reached(Step::Attached);
+    let modules = plane.take_lsm();
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -282,7 +272,16 @@ async fn confined(
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
     let outcome = match resolved {
-        Ok(()) => launched(run, instance, unix, &stream, serving, reload, &mut signals).await,
+        Ok(()) => {
+            let ahead = Ahead {
+                run,
+                instance,
+                unix,
+                modules,
+                stream: &stream,
+            };
+            launched(ahead, serving, reload, &mut signals).await
+        }
         Err(error) => Err(error),
     };
 
@@ -302,18 +301,40 @@ async fn confined(
     Ok(exit::of_child(outcome?))
 }
 
+/// What a start needs, once everything around it stands.
+struct Ahead<'a> {
+    run: &'a Run,
+    instance: &'a Instance,
+    unix: UnixSockets,
+    modules: Result<LsmPrograms, LsmError>,
+    stream: &'a Pump,
+}
+
 /// Starts the connector, forwards signals to it and waits for its end.
 async fn launched(
-    run: &Run,
-    instance: &Instance,
-    unix: UnixSockets,
-    stream: &Pump,
+    ahead: Ahead<'_>,
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
     signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
+    let Ahead {
+        run,
+        instance,
+        unix,
+        modules,
+        stream,
+    } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
     switch::reached(Step::LauncherReady);
+    // Before this the launcher needs what these programs refuse.
+    if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
+        stream.say(say::warning(
+            &run.policy.connector,
+            instance.name(),
+            "lsm",
+            format!("no second layer at the security modules: {error}"),
+        ));
+    }
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
@@ -361,33 +382,18 @@ async fn launched(
     }
 }
 
-/// What the launcher is to do about unix sockets. Fails where rules name some that this
-/// kernel cannot tell from others.
-fn unix_sockets(policy: &Policy, hooks: Result<(), &UnixError>) -> Result<UnixSockets, RunError> {
-    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
-        Target::Unix(name) => Some(name.as_str()),
-        Target::Host(_) | Target::Cidr(_) => None,
-    });
-    let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
-    let enforced = policy.mode == Mode::Enforce;
-    if let (Err(error), true, Some(name)) =
-        (hooks, enforced, paths.first().or_else(|| abstracts.first()))
-    {
-        return Err(RunError::Unix {
-            name: (*name).to_owned(),
-            error: error.to_string(),
-        });
-    }
-    let offered = scope::supported();
-    Ok(UnixSockets {
-        sockets: hooks.is_ok() || !enforced,
-        landlock: Landlocked {
-            paths: enforced && offered.paths,
-            // The scope knows no exceptions: with a foreign socket to reach, names decide.
-            abstracts: enforced && offered.abstracts && abstracts.is_empty(),
-        },
-        paths: paths.into_iter().map(PathBuf::from).collect(),
-    })
+/// Attaches the programs for security modules and shows that they fire. After an error they
+/// are gone again.
+fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
+    modules.attach(instance.parent().path(), instance.pins())?;
+    let silent = match launch::canary::send(instance.parent().path()) {
+        Song::Fires => return Ok(()),
+        Song::Silent => LsmError::Silent,
+        Song::Unproven(why) => LsmError::Unproven(why),
+    };
+    // A pin that stays can refuse only more.
+    let _stays_closed = lsm::detach(instance.pins());
+    Err(silent)
 }
 
 fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {

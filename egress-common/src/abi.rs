@@ -87,12 +87,67 @@ pub mod map {
     pub const UNIX_NAMES: &str = "UNIX_NAMES";
     /// Repeat limiting for unix sockets; an LRU, read by no verdict.
     pub const UNIX_REPEATS: &str = "UNIX_REPEATS";
+    /// The programs that the packet program calls, by [`super::program`].
+    pub const PROGRAMS: &str = "PROGRAMS";
+    /// Socket storage: a ClientHello's name while it is looked at.
+    pub const HELLOS: &str = "HELLOS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
+}
+
+/// Places of programs in the table by which the packet program calls them.
+pub mod program {
+    /// Reads a packet strictly and decides it anew.
+    pub const STRICT: u32 = 0;
+    /// Checks the name of a connection.
+    pub const SNI: u32 = 1;
+    /// Judges the name that was read.
+    pub const NAME: u32 = 2;
+    /// Programs in the table.
+    pub const COUNT: u32 = 3;
 }
 
 /// Names of the constants the agent sets while it loads the object.
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
+    /// Offset of `head` in `struct sk_buff`.
+    pub const SKB_HEAD: &str = "SKB_HEAD";
+    /// Offset of `end` in `struct sk_buff`.
+    pub const SKB_END: &str = "SKB_END";
+    /// Offset of the flags in `struct skb_shared_info`.
+    pub const SHARED_AT: &str = "SHARED_AT";
+    /// The bit of those that says that a page can still change.
+    pub const SHARED_MASK: &str = "SHARED_MASK";
+
+    /// Where structures of the running kernel keep a member, for the programs at the hooks of
+    /// the security modules. Bytes.
+    pub mod offset {
+        /// `struct task_struct`: `cgroups`.
+        pub const TASK_CGROUPS: &str = "TASK_CGROUPS";
+        /// `struct task_struct`: `real_cred`.
+        pub const TASK_CRED: &str = "TASK_CRED";
+        /// `struct css_set`: `dfl_cgrp`.
+        pub const CSS_SET_CGROUP: &str = "CSS_SET_CGROUP";
+        /// `struct cgroup`: `level`.
+        pub const CGROUP_LEVEL: &str = "CGROUP_LEVEL";
+        /// `struct cgroup`: `ancestors`.
+        pub const CGROUP_ANCESTORS: &str = "CGROUP_ANCESTORS";
+        /// `struct cgroup`: `kn`.
+        pub const CGROUP_NODE: &str = "CGROUP_NODE";
+        /// `struct kernfs_node`: `id`.
+        pub const NODE_ID: &str = "NODE_ID";
+        /// `struct socket`: `sk`.
+        pub const SOCKET_SOCK: &str = "SOCKET_SOCK";
+        /// `struct sock`: `sk_cgrp_data`, whose first word is the cgroup.
+        pub const SOCK_CGROUP: &str = "SOCK_CGROUP";
+        /// `struct file`: `f_inode`.
+        pub const FILE_INODE: &str = "FILE_INODE";
+        /// `struct file`: `f_mode`.
+        pub const FILE_MODE: &str = "FILE_MODE";
+        /// `struct inode`: `i_sb`.
+        pub const INODE_SUPER: &str = "INODE_SUPER";
+        /// `struct super_block`: `s_magic`.
+        pub const SUPER_MAGIC: &str = "SUPER_MAGIC";
+    }
 }

@@ -15,11 +15,13 @@ pub mod abi;
 pub mod decide;
 pub mod event;
 pub mod grant;
+pub mod hello;
 pub mod key;
 pub mod layout;
 #[cfg(feature = "user")]
 pub mod pod;
 pub mod sni;
+pub mod socket;
 pub mod stat;
 pub mod unix;
 pub mod verdict;

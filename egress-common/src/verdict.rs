@@ -39,6 +39,9 @@ codes! {
         Audit = 2, "audit";
         /// It is a DNS exchange and led to the connector's door.
         Redirect = 3, "redirect";
+        /// Its address is permitted, and its first bytes have to be a TLS ClientHello with a
+        /// permitted name: the packet hook looks.
+        Check = 4, "check";
     }
 }
 
@@ -59,6 +62,8 @@ codes! {
         Dns = 6, "dns";
         /// The name in a TLS ClientHello.
         Sni = 7, "sni";
+        /// A hook of the Linux security modules, where the kernel runs BPF there.
+        Lsm = 8, "lsm";
     }
 }
 
@@ -139,6 +144,24 @@ codes! {
         SniShared = 35, "sni-shared-memory";
         /// The connection's name cannot be followed: multipath TCP, or no record of the socket.
         SniTransport = 36, "sni-transport";
+        /// The ClientHello offers early data, behind which a second hello could hide its name.
+        SniEarlyData = 37, "sni-early-data";
+        /// A socket that was made outside the connector came in over another socket or out of
+        /// another process.
+        ForeignSocket = 40, "foreign-socket";
+        /// A process outside the connector was to be traced, or its memory, files or
+        /// descriptors reached.
+        ForeignProcess = 41, "foreign-process";
+        /// A capability was used, by a connector that should have none.
+        Capability = 42, "capability";
+        /// A key of the kernel's, for some of which it starts a helper outside.
+        KernelKey = 43, "kernel-key";
+        /// A new process in another cgroup.
+        OtherCgroup = 44, "other-cgroup";
+        /// Asynchronous I/O (io_uring), which acts past the system calls.
+        IoUring = 45, "io-uring";
+        /// A control of the kernel's was opened for writing: cgroups, pinned programs, sysfs.
+        KernelControl = 46, "kernel-control";
     }
 }
 

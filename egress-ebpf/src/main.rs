@@ -1,7 +1,8 @@
 //! The data plane: cgroup programs that refuse every outbound flow without a grant.
 //!
 //! This file names the hooks; each hook's story is in [`hook`]. All of them are attached
-//! once, at the parent cgroup of a data-plane instance, before any process is put below it.
+//! once, at the parent cgroup of a data-plane instance, before any process is put below it; those
+//! of the security modules once the launcher has given up its rights.
 //! Return values: 1 lets the call or packet pass, 0 refuses it with `EPERM`.
 
 #![no_std]
@@ -14,14 +15,18 @@
 
 mod emit;
 mod flow;
+mod header;
 mod hook;
+mod kin;
 mod lookup;
 mod maps;
+mod scratch;
+mod shared;
 mod socket;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt},
-    programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup},
+    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 
 /// `connect()` on an `AF_INET` socket.
@@ -101,6 +106,78 @@ pub fn sendmsg_unix(ctx: SockAddrContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     hook::packet::egress(&ctx)
+}
+
+/// Any socket, of any family.
+#[lsm_cgroup(hook = "socket_create")]
+pub fn lsm_socket_create(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::socket_create(&ctx))
+}
+
+/// A descriptor from another process.
+#[lsm_cgroup(hook = "file_receive")]
+pub fn lsm_file_receive(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::file_receive(&ctx))
+}
+
+/// Access to another process.
+#[lsm_cgroup(hook = "ptrace_access_check")]
+pub fn lsm_ptrace_access_check(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::ptrace_access_check(&ctx))
+}
+
+/// The use of a capability.
+#[lsm_cgroup(hook = "capable")]
+pub fn lsm_capable(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::capable(&ctx))
+}
+
+/// A new key.
+#[lsm_cgroup(hook = "key_alloc")]
+pub fn lsm_key_alloc(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::key_alloc(&ctx))
+}
+
+/// A new process.
+#[lsm_cgroup(hook = "task_alloc")]
+pub fn lsm_task_alloc(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::task_alloc(&ctx))
+}
+
+/// A file that is opened.
+#[lsm_cgroup(hook = "file_open")]
+pub fn lsm_file_open(ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::file_open(&ctx))
+}
+
+/// io_uring (Linux 6.16).
+#[lsm_cgroup(hook = "uring_allowed")]
+pub fn lsm_uring_allowed(_ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::uring())
+}
+
+/// An io_uring with a thread of the kernel's that submits.
+#[lsm_cgroup(hook = "uring_sqpoll")]
+pub fn lsm_uring_sqpoll(_ctx: LsmContext) -> i32 {
+    hook::lsm::plain(hook::lsm::uring())
+}
+
+/// Packets that the fast path of `egress` does not take; called by it.
+#[cgroup_skb(egress)]
+pub fn strict(ctx: SkBuffContext) -> i32 {
+    hook::strict::strict(&ctx)
+}
+
+/// Packets of connections whose name is not checked yet; called by `egress`.
+#[cgroup_skb(egress)]
+pub fn sni(ctx: SkBuffContext) -> i32 {
+    hook::sni::check(&ctx)
+}
+
+/// The verdict about a ClientHello; called by `sni`.
+#[cgroup_skb(egress)]
+pub fn name(ctx: SkBuffContext) -> i32 {
+    hook::name::decide(&ctx)
 }
 
 /// The kernel allows some helpers to programs with a GPL-compatible licence only.

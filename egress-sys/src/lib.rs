@@ -20,13 +20,16 @@ const LOG: usize = 256 * 1024;
 /// One eBPF instruction as the kernel takes it: opcode, registers, offset, immediate.
 pub type Instruction = [u8; 8];
 
-/// Hooks by their number in `enum bpf_attach_type`: those for unix sockets (Linux 6.7), and
-/// `setsockopt()`, whose links aya cannot pin.
+/// Hooks by their number in `enum bpf_attach_type`: those for unix sockets (Linux 6.7),
+/// `setsockopt()`, whose links aya cannot pin, and those of security modules, whose programs
+/// wait long after they were loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Hook {
     /// `BPF_CGROUP_SETSOCKOPT`.
     Setsockopt = 22,
+    /// `BPF_LSM_CGROUP`: whichever hook the program was loaded for.
+    Lsm = 43,
     /// `BPF_CGROUP_UNIX_CONNECT`.
     Connect = 49,
     /// `BPF_CGROUP_UNIX_SENDMSG`.

@@ -28,7 +28,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::process;
+use crate::{modules, process};
 
 const PLAN: &str = "/plan";
 const REPORT: &str = "/dev/ttyS1";
@@ -95,6 +95,7 @@ fn work() -> Result<()> {
     report(&format!("@kernel {}", release.trim()));
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     report(&format!("@lsm {}", modules.trim()));
+    let expected = modules::of_kernel(release.trim(), modules.trim());
     for line in plan.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
@@ -109,6 +110,7 @@ fn work() -> Result<()> {
                     Duration::from_secs(seconds.parse()?),
                     program,
                     arguments,
+                    expected,
                 );
             }
             _ => report(&format!("@fault the plan says {line:?}")),
@@ -119,7 +121,7 @@ fn work() -> Result<()> {
 }
 
 /// Runs one case and reports it.
-fn case(name: &str, limit: Duration, program: &str, arguments: &[&str]) {
+fn case(name: &str, limit: Duration, program: &str, arguments: &[&str], modules: &str) {
     report(&format!("@begin {name}"));
     let mut command = Command::new(program);
     command
@@ -130,6 +132,7 @@ fn case(name: &str, limit: Duration, program: &str, arguments: &[&str]) {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .env("HOME", "/root")
+        .env(modules::VARIABLE, modules)
         .env("EGRESS_TEST_PATIENCE", PATIENCE);
     let (verdict, took) = match process::run(command, limit) {
         Ok(outcome) => {

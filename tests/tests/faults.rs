@@ -4,11 +4,9 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use egress_tests::{
-    agent::{Agent, Report, policy},
+    faults::{Tries, faulty, recovers},
     leftovers::Leftovers,
-    token,
     world::World,
-    zone,
 };
 
 const SWITCH: &str = include_str!("../../egress-agent/src/host/switch.rs");
@@ -45,77 +43,6 @@ fn steps() -> Result<Vec<&'static str>> {
         .filter(|line| !line.is_empty())
         .map(|line| line.trim_end_matches(','))
         .collect())
-}
-
-/// A connector that tries the stranger for as long as it lives, and asks the permitted address.
-struct Tries {
-    permitted: String,
-    forbidden: String,
-    script: String,
-}
-
-impl Tries {
-    fn new() -> Self {
-        let (permitted, forbidden) = (token::new(), token::new());
-        let script = format!(
-            "try() {{ exec 3<>/dev/tcp/{stranger}/9999 && echo {forbidden} >&3; }}\n\
-             (while :; do (try); sleep 0.02; done) >/dev/null 2>&1 &\n\
-             (exec 3<>/dev/tcp/{allowed}/9999; echo {permitted} >&3; read -r -t 9 line <&3; echo $line)\n\
-             (try) 2>/dev/null || echo stranger refused\n",
-            stranger = zone::STRANGER,
-            allowed = zone::ALLOWED
-        );
-        Self {
-            permitted,
-            forbidden,
-            script,
-        }
-    }
-
-    fn run(&self, agent: Agent<'_>) -> Result<Report> {
-        agent.run(&["/bin/bash", "-c", &self.script])
-    }
-
-    /// Errors where the stranger heard anything until now.
-    fn held(&self, world: &World) -> Result<()> {
-        world.fence()?;
-        let heard = world.sightings(&self.forbidden)?;
-        ensure!(heard.is_empty(), "the stranger heard {heard:?}");
-        let packets = world.packets(zone::STRANGER)?;
-        ensure!(packets.is_empty(), "the stranger got {packets:?}");
-        Ok(())
-    }
-}
-
-fn rules() -> String {
-    policy("faults", &[&format!("{}:9999", zone::ALLOWED)])
-}
-
-/// The agent of test builds, with a fault in it.
-fn faulty<'w>(world: &'w World, variable: &str, value: &str) -> Agent<'w> {
-    world
-        .agent(rules())
-        .without("")
-        .env(&format!("EGRESS_TEST_{variable}"), value)
-}
-
-/// A start that finds what another left, and its end.
-fn recovers(world: &World, before: &Leftovers, left: bool) -> Result<()> {
-    let report = world.agent(policy("next", &[])).run(&["true"])?;
-    ensure!(report.outcome.ok(), "{report}");
-    if left {
-        let says = |event: &&egress_tests::event::Event| {
-            event.kind == "warning" && event.line.contains("which a dead agent had left")
-        };
-        ensure!(
-            report.events.iter().any(|event| says(&event)),
-            "it should say what it ended: {report}"
-        );
-    }
-    before.ensure_nothing_new()?;
-    let processes = world.processes()?;
-    ensure!(processes.is_empty(), "left: {processes:?}");
-    Ok(())
 }
 
 #[test]

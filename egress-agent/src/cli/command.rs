@@ -39,6 +39,12 @@ enum Command {
         /// Descriptor of the pipe for answers
         answers: i32,
     },
+    /// Try what the security modules should refuse; for the agent itself
+    #[command(name = launch::CANARY, hide = true)]
+    Canary {
+        /// File by which to join the cgroup
+        cgroup_procs: std::path::PathBuf,
+    },
 }
 
 /// Understands the command line and does what it says.
@@ -52,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
+        Command::Canary { cgroup_procs } => launch::canary::run(&cgroup_procs),
     };
     ExitCode::from(code)
 }

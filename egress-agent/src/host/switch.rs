@@ -38,6 +38,8 @@ pub enum Part {
     /// The mount namespace with the connector's own folder; for root, with the host's controls
     /// read-only.
     Mounts,
+    /// The programs at the hooks of security modules.
+    Lsm,
     /// The pipes in place of sockets as standard input, output and error.
     Standard,
 }
@@ -166,7 +168,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 16] = [
+        const ALL: [(&str, Self); 17] = [
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
@@ -182,6 +184,7 @@ mod on {
             ("session", Self::Session),
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
+            ("lsm", Self::Lsm),
             ("standard", Self::Standard),
         ];
     }

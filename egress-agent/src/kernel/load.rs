@@ -1,6 +1,8 @@
 //! Loads one instance of the data plane.
 
-use aya::{Ebpf, EbpfLoader};
+use std::path::Path;
+
+use aya::{Ebpf, EbpfLoader, programs::links::PinnedLink};
 use egress_common::{
     abi::{self, map},
     stat::REASON_SLOTS,
@@ -8,9 +10,12 @@ use egress_common::{
 
 use super::{
     attach,
+    btf::{self, Structures},
+    lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     pin::PinFolder,
     ring::RingMap,
+    shared::SharedMemory,
     unix::{UnixError, UnixPrograms},
 };
 use crate::host::switch::{self, Part};
@@ -98,6 +103,8 @@ pub struct Plane {
     ebpf: Ebpf,
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
+    lsm: Result<LsmPrograms, LsmError>,
+    held: Vec<PinnedLink>,
     switches: Option<Switches>,
     /// The counters, and the exact grants.
     pub maps: Maps,
@@ -113,8 +120,26 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
+        let structures = Structures::read(Path::new(btf::FILE));
+        let types = Types::read(&structures);
+        // Without it every name is refused, which is said where a rule needs one.
+        let shared = structures.as_ref().ok().and_then(SharedMemory::of);
+        drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
+        if let Ok(types) = &types {
+            loader.btf(Some(types.btf()));
+            for (name, place) in types.offsets() {
+                loader.override_global(name, place, true);
+            }
+        }
+        if let Some(shared) = &shared {
+            loader
+                .override_global(abi::global::SKB_HEAD, &shared.head, true)
+                .override_global(abi::global::SKB_END, &shared.end, true)
+                .override_global(abi::global::SHARED_AT, &shared.flags, true)
+                .override_global(abi::global::SHARED_MASK, &shared.mask, true);
+        }
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
             // In the object of test builds alone.
@@ -139,21 +164,45 @@ impl Plane {
             Err(error @ UnixError::Object(_)) => return Err(error.into()),
             other => other,
         };
+        let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
         let switches = Switches::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
             unix,
+            lsm,
+            held: Vec::new(),
             switches: Some(switches),
             maps,
         })
     }
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
-    /// this instance stays attached.
-    pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
-        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+    /// this instance stays attached. As long as the plane lives it holds the links itself, so
+    /// that somebody who removes the pins detaches nothing.
+    pub fn attach(&mut self, cgroup: &Path) -> Result<(), PlaneError> {
+        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)?;
+        let unpinned = |path: &Path, reason: String| PlaneError::Pin {
+            path: path.display().to_string(),
+            reason,
+        };
+        let links = self.pins.links().map_err(|error| {
+            let folder = self.pins.link("");
+            unpinned(&folder, error.to_string())
+        })?;
+        for path in links {
+            let link =
+                PinnedLink::from_pin(&path).map_err(|error| unpinned(&path, error.to_string()))?;
+            self.held.push(link);
+        }
+        Ok(())
+    }
+
+    /// The programs for security modules, which are attached last; they can be taken once.
+    pub fn take_lsm(&mut self) -> Result<LsmPrograms, LsmError> {
+        let taken = Err(LsmError::Unsupported("they were taken before".to_owned()));
+        std::mem::replace(&mut self.lsm, taken)
     }
 
     /// Whether the data plane judges unix sockets; if not, why.
@@ -193,12 +242,15 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::NAMES,
     map::UNIX_NAMES,
     map::RULES,
     map::RULE_STATS,
     map::DENIALS,
     map::LOST,
     map::EVENTS,
+    map::PROGRAMS,
+    map::HELLOS,
     map::SOCKETS,
 ];
 

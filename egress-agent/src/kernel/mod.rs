@@ -1,12 +1,15 @@
 //! The only room that knows aya: loading, attaching, pinning, maps and the event ring.
 
 pub mod attach;
+mod btf;
 pub mod instance;
 pub mod load;
+pub mod lsm;
 pub mod maps;
 pub mod pin;
 pub mod probe;
 pub mod ring;
+mod shared;
 pub mod unix;
 
 pub use load::{Plane, PlaneError, Settings};

@@ -70,10 +70,11 @@ impl PinFolder {
         self.versioned.join(format!("link_{name}"))
     }
 
-    /// Whether any link of this instance is pinned, by whatever version.
-    pub fn has_links(&self) -> bool {
-        self.files()
-            .is_ok_and(|files| files.iter().any(|file| is_link(file)))
+    /// Paths of all pinned links, of whatever version.
+    pub fn links(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = self.files()?;
+        files.retain(|file| is_link(file));
+        Ok(files)
     }
 
     /// Removes the pins, links first, and with the last reference the enforcement. The
@@ -89,6 +90,19 @@ impl PinFolder {
             ignore_missing(fs::remove_dir(version))?;
         }
         ignore_missing(fs::remove_dir(&self.instance))
+    }
+
+    /// Removes the pins of links whose names begin so; with the last reference the programs
+    /// are detached.
+    pub fn remove_links(&self, prefix: &str) -> io::Result<()> {
+        let start = format!("link_{prefix}");
+        for file in self.files()? {
+            let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(start.as_bytes()) {
+                ignore_missing(fs::remove_file(&file))?;
+            }
+        }
+        Ok(())
     }
 
     /// Pinned files of every version.

@@ -6,6 +6,7 @@
 //! [`spec`] what they say to each other, [`stdio`] what the connector is given as its standard
 //! input, output and error.
 
+pub mod canary;
 pub mod child;
 pub mod env;
 pub mod filter;
@@ -15,10 +16,12 @@ pub mod own;
 pub mod queues;
 pub mod scope;
 pub mod signals;
+pub mod sockets;
 pub mod spawn;
 pub mod spec;
 pub mod stdio;
 
 pub use signals::Signals;
+pub use sockets::{Unenforceable, unix_sockets};
 pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::{LAUNCHER, Spec, UnixSockets};
+pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};

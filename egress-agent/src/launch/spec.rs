@@ -64,6 +64,9 @@ pub enum Said {
 /// The hidden subcommand under which the binary calls itself.
 pub const LAUNCHER: &str = "__launch";
 
+/// The hidden subcommand under which it calls itself to try the security modules.
+pub const CANARY: &str = "__canary";
+
 /// What the agent says after [`Said::Ready`].
 pub const GO: &str = "go";
 

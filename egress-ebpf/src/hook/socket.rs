@@ -4,22 +4,16 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::programs::SockContext;
 use egress_common::{
-    abi::{RULE_NONE, TCP, UDP},
+    abi::RULE_NONE,
     decide::{Flow, Lookup as _, audited},
     grant::Connector,
     key::Addr,
+    socket::is_internet,
     verdict::{Action, Layer, Reason, Verdict},
 };
 
 use super::{PASS, REFUSE};
 use crate::{emit, lookup::Maps, socket};
-
-/// `IPPROTO_MPTCP`, `include/uapi/linux/in.h`.
-const MPTCP: u32 = 262;
-/// `SOCK_STREAM`, `include/linux/net.h`.
-const STREAM: u32 = 1;
-/// `SOCK_DGRAM`, `include/linux/net.h`.
-const DATAGRAM: u32 = 2;
 
 /// Lets TCP, MPTCP and UDP sockets of a connector through and gives each its record.
 #[inline(always)]
@@ -43,14 +37,13 @@ pub fn create(ctx: &SockContext) -> i32 {
     if mode == 0 {
         return refuse(connector, Reason::UnknownConnector, protocol, family, false);
     }
-    let known = matches!(
-        (kind, protocol),
-        (STREAM, MPTCP) | (STREAM, PROTOCOL_TCP) | (DATAGRAM, PROTOCOL_UDP)
-    );
+    // The kernel has put the type's own protocol in the place of 0.
+    let known = is_internet(kind, protocol);
     let audit = mode == Connector::AUDIT;
     if !known
         && !switched_off()
-        && refuse(connector, Reason::SocketType, protocol, family, audit) == REFUSE {
+        && refuse(connector, Reason::SocketType, protocol, family, audit) == REFUSE
+    {
         return REFUSE;
     }
     let mut state = socket::new_state(connector);
@@ -69,9 +62,6 @@ fn switched_off() -> bool {
     #[cfg(not(feature = "test-switches"))]
     false
 }
-
-const PROTOCOL_TCP: u32 = TCP as u32;
-const PROTOCOL_UDP: u32 = UDP as u32;
 
 #[inline(always)]
 fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32, audit: bool) -> i32 {

@@ -1,0 +1,229 @@
+//! The programs at the hooks of the Linux security modules: loaded where the kernel lets them,
+//! attached once the launcher has given up its rights, and trusted only after a canary.
+//!
+//! A kernel without `bpf` in its list of modules (`lsm=` on its command line) takes these
+//! programs, attaches them and never runs them.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{LsmCgroup, ProgramError},
+};
+use egress_common::abi::global::offset;
+use egress_sys::Hook;
+
+use crate::host::switch::{self, Part};
+
+use super::{btf::Structures, pin::PinFolder};
+
+/// Programs and the hooks that each may have: the first that the kernel knows.
+const PROGRAMS: &[&[(&str, &str)]] = &[
+    &[("lsm_socket_create", "socket_create")],
+    &[("lsm_file_receive", "file_receive")],
+    &[("lsm_ptrace_access_check", "ptrace_access_check")],
+    &[("lsm_capable", "capable")],
+    &[("lsm_key_alloc", "key_alloc")],
+    &[("lsm_task_alloc", "task_alloc")],
+    &[("lsm_file_open", "file_open")],
+    // The first came with Linux 6.16.
+    &[
+        ("lsm_uring_allowed", "uring_allowed"),
+        ("lsm_uring_sqpoll", "uring_sqpoll"),
+    ],
+];
+
+/// Constants of the programs, and the member whose place each one is.
+const OFFSETS: &[(&str, &str, &str)] = &[
+    (offset::TASK_CGROUPS, "task_struct", "cgroups"),
+    (offset::TASK_CRED, "task_struct", "real_cred"),
+    (offset::CSS_SET_CGROUP, "css_set", "dfl_cgrp"),
+    (offset::CGROUP_LEVEL, "cgroup", "level"),
+    // Linux 6.1; numbers instead of pointers before.
+    (offset::CGROUP_ANCESTORS, "cgroup", "ancestors"),
+    (offset::CGROUP_NODE, "cgroup", "kn"),
+    (offset::NODE_ID, "kernfs_node", "id"),
+    (offset::SOCKET_SOCK, "socket", "sk"),
+    (offset::SOCK_CGROUP, "sock", "sk_cgrp_data"),
+    (offset::FILE_INODE, "file", "f_inode"),
+    (offset::FILE_MODE, "file", "f_mode"),
+    (offset::INODE_SUPER, "inode", "i_sb"),
+    (offset::SUPER_MAGIC, "super_block", "s_magic"),
+];
+
+/// Lines of the verifier's that are shown.
+const WORDS: usize = 6;
+/// What the names of these programs begin with.
+const PREFIX: &str = "lsm_";
+
+/// Why the layer is missing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LsmError {
+    /// The kernel is older, or was built without.
+    #[error(
+        "this kernel has no BPF programs for security modules (they need Linux 6.1 with CONFIG_BPF_LSM and CONFIG_DEBUG_INFO_BTF): {0}"
+    )]
+    Unsupported(String),
+    /// The kernel did not take a program.
+    #[error("the kernel did not take the program {name}: {why}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        why: String,
+    },
+    /// The canary was not refused.
+    #[error("attached but does not fire: add bpf to lsm= on the kernel command line")]
+    Silent,
+    /// The canary could not say.
+    #[error("attached, but whether it fires could not be told: {0}")]
+    Unproven(String),
+}
+
+/// What the programs need to be loaded; let go once they are, for it is larger than all the
+/// rest of the agent.
+pub(super) struct Types {
+    btf: Btf,
+    offsets: Vec<(&'static str, u32)>,
+}
+
+impl Types {
+    /// Reads the running kernel's types.
+    pub(super) fn read(structures: &io::Result<Structures>) -> Result<Self, LsmError> {
+        if switch::is_off(Part::Lsm) {
+            return Err(LsmError::Unsupported("switched off by a test".to_owned()));
+        }
+        let structures = structures.as_ref().map_err(|error| unsupported(error))?;
+        let mut offsets = Vec::new();
+        for (constant, structure, member) in OFFSETS {
+            let place = structures.offset(structure, member);
+            let place = place.ok_or_else(|| {
+                LsmError::Unsupported(format!("no member {member} in struct {structure}"))
+            })?;
+            offsets.push((*constant, place));
+        }
+        let btf = Btf::from_sys_fs().map_err(|error| unsupported(&error))?;
+        Ok(Self { btf, offsets })
+    }
+
+    /// The constants of the programs.
+    pub(super) fn offsets(&self) -> &[(&'static str, u32)] {
+        &self.offsets
+    }
+
+    /// The kernel's types as aya reads them.
+    pub(super) fn btf(&self) -> &Btf {
+        &self.btf
+    }
+}
+
+/// Loaded programs that wait to be attached.
+pub struct LsmPrograms(Vec<(&'static str, &'static str, OwnedFd)>);
+
+impl LsmPrograms {
+    /// Loads the programs of `ebpf`, whose constants were set from the same types.
+    pub(super) fn load(ebpf: &mut Ebpf, types: &Types) -> Result<Self, LsmError> {
+        PROGRAMS
+            .iter()
+            .map(|alternatives| first(ebpf, types, alternatives))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The hooks, by the kernel's names.
+    pub fn hooks(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|(_, hook, _)| *hook)
+    }
+
+    /// Attaches the programs at a cgroup, below which nothing privileged may be left to do, and
+    /// pins their links. After an error none of them stays attached, unless its pin could not
+    /// be removed. Whether they fire has to be tried.
+    pub fn attach(&self, cgroup: &Path, pins: &PinFolder) -> Result<(), LsmError> {
+        let attached = self.attach_each(cgroup, pins);
+        if attached.is_err() {
+            // A pin that stays keeps refusing; the next start removes it.
+            let _stays_closed = detach(pins);
+        }
+        attached
+    }
+
+    fn attach_each(&self, cgroup: &Path, pins: &PinFolder) -> Result<(), LsmError> {
+        let cgroup = File::open(cgroup).map_err(|error| unsupported(&error))?;
+        for (name, _, program) in &self.0 {
+            let refused = |error: io::Error| LsmError::Program {
+                name,
+                why: error.to_string(),
+            };
+            let link = egress_sys::attach(Hook::Lsm, program.as_fd(), cgroup.as_fd());
+            let link = link.map_err(refused)?;
+            let path = CString::new(pins.link(name).as_os_str().as_bytes());
+            let path = path.map_err(|error| refused(error.into()))?;
+            egress_sys::pin(link.as_fd(), &path).map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the programs away.
+pub fn detach(pins: &PinFolder) -> io::Result<()> {
+    pins.remove_links(PREFIX)
+}
+
+/// Loads the first of several programs whose hook the kernel has.
+fn first(
+    ebpf: &mut Ebpf,
+    types: &Types,
+    alternatives: &[(&'static str, &'static str)],
+) -> Result<(&'static str, &'static str, OwnedFd), LsmError> {
+    let mut missing = LsmError::Unsupported("no hook".to_owned());
+    for (name, hook) in alternatives {
+        match load(ebpf, name, hook, &types.btf) {
+            Ok(program) => return Ok((name, hook, program)),
+            Err(ProgramError::Btf(error)) => missing = unsupported(&error),
+            Err(error) => {
+                return Err(LsmError::Program {
+                    name,
+                    why: told(&error),
+                });
+            }
+        }
+    }
+    Err(missing)
+}
+
+fn load(ebpf: &mut Ebpf, name: &str, hook: &str, btf: &Btf) -> Result<OwnedFd, ProgramError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    let program: &mut LsmCgroup = program.try_into()?;
+    program.load(hook, btf)?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+}
+
+fn unsupported(error: &dyn std::fmt::Display) -> LsmError {
+    LsmError::Unsupported(error.to_string())
+}
+
+/// What the kernel said, and the verifier's last words.
+fn told(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return error.to_string();
+    };
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().rev().take(WORDS).collect();
+    let said: Vec<&str> = lines.into_iter().rev().collect();
+    format!("{io_error} {}", said.join("; "))
+        .trim_end()
+        .to_owned()
+}
