@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod mountinfo;
+pub mod netlink;
 pub mod process;
 pub mod records;
 pub mod route;
