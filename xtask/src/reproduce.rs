@@ -73,8 +73,8 @@ fn own_build() -> Result<(PathBuf, PathBuf)> {
         .collect();
     let script = messages
         .iter()
-        .find(|message| message["target"]["kind"][0] == "custom-build")
-        .and_then(|message| message["filenames"][0].as_str());
+        .find(|message| text_at(message, "/target/kind/0") == "custom-build")
+        .map(|message| text_at(message, "/filenames/0"));
     let out = messages
         .iter()
         .find(|message| message["reason"] == "build-script-executed")
@@ -83,6 +83,12 @@ fn own_build() -> Result<(PathBuf, PathBuf)> {
         (Some(script), Some(out)) => Ok((script.into(), Path::new(out).join("egress-ebpf"))),
         _ => bail!("cargo does not say where the agent's build script and its output are"),
     }
+}
+
+/// The text at a place of a document (RFC 6901); empty where there is none.
+fn text_at<'a>(document: &'a Value, place: &str) -> &'a str {
+    let found = document.pointer(place).and_then(Value::as_str);
+    found.unwrap_or_default()
 }
 
 /// Runs the build script on a clean copy. Answers the object.

@@ -79,7 +79,7 @@ impl Lookups for Nothing {
     }
 
     fn rule(&self, slot: u32) -> Option<String> {
-        (slot % 2 == 0).then(|| "a\u{202e}:443".to_owned())
+        slot.is_multiple_of(2).then(|| "a\u{202e}:443".to_owned())
     }
 
     fn name(&self, _connector: u32, _addr: &Addr) -> Option<String> {

@@ -86,7 +86,8 @@ impl Bill {
             entries.map(|entry| (id(entry), entry.clone())).collect()
         };
         let packages = by_id(&metadata["packages"]);
-        let nodes = by_id(&metadata["resolve"]["nodes"]);
+        let nodes = metadata.pointer("/resolve/nodes");
+        let nodes = by_id(nodes.unwrap_or(&Value::Null));
         let start = packages.iter().find(|(_, package)| package["name"] == root);
         let (start, _) = start.with_context(|| format!("cargo knows no package {root}"))?;
         let mut seen = BTreeSet::new();
@@ -134,7 +135,9 @@ impl Bill {
             .or_default()
             .insert(programs);
         let mut about = self.components.remove(&root).unwrap_or_default();
-        about["type"] = json!("application");
+        if let Some(about) = about.as_object_mut() {
+            about.insert("type".to_owned(), json!("application"));
+        }
         let dependencies: Vec<Value> = self
             .depends
             .iter()
@@ -172,22 +175,36 @@ fn reference(package: &Value) -> String {
 fn component(package: &Value, sums: &BTreeMap<lock::Package, String>) -> Value {
     let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
     let (name, version) = (text("name"), text("version"));
-    let mut component = json!({
-        "type": "library",
-        "bom-ref": reference(package),
-        "name": name,
-        "version": version,
-        // The old way to write a choice, which is no SPDX expression.
-        "licenses": [{ "expression": text("license").replace('/', " OR ") }],
-    });
-    if let Some(sum) = sums.get(&(name.clone(), version.clone())) {
-        component["purl"] = json!(format!("pkg:cargo/{name}@{version}"));
-        component["hashes"] = json!([{ "alg": "SHA-256", "content": sum }]);
-    }
-    if let Some(repository) = package["repository"].as_str() {
-        component["externalReferences"] = json!([{ "type": "vcs", "url": repository }]);
-    }
-    component
+    let sum = sums.get(&(name.clone(), version.clone()));
+    let hashes: Vec<Value> = sum
+        .iter()
+        .map(|sum| json!({ "alg": "SHA-256", "content": sum }))
+        .collect();
+    // Only what comes from the registry has a place there.
+    let purl = sum.map(|_| json!(format!("pkg:cargo/{name}@{version}")));
+    let sources: Vec<Value> = package["repository"]
+        .as_str()
+        .iter()
+        .map(|url| json!({ "type": "vcs", "url": url }))
+        .collect();
+    let fields = [
+        ("type", Some(json!("library"))),
+        ("bom-ref", Some(json!(reference(package)))),
+        ("name", Some(json!(name))),
+        ("version", Some(json!(version))),
+        ("hashes", Some(json!(hashes))),
+        // The slash is the old way to write a choice, which is no SPDX expression.
+        (
+            "licenses",
+            Some(json!([{ "expression": text("license").replace('/', " OR ") }])),
+        ),
+        ("purl", purl),
+        ("externalReferences", Some(json!(sources))),
+    ];
+    fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -199,9 +216,15 @@ mod tests {
         let package = |name: &str| json!({ "id": name, "name": name, "version": "1.0.0", "license": "MIT/Apache-2.0" });
         let on = |name: &str, kind: Value| json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
         let node = |name: &str, deps: Vec<Value>| json!({ "id": name, "deps": deps });
-        let packages = ["egress-agent", "used", "built-with", "tested-with", "egress-ebpf"];
+        let names = [
+            "egress-agent",
+            "used",
+            "built-with",
+            "tested-with",
+            "egress-ebpf",
+        ];
         let metadata = json!({
-            "packages": packages.map(package),
+            "packages": names.map(package),
             "resolve": { "nodes": [
                 node("egress-agent", vec![
                     on("used", Value::Null), on("built-with", json!("build")),
@@ -217,22 +240,21 @@ mod tests {
             assert!(bill.add(&metadata, root, &sums).is_ok());
         }
         let bill = bill.document("2026-01-01T00:00:00Z").unwrap_or_default();
-        let names: Vec<&Value> = bill["components"]
-            .as_array()
+        let components = bill.pointer("/components").and_then(Value::as_array);
+        let built: Vec<&str> = components
             .into_iter()
             .flatten()
+            .filter_map(|it| it["name"].as_str())
             .collect();
-        let names: Vec<&str> = names.iter().filter_map(|it| it["name"].as_str()).collect();
-        assert_eq!(names, ["built-with", "egress-ebpf", "used"]);
-        assert_eq!(bill["metadata"]["component"]["name"], "egress-agent");
-        assert_eq!(bill["components"][2]["hashes"][0]["content"], "ab");
-        assert_eq!(
-            bill["components"][2]["licenses"][0]["expression"],
-            "MIT OR Apache-2.0"
-        );
-        let own = &bill["dependencies"][1];
-        assert_eq!(own["ref"], "egress-agent@1.0.0");
+        assert_eq!(built, ["built-with", "egress-ebpf", "used"]);
+        let at = |place: &str| bill.pointer(place).cloned().unwrap_or_default();
+        assert_eq!(at("/metadata/component/name"), "egress-agent");
+        assert_eq!(at("/metadata/component/type"), "application");
+        assert_eq!(at("/components/2/hashes/0/content"), "ab");
+        let license = at("/components/2/licenses/0/expression");
+        assert_eq!(license, "MIT OR Apache-2.0");
+        assert_eq!(at("/dependencies/1/ref"), "egress-agent@1.0.0");
         let on = ["built-with@1.0.0", "egress-ebpf@1.0.0", "used@1.0.0"];
-        assert_eq!(own["dependsOn"], json!(on));
+        assert_eq!(at("/dependencies/1/dependsOn"), json!(on));
     }
 }
