@@ -16,7 +16,10 @@ use std::{
 use egress_common::{grant::SocketState, key::Addr};
 use nix::libc;
 
-use super::sockets::{self, SocketId, array, attribute, low_byte};
+use super::{
+    netlink::{array, attribute},
+    sockets::{self, SocketId, low_byte},
+};
 
 /// `INET_DIAG_REQ_SK_BPF_STORAGES`, `include/uapi/linux/inet_diag.h`.
 const REQUEST_STORAGES: u16 = 2;
@@ -110,7 +113,7 @@ fn request(map: i32) -> Vec<u8> {
 }
 
 /// The rule in the record behind an `inet_diag_msg`; `None` where there is no record.
-fn rule(body: &[u8]) -> Option<u32> {
+pub fn rule(body: &[u8]) -> Option<u32> {
     let storages = attribute(sockets::attributes_of(body)?, STORAGES)?;
     let record = attribute(attribute(storages, STORAGE)?, VALUE)?;
     if record.len() < size_of::<SocketState>() {
@@ -119,7 +122,8 @@ fn rule(body: &[u8]) -> Option<u32> {
     array::<4>(record, offset_of!(SocketState, rule)).map(u32::from_ne_bytes)
 }
 
-fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
+/// The socket that an `inet_diag_msg` is about; `None` where it is cut off.
+pub fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
     let id = sockets::id_of(body)?;
     let port = |offset| array::<2>(&id, offset).map(u16::from_be_bytes);
     let addr = if i32::from(family) == libc::AF_INET {

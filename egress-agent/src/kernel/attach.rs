@@ -20,7 +20,7 @@ use egress_common::abi::{self, map};
 use egress_sys::Hook;
 
 use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
-use crate::host::switch::{self, Part};
+use crate::host::switch::{self, Part, Step};
 
 /// Socket-address programs, by their name in the object.
 const SOCK_ADDR: &[&str] = &[
@@ -72,6 +72,7 @@ pub fn attach_all(
     if !switch::is_off(Part::Packet) {
         links.push((EGRESS, egress(ebpf, &file)?));
     }
+    switch::reached(Step::FirstAttached);
     for name in SOCK_ADDR.iter().filter(|name| !is_off(name)) {
         links.push((*name, sock_addr(ebpf, name, &file)?));
     }
@@ -82,11 +83,15 @@ pub fn attach_all(
     if let Some(unix) = unix.filter(|_| !switch::is_off(Part::Unix)) {
         unix.attach(&file, pins)?;
     }
+    switch::reached(Step::LastAttached);
     let mut pinned = Vec::new();
     for (name, link) in links {
         let path = pins.link(name);
         match link.pin(&path) {
-            Ok(link) => pinned.push(link),
+            Ok(link) => {
+                pinned.push(link);
+                switch::reached(Step::FirstPinned);
+            }
             Err(error) => {
                 for link in pinned {
                     // A pin that stays keeps refusing; the next start removes it.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, programs::links::PinnedLink};
 use egress_common::{
     abi::{self, map},
     stat::REASON_SLOTS,
@@ -104,6 +104,7 @@ pub struct Plane {
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
     lsm: Result<LsmPrograms, LsmError>,
+    held: Vec<PinnedLink>,
     switches: Option<Switches>,
     /// The counters, and the exact grants.
     pub maps: Maps,
@@ -144,6 +145,11 @@ impl Plane {
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
             .map_max_entries(map::RULES, settings.rules)
             .map_max_entries(map::RULE_STATS, settings.rules);
+        for name in SIZED {
+            if let Some(entries) = switch::room(name) {
+                loader.map_max_entries(name, entries);
+            }
+        }
         for (name, path) in &pin_paths {
             loader.map_pin_path(name, path.as_path());
         }
@@ -162,15 +168,31 @@ impl Plane {
             pins,
             unix,
             lsm,
+            held: Vec::new(),
             switches: Some(switches),
             maps,
         })
     }
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
-    /// this instance stays attached.
+    /// this instance stays attached. As long as the plane lives it holds the links itself, so
+    /// that somebody who removes the pins detaches nothing.
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), PlaneError> {
-        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)?;
+        let unpinned = |path: &Path, reason: String| PlaneError::Pin {
+            path: path.display().to_string(),
+            reason,
+        };
+        let links = self.pins.links().map_err(|error| {
+            let folder = self.pins.link("");
+            unpinned(&folder, error.to_string())
+        })?;
+        for path in links {
+            let link =
+                PinnedLink::from_pin(&path).map_err(|error| unpinned(&path, error.to_string()))?;
+            self.held.push(link);
+        }
+        Ok(())
     }
 
     /// The programs for security modules, which are attached last; they can be taken once.
@@ -206,6 +228,9 @@ impl Plane {
         &self.pins
     }
 }
+
+/// Tables that tests make small, to see them full.
+const SIZED: &[&str] = &[map::GRANTS, map::PREFIXES, map::UNIX_NAMES];
 
 /// Maps that stay when the agent is gone, because programs that stay decide by them.
 const PINNED_MAPS: &[&str] = &[

@@ -72,6 +72,8 @@ pub struct Vector {
     pub about: &'static str,
     /// Whether the same way to a declared address has to work.
     pub control: bool,
+    /// From which Linux on this project's agent lets the control through.
+    pub control_since: (u32, u32),
     /// What the harness has to do beside it.
     pub needs: Needs,
     /// What proves that it got out.
@@ -255,6 +257,7 @@ impl Vector {
             name,
             about,
             control: false,
+            control_since: (0, 0),
             needs: Needs::Nothing,
             evidence: Evidence::Stranger,
             root: false,
@@ -269,6 +272,17 @@ impl Vector {
     const fn controlled(mut self) -> Self {
         self.control = true;
         self
+    }
+
+    /// As `controlled`, where the agent needs a newer kernel to tell it from a way out.
+    const fn controlled_since(mut self, major: u32, minor: u32) -> Self {
+        self.control_since = (major, minor);
+        self.controlled()
+    }
+
+    /// Whether this project's agent lets the control through on this kernel.
+    pub fn control_is_known(&self) -> bool {
+        sys::kernel() >= self.control_since
     }
 
     const fn by_root(mut self) -> Self {
