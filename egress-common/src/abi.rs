@@ -87,17 +87,35 @@ pub mod map {
     pub const UNIX_NAMES: &str = "UNIX_NAMES";
     /// Repeat limiting for unix sockets; an LRU, read by no verdict.
     pub const UNIX_REPEATS: &str = "UNIX_REPEATS";
+    /// The programs that the packet program calls, by [`super::program`].
+    pub const PROGRAMS: &str = "PROGRAMS";
+    /// Socket storage: a ClientHello's name while it is looked at.
+    pub const HELLOS: &str = "HELLOS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
+}
+
+/// Places of programs in the table by which the packet program calls them.
+pub mod program {
+    /// Reads a packet strictly and decides it anew.
+    pub const STRICT: u32 = 0;
+    /// Checks the name of a connection.
+    pub const SNI: u32 = 1;
+    /// Judges the name that was read.
+    pub const NAME: u32 = 2;
+    /// Programs in the table.
+    pub const COUNT: u32 = 3;
 }
 
 /// Names of the constants the agent sets while it loads the object.
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
+    /// The bit in the flags of a packet that says that its memory can still change.
+    pub const SHARED_MASK: &str = "SHARED_MASK";
 
-    /// Where structures of the running kernel keep a member, for the programs at the hooks of
-    /// the security modules. Bytes.
+    /// Where structures of the running kernel keep a member, for the programs that read them.
+    /// Bytes.
     pub mod offset {
         /// `struct task_struct`: `cgroups`.
         pub const TASK_CGROUPS: &str = "TASK_CGROUPS";
@@ -123,6 +141,20 @@ pub mod global {
         pub const FILE_MODE: &str = "FILE_MODE";
         /// `struct inode`: `i_sb`.
         pub const INODE_SUPER: &str = "INODE_SUPER";
+        /// `struct sk_buff`: `head`.
+        pub const SKB_HEAD: &str = "SKB_HEAD";
+        /// `struct sk_buff`: `end`.
+        pub const SKB_END: &str = "SKB_END";
+        /// `struct skb_shared_info`: `flags`, or `tx_flags` before Linux 5.12.
+        pub const SHARED_FLAGS: &str = "SHARED_FLAGS";
+        /// `struct skb_shared_info`: `nr_frags`.
+        pub const SHARED_COUNT: &str = "SHARED_COUNT";
+        /// `struct skb_shared_info`: `frags`.
+        pub const SHARED_FRAGS: &str = "SHARED_FRAGS";
+        /// `struct page`: `compound_head`, or `compound_info`.
+        pub const PAGE_HEAD: &str = "PAGE_HEAD";
+        /// `struct page`: `mapping`.
+        pub const PAGE_MAPPING: &str = "PAGE_MAPPING";
         /// `struct super_block`: `s_magic`.
         pub const SUPER_MAGIC: &str = "SUPER_MAGIC";
     }

@@ -15,10 +15,13 @@
 
 mod emit;
 mod flow;
+mod header;
 mod hook;
 mod kin;
 mod lookup;
 mod maps;
+mod scratch;
+mod shared;
 mod socket;
 
 use aya_ebpf::{
@@ -103,6 +106,24 @@ pub fn sendmsg_unix(ctx: SockAddrContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     hook::packet::egress(&ctx)
+}
+
+/// Packets that the fast path of `egress` does not take; called by it.
+#[cgroup_skb(egress)]
+pub fn strict(ctx: SkBuffContext) -> i32 {
+    hook::strict::strict(&ctx)
+}
+
+/// Packets of connections whose name is not checked yet; called by `egress`.
+#[cgroup_skb(egress)]
+pub fn sni(ctx: SkBuffContext) -> i32 {
+    hook::sni::check(&ctx)
+}
+
+/// The verdict about a ClientHello; called by `sni`.
+#[cgroup_skb(egress)]
+pub fn name(ctx: SkBuffContext) -> i32 {
+    hook::name::decide(&ctx)
 }
 
 /// Any socket, of any family.

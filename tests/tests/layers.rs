@@ -1,126 +1,164 @@
-//! Each layer of the boundary counts: without it, or without the two that stop the same, a way
-//! out delivers that the whole boundary blocks.
+//! What the operator is told of the boundary's layers, and what a policy can insist on.
+
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use egress_tests::{
-    probe::{self, Vector},
-    stage::Stage,
-    vectors::{Wrap, delivered},
+    agent::{self, policy},
+    leftovers::Leftovers,
+    process::Running,
     world::World,
 };
+use nix::sys::signal::Signal;
+use serde_json::Value;
 
-#[test]
-fn the_packet_hook() -> Result<()> {
-    let vectors = ["accept-reply", "udp4-connected", "detour-pktinfo4"];
-    gets_out_without("packet", &vectors)
+const LAYERS: [&str; 11] = [
+    "connect",
+    "sendmsg",
+    "socket",
+    "packet",
+    "sockopt",
+    "unix",
+    "seccomp",
+    "landlock",
+    "landlock-scope",
+    "lsm",
+    "sni",
+];
+
+fn doctor(world: &World, arguments: &[&str]) -> Result<String> {
+    let command = world.agent_command(&[&["doctor"], arguments].concat())?;
+    let outcome = Running::start(command, agent::LIMIT)?.wait()?;
+    ensure!(outcome.ok(), "{}{}", outcome.text(), outcome.stderr);
+    Ok(outcome.text())
+}
+
+/// The layers of this host: those that hold, and those that do not.
+fn layers(world: &World) -> Result<(Vec<String>, Vec<String>)> {
+    let report: Value = serde_json::from_str(&doctor(world, &["-o", "json"])?)?;
+    let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
+    ensure!(text(&report, "schema").as_deref() == Some("egress-agent/doctor/v1"));
+    ensure!(report["ok"] == Value::Bool(true), "{report}");
+    let (mut active, mut missing) = (Vec::new(), Vec::new());
+    for layer in report["layers"].as_array().context("no layers")? {
+        let name = text(layer, "layer").context("no name")?;
+        let open = text(layer, "open").context("what stays open")?;
+        ensure!(
+            !open.is_empty() && text(layer, "since").is_some(),
+            "{layer}"
+        );
+        match (text(layer, "state").as_deref(), text(layer, "why")) {
+            (Some("ok"), None) => active.push(name),
+            (Some("open"), Some(_)) => missing.push(name),
+            _ => anyhow::bail!("{layer}"),
+        }
+    }
+    let mut all = [active.clone(), missing.clone()].concat();
+    all.sort_by_key(|name| LAYERS.iter().position(|known| known == name));
+    ensure!(all == LAYERS, "{all:?}");
+    Ok((active, missing))
+}
+
+fn requiring(layers: &[String]) -> String {
+    policy("layers", &[]) + &format!("require: [{}]\n", layers.join(", "))
 }
 
 #[test]
-fn the_hooks_of_connect() -> Result<()> {
-    gets_out_without("connect,packet", &["tcp4", "tcp6", "tcp-fastopen"])
-}
-
-#[test]
-fn the_hooks_of_sendmsg() -> Result<()> {
-    gets_out_without("sendmsg,packet", &["udp4", "udp6", "udp-sendmmsg"])
-}
-
-#[test]
-fn the_hook_of_socket() -> Result<()> {
-    gets_out_without("socket,packet", &["udplite4-connected", "ping4"])
-}
-
-#[test]
-fn the_hook_of_setsockopt() -> Result<()> {
-    gets_out_without("sockopt", &["membership4", "membership6"])
-}
-
-#[test]
-fn the_hooks_of_unix_sockets() -> Result<()> {
-    gets_out_without("unix", &["unix-stream", "unix-dgram", "unix-seqpacket"])
-}
-
-#[test]
-fn the_refusals_of_the_door() -> Result<()> {
-    gets_out_without("door", &["dns-label", "dns-tcp"])
-}
-
-#[test]
-fn what_the_door_leaves_out_of_answers() -> Result<()> {
-    gets_out_without("rebinding", &["rebind-loopback", "rebind-private"])
-}
-
-#[test]
-fn closed_descriptors() -> Result<()> {
-    gets_out_without("descriptors", &["inherited-tcp", "inherited-udp"])
-}
-
-#[test]
-fn capabilities_given_up() -> Result<()> {
-    gets_out_for_root_without("capabilities,seccomp", &["packet", "packet-old"])
-}
-
-#[test]
-fn the_system_call_filter() -> Result<()> {
-    gets_out_without("seccomp", &["keyring", "netlink-user"])
-}
-
-#[test]
-fn landlock() -> Result<()> {
-    gets_out_without("landlock", &["unix-abstract", "proc-mem", "proc-fd-pipe"])
-}
-
-#[test]
-fn the_system_call_filter_beside_landlock() -> Result<()> {
-    gets_out_without("seccomp,landlock", &["ptrace", "pidfd-getfd"])
-}
-
-#[test]
-fn the_session_beside_the_system_call_filter() -> Result<()> {
-    gets_out_without("session,seccomp", &["terminal-input"])
-}
-
-#[test]
-fn the_ipc_namespace() -> Result<()> {
-    gets_out_without("ipc", &["system-v-queue", "posix-queue"])
-}
-
-#[test]
-fn the_mounts_of_a_root_connector() -> Result<()> {
-    gets_out_for_root_without("mounts", &["cgroup-root", "core-pattern", "sysctl-net"])
-}
-
-/// Tries the vectors as an ordinary user with the whole boundary and without some layers.
-fn gets_out_without(layers: &str, names: &[&'static str]) -> Result<()> {
-    compare(layers, names, false)
-}
-
-/// The same as root.
-fn gets_out_for_root_without(layers: &str, names: &[&'static str]) -> Result<()> {
-    compare(layers, names, true)
-}
-
-fn compare(layers: &str, names: &[&'static str], as_root: bool) -> Result<()> {
-    let vectors = names.iter().map(|name| {
-        let families = probe::FAMILIES.iter();
-        let mut all = families.flat_map(|family| {
-            let pair = |vector: &'static Vector| (family.name, vector);
-            family.vectors.iter().map(pair)
-        });
-        let found = all.find(|(_, vector)| vector.name == *name);
-        found.with_context(|| format!("no vector {name}"))
-    });
-    let vectors: Vec<_> = vectors.collect::<Result<_>>()?;
+fn a_start_says_what_doctor_says() -> Result<()> {
     let world = World::new()?;
-    let stage = Stage::new(&world)?;
-    let out = delivered(&world, &stage, &Wrap::Agent, &vectors, as_root)?;
-    ensure!(out.is_empty(), "the whole boundary lets {out:?} through");
-    let without = Wrap::Without(layers.to_owned());
-    let out = delivered(&world, &stage, &without, &vectors, as_root)?;
-    let kept: Vec<_> = names.iter().filter(|name| !out.contains(*name)).collect();
-    ensure!(
-        kept.is_empty(),
-        "without {layers} these should get out, and do not: {kept:?}"
-    );
+    let (active, missing) = layers(&world)?;
+    let text = doctor(&world, &[])?;
+    for layer in LAYERS {
+        ensure!(text.contains(&format!("layer {layer} ")), "{layer}: {text}");
+    }
+    let report = world.agent(policy("layers", &[])).run(&["true"])?;
+    let event = report.events.iter().find(|event| event.kind == "layers");
+    let event = event.with_context(|| format!("no layers line: {report}"))?;
+    let found: Vec<String> = serde_json::from_value(event.rest["active"].clone())?;
+    ensure!(found == active, "{found:?} against {active:?}");
+    let lines = event.rest["missing"].as_array().context("no list")?;
+    ensure!(lines.len() == missing.len(), "{}", event.line);
+    for (line, name) in lines.iter().zip(&missing) {
+        ensure!(
+            line["layer"].as_str() == Some(name),
+            "{line} against {name}"
+        );
+        let open = line["open"].as_str().context("what stays open")?;
+        ensure!(report.outcome.stderr.contains(open), "{report}");
+    }
+    ensure!(report.outcome.stdout.is_empty(), "{report}");
+    Ok(())
+}
+
+#[test]
+fn what_is_required_and_missing_is_not_started() -> Result<()> {
+    let world = World::alone()?;
+    let (active, missing) = layers(&world)?;
+    let before = Leftovers::now()?;
+    let started = world.path("started");
+    let touch = ["/usr/bin/touch", &started.display().to_string()].map(str::to_owned);
+    for layer in &missing {
+        let needed = [active.clone(), vec![layer.clone()]].concat();
+        let report = world
+            .agent(requiring(&needed))
+            .user(Some("0"))
+            .run(&touch)?;
+        ensure!(report.code() == 125, "{layer}: {report}");
+        let said = &report.outcome.stderr;
+        let named =
+            said.contains(&format!("{layer} (from Linux ")) && said.contains("open without");
+        ensure!(named && said.contains("nothing was started"), "{report}");
+        ensure!(
+            !active
+                .iter()
+                .any(|other| said.contains(&format!("{other} (from"))),
+            "{report}"
+        );
+        ensure!(!started.exists(), "{layer}");
+    }
+    before.ensure_nothing_new()?;
+    let report = world
+        .agent(requiring(&active))
+        .user(Some("0"))
+        .run(&touch)?;
+    ensure!(report.outcome.ok() && started.exists(), "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_policy_that_requires_more_is_not_taken_over() -> Result<()> {
+    let world = World::new()?;
+    let (_, missing) = layers(&world)?;
+    let Some(layer) = missing.first() else {
+        return Ok(());
+    };
+    let file = world.path("policy.yaml");
+    fs::write(&file, policy("layers", &[]))?;
+    let confined = world.agent("").start_with_file(&file, &["cat"])?;
+    let is_there = |kind: &str, part: &str| -> Result<bool> {
+        let events = confined.events().unwrap_or_default();
+        Ok(events
+            .iter()
+            .any(|event| event.kind == kind && event.line.contains(part)))
+    };
+    let wait = |kind: &str, part: &str| -> Result<()> {
+        for _ in 0..3000 {
+            if is_there(kind, part)? {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        anyhow::bail!("no {kind} line with {part:?}: {}", confined.agent.stderr())
+    };
+    wait("started", "layers")?;
+    fs::write(&file, requiring(std::slice::from_ref(layer)))?;
+    confined.agent.signal(Signal::SIGHUP)?;
+    wait(
+        "warning",
+        "the policy requires what this host does not have",
+    )?;
+    ensure!(!is_there("policy", "")?, "it was taken over");
+    let report = confined.wait()?;
+    ensure!(report.outcome.ok(), "{report}");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Loads one instance of the data plane.
 
+use std::path::Path;
+
 use aya::{Ebpf, EbpfLoader};
 use egress_common::{
     abi::{self, map},
@@ -8,8 +10,10 @@ use egress_common::{
 
 use super::{
     attach,
+    btf::{self, Structures},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
+    packet::PacketMemory,
     pin::PinFolder,
     ring::RingMap,
     unix::{UnixError, UnixPrograms},
@@ -115,9 +119,16 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
-        let types = Types::read();
+        let structures = Structures::read(Path::new(btf::FILE));
+        // Without it every name is refused, which is said where a rule needs one.
+        let memory = structures.as_ref().ok().and_then(PacketMemory::find);
+        let types = Types::read(structures.as_ref());
+        drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
+        for (name, place) in memory.iter().flat_map(PacketMemory::constants) {
+            loader.override_global(name, place, true);
+        }
         if let Ok(types) = &types {
             loader.btf(Some(types.btf()));
             for (name, place) in types.offsets() {
@@ -158,7 +169,7 @@ impl Plane {
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
     /// this instance stays attached.
-    pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
+    pub fn attach(&mut self, cgroup: &Path) -> Result<(), PlaneError> {
         attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
     }
 
@@ -202,12 +213,15 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::NAMES,
     map::UNIX_NAMES,
     map::RULES,
     map::RULE_STATS,
     map::DENIALS,
     map::LOST,
     map::EVENTS,
+    map::PROGRAMS,
+    map::HELLOS,
     map::SOCKETS,
 ];
 

@@ -6,6 +6,7 @@ pub mod instance;
 pub mod load;
 pub mod lsm;
 pub mod maps;
+mod packet;
 pub mod pin;
 pub mod probe;
 pub mod ring;
