@@ -39,6 +39,8 @@ pub enum Part {
     Mounts,
     /// The programs at the hooks of security modules.
     Lsm,
+    /// The look at the name in the first bytes of TLS.
+    Sni,
 }
 
 #[cfg(feature = "test-switches")]
@@ -85,7 +87,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 16] = [
+        const ALL: [(&str, Self); 17] = [
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
@@ -102,6 +104,7 @@ mod on {
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
             ("lsm", Self::Lsm),
+            ("sni", Self::Sni),
         ];
     }
 
