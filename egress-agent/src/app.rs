@@ -173,7 +173,7 @@ async fn confined(
     let settings = Settings {
         connector_level: instance.connector().level()?,
         connectors: 1,
-        rules: slots::room(policy.allow.len().saturating_add(policy.deny.len())),
+        rules: slots::room(policy.rule_count()),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;
@@ -276,17 +276,14 @@ async fn confined(
 
     let outcome = match resolved {
         Ok(()) => {
-            launched(
+            let ahead = Ahead {
                 run,
                 instance,
                 unix,
                 modules,
-                &stream,
-                serving,
-                reload,
-                &mut signals,
-            )
-            .await
+                stream: &stream,
+            };
+            launched(ahead, serving, reload, &mut signals).await
         }
         Err(error) => Err(error),
     };
@@ -306,17 +303,29 @@ async fn confined(
     Ok(exit::of_child(outcome?))
 }
 
-/// Starts the connector, forwards signals to it and waits for its end.
-async fn launched(
-    run: &Run,
-    instance: &Instance,
+/// What a start needs, once everything around it stands.
+struct Ahead<'a> {
+    run: &'a Run,
+    instance: &'a Instance,
     unix: UnixSockets,
     modules: Result<LsmPrograms, LsmError>,
-    stream: &Pump,
+    stream: &'a Pump,
+}
+
+/// Starts the connector, forwards signals to it and waits for its end.
+async fn launched(
+    ahead: Ahead<'_>,
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
     signals: &mut Signals,
 ) -> Result<std::process::ExitStatus, RunError> {
+    let Ahead {
+        run,
+        instance,
+        unix,
+        modules,
+        stream,
+    } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
     // Before this the launcher needs what these programs refuse.
     if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
@@ -347,7 +356,13 @@ async fn launched(
     let mut door_open = true;
     loop {
         tokio::select! {
-            status = started.child.wait() => return status.map_err(RunError::Wait),
+            status = started.child.wait() => {
+                let status = status.map_err(RunError::Wait)?;
+                // Its last words before the agent's own, and before the pipes close.
+                instance.kill()?;
+                started.relaying.finish().await;
+                return Ok(status);
+            }
             signal = signals.next() => forward(signal, started.pid),
             turned = reload.turn(stream) => turned?,
             ended = &mut serving, if door_open => {

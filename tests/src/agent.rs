@@ -1,7 +1,9 @@
 //! Runs a connector under the agent, the way a user would.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -56,6 +58,7 @@ pub struct Agent<'w> {
     limit: Duration,
     free: bool,
     without: Option<String>,
+    behind: Option<String>,
 }
 
 /// A connector under a running agent.
@@ -99,6 +102,7 @@ impl World {
             limit: LIMIT,
             free: unconfined(),
             without: None,
+            behind: None,
         }
     }
 
@@ -148,6 +152,13 @@ impl Agent<'_> {
         self
     }
 
+    /// Starts the agent from a line of shell, as `exec "$@"` for instance, so that the caller's
+    /// own descriptors, limits or mounts are not the harness's.
+    pub fn behind(mut self, line: &str) -> Self {
+        self.behind = Some(line.to_owned());
+        self
+    }
+
     /// Starts it.
     pub fn start<S: AsRef<str>>(self, words: &[S]) -> Result<Confined> {
         let file = self.world.path("policy.yaml");
@@ -158,18 +169,35 @@ impl Agent<'_> {
 
     /// Starts it with a policy file as it is.
     pub fn start_with_file<S: AsRef<str>>(self, file: &Path, words: &[S]) -> Result<Confined> {
+        let limit = self.limit;
+        let (command, events) = self.command(file, words)?;
+        let agent = Running::start(command, limit)?;
+        Ok(Confined { agent, events })
+    }
+
+    /// The command itself, for a caller with standard descriptors of its own, and the file that
+    /// its stream goes to.
+    pub fn command<S: AsRef<str>>(self, file: &Path, words: &[S]) -> Result<(Command, PathBuf)> {
         let events = self.world.path("events.jsonl");
+        let front = |program: &OsStr| match &self.behind {
+            None => self.world.command(program),
+            Some(line) => {
+                let mut shell = self.world.command("/bin/bash");
+                shell.args(["-c", line, "behind"]).arg(program);
+                shell
+            }
+        };
         let mut command = if self.free {
-            let mut command = self.world.command("setpriv");
+            let mut command = front(OsStr::new("setpriv"));
             let user = self.user.as_deref().unwrap_or("0");
             command.args([&format!("--reuid={user}"), &format!("--regid={user}")]);
             command.args(["--clear-groups", "--"]);
             command
         } else {
             let mut command = match &self.without {
-                None => self.world.command(programs::agent()?),
+                None => front(programs::agent()?.as_os_str()),
                 Some(layers) => {
-                    let mut command = self.world.command(programs::agent_with_switches()?);
+                    let mut command = front(programs::agent_with_switches()?.as_os_str());
                     command.env(WITHOUT, layers);
                     command
                 }
@@ -189,8 +217,7 @@ impl Agent<'_> {
         command
             .args(words.iter().map(AsRef::as_ref))
             .envs(self.environment);
-        let agent = Running::start(command, self.limit)?;
-        Ok(Confined { agent, events })
+        Ok((command, events))
     }
 
     /// Runs it to its end.

@@ -122,10 +122,21 @@ impl World {
     /// writes into its cache also where everything is there. The value of `npm_config_cache`.
     pub fn npx_cache(&self) -> Result<String> {
         programs::install_mcp()?;
-        let copy = self.path("npx");
+        self.copied("mcp-npx")
+    }
+
+    /// The same of what uvx keeps of [`programs::UVX_SERVER`]. The value of `UV_CACHE_DIR`.
+    pub fn uvx_cache(&self) -> Result<String> {
+        programs::install_uvx()?;
+        self.copied("uvx")
+    }
+
+    fn copied(&self, name: &str) -> Result<String> {
+        let copy = self.path(name);
         let mut cp = Command::new("cp");
-        cp.arg("-r")
-            .arg(programs::cache_dir()?.join("mcp-npx"))
+        // With its links: uv's cache is made of them.
+        cp.arg("--archive")
+            .arg(programs::cache_dir()?.join(name))
             .arg(&copy);
         must(cp, START)?;
         let mut chown = Command::new("chown");

@@ -25,6 +25,11 @@ const MCP_NODE_LOCK: &str = include_str!("../fixtures/mcp/package-lock.json");
 /// The server that `npx` has in its cache; the version of `fixtures/mcp/package.json`.
 pub const NPX_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
 
+/// The server that `uvx` has in its cache; the version of `fixtures/mcp/requirements.txt`.
+pub const UVX_SERVER: &str = "mcp-server-fetch@2026.10.24";
+/// The version the tests were written against.
+const UV: &str = "0.13.8";
+
 /// The folder of the built programs: that of the running one, or its parent for a test.
 pub fn own_dir() -> Result<PathBuf> {
     let program = env::current_exe()?;
@@ -141,6 +146,28 @@ pub fn build_musl_client() -> Result<()> {
     Ok(())
 }
 
+/// Compiles the Go client into the cache, static, with Go's own resolver. Answers its path.
+/// Errors: there is no Go (Debian: golang-go).
+pub fn build_go_client() -> Result<PathBuf> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    let source = include_str!("../fixtures/must_work/fetch.go");
+    let (from, to) = (cache.join("fetch.go"), cache.join("fetch-go"));
+    if to.exists() && fs::read_to_string(&from).is_ok_and(|text| text == source) {
+        return Ok(to);
+    }
+    fs::write(&from, source)?;
+    let mut compiler = Command::new("go");
+    compiler
+        .env("CGO_ENABLED", "0")
+        .env("GO111MODULE", "off")
+        .env("GOCACHE", cache.join("go-build"))
+        .args(["build", "-o"])
+        .args([&to, &from]);
+    must(compiler, INSTALL).context("the Go client cannot be built; Debian: golang-go")?;
+    Ok(to)
+}
+
 fn lock_cache(cache: &Path) -> Result<Flock<fs::File>> {
     let file = fs::File::create(cache.join("lock"))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
@@ -184,6 +211,35 @@ pub fn install_mcp() -> Result<()> {
             .arg(cache.join("mcp-npx"))
             .args(["--package", NPX_SERVER, "--", "true"]);
         must(npm, INSTALL)
+    })
+}
+
+/// Installs uv into `uv`, and into `uvx` what it keeps of a server that it has started once, with
+/// the dependencies of `fixtures/mcp`.
+pub fn install_uvx() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("uvx", &format!("{UV}{MCP_PYTHON}")), || {
+        let folder = cache.join("uv");
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--upgrade"])
+            .args([
+                "--disable-pip-version-check",
+                "--root-user-action=ignore",
+                "--target",
+            ])
+            .arg(&folder)
+            .arg(format!("uv=={UV}"));
+        must(pip, INSTALL)?;
+        let list = cache.join("uvx-requirements.txt");
+        fs::write(&list, MCP_PYTHON)?;
+        let mut uvx = Command::new(folder.join("bin/uvx"));
+        uvx.env("PATH", PATH)
+            .env("UV_CACHE_DIR", cache.join("uvx"))
+            .args(["--no-config", "--no-managed-python", "--constraints"])
+            .arg(&list)
+            .args([UVX_SERVER, "--help"]);
+        must(uvx, INSTALL)
     })
 }
 

@@ -1,7 +1,10 @@
 //! What the harness and the embedded internet say to each other: one JSON value a line, a
 //! request on the server's standard input, its reply on the standard output.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +79,8 @@ pub enum Request {
     Set(Record),
     /// Forgets a name.
     Remove(String),
+    /// Offers the repositories of a folder below `/git/` on every HTTP server.
+    Repositories(PathBuf),
     /// Serves one more TCP port on every address.
     ListenTcp(u16),
     /// Echoes UDP on one more address.

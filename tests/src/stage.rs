@@ -42,6 +42,7 @@ impl Stage {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
         second_wire(world)?;
         internet(world)?;
+        queues(world, &dir)?;
         let cgroup = delegated(world.dir())?;
         fs::write(dir.join("cgroup"), cgroup.display().to_string())?;
         let mut stage = Self {
@@ -164,6 +165,18 @@ fn internet(world: &World) -> Result<()> {
     command.args(["-c", &script]);
     must(command, SETUP)
         .context("the internet's side")
+        .map(drop)
+}
+
+/// The message queues of the host as files, which distributions mount at /dev/mqueue. The
+/// mount is gone with the world.
+fn queues(world: &World, stage: &Path) -> Result<()> {
+    let folder = stage.join("mqueue");
+    fs::create_dir(&folder)?;
+    let mut command = world.command("mount");
+    command.args(["-t", "mqueue", "mqueue"]).arg(&folder);
+    must(command, SETUP)
+        .context("the message queues as files")
         .map(drop)
 }
 

@@ -5,6 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    layers,
     probe::{self, Vector},
     stage::Stage,
     vectors::{Row, Verdict, Wrap, all_of, summary, table, try_some},
@@ -22,6 +23,8 @@ usage: bypass-suite [OPTIONS]
                         --wrap '': nothing; nearly everything must then be DELIVERED.
   --keeps-user          the launcher does not change the user: do it behind it, with setpriv
   --without LAYER       egress-agent as tests build it, without this layer (more with commas)
+  --layers FILE         egress-agent as tests build it: finds by taking layers away which of them
+                        stop which vector, and writes the table as Markdown
   --user WHO            unprivileged, root or both (default: unprivileged)
   --only PATTERN        only vectors whose name or family contains it; repeatable
   --json FILE           the rows as a JSON array, too
@@ -51,6 +54,7 @@ struct Options {
     users: Vec<bool>,
     only: Vec<String>,
     json: Option<String>,
+    layers: Option<String>,
     list: bool,
 }
 
@@ -84,6 +88,16 @@ pub fn main(arguments: &[String]) -> Result<bool> {
     if chosen.is_empty() {
         bail!("no vector fits; --list names them");
     }
+    if let Some(file) = options.layers {
+        let mut all = Vec::new();
+        for as_root in options.users {
+            let who = if as_root { "root" } else { "user" };
+            let mut said = |layer: &str| println!("{who}: without {layer}, and with it alone");
+            all.extend(layers::measure(chosen.clone(), as_root, &mut said)?);
+        }
+        fs::write(&file, layers::markdown(&all)).context(file)?;
+        return Ok(true);
+    }
     let start = Instant::now();
     let world = World::new()?;
     let stage = Stage::new(&world)?;
@@ -110,6 +124,7 @@ impl Options {
             users: vec![false],
             only: Vec::new(),
             json: None,
+            layers: None,
             list: false,
         };
         let mut words = arguments.iter();
@@ -133,6 +148,7 @@ impl Options {
                         }
                     };
                 }
+                "--layers" => options.layers = Some(value()?),
                 "--without" => options.wrap = Wrap::Without(value()?),
                 "--keeps-user" => keeps = true,
                 "--user" => {

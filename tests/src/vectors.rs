@@ -1,7 +1,7 @@
 //! Tries the vectors of [`crate::probe`] and tells from the receivers what became of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
     thread,
@@ -195,6 +195,36 @@ pub fn try_some(
     Ok(rows.collect())
 }
 
+/// Names of the vectors that get out of a confinement.
+pub fn delivered(
+    world: &World,
+    stage: &Stage,
+    wrap: &Wrap,
+    vectors: &[(&'static str, &'static Vector)],
+    as_root: bool,
+) -> Result<BTreeSet<&'static str>> {
+    let tries: Vec<Try> = vectors
+        .iter()
+        .map(|(_, vector)| Try {
+            vector,
+            job: Job::forbidden(&token::new(), stage.dir()),
+            control: false,
+        })
+        .collect();
+    let suite = Suite {
+        world,
+        stage,
+        as_root,
+    };
+    let fates = suite.carry_out(wrap, &tries.iter().collect::<Vec<_>>())?;
+    let out = |one: &&Try| fates.get(&one.job.token).is_some_and(Fate::is_delivered);
+    Ok(tries
+        .iter()
+        .filter(out)
+        .map(|one| one.vector.name)
+        .collect())
+}
+
 /// One vector with its token.
 struct Try {
     vector: &'static Vector,
@@ -221,7 +251,9 @@ impl Suite<'_> {
             said.extend(self.run(wrap, &[one])?);
         }
         let free = *wrap == Wrap::Free || unconfined();
-        thread::sleep(if free { MOMENT } else { AFTERMATH });
+        // An orphan of a vector may be slow where everything is.
+        let moment = MOMENT * patience();
+        thread::sleep(if free { moment } else { AFTERMATH.max(moment) });
         self.world.fence()?;
         let asked = self.world.queries()?;
         let capitals = asked[queries..]
@@ -426,7 +458,7 @@ impl Row {
             Fate::Delivered(_) => false,
         };
         match (&self.confined, &self.free) {
-            (Fate::Delivered(_), _) if self.vector.limit.is_empty() => Verdict::Delivered,
+            (Fate::Delivered(_), _) if self.vector.excuse().is_none() => Verdict::Delivered,
             (Fate::Delivered(_), _) => Verdict::Limit,
             (Fate::Blocked(_), Fate::Delivered(_)) => Verdict::Blocked,
             _ if self.vector.optional || said_missing(&self.free) => Verdict::NotApplicable,
@@ -449,7 +481,7 @@ impl Row {
     /// What the program noticed, or why it does not apply.
     pub fn noticed(&self) -> String {
         let text = match (&self.confined, &self.free, self.verdict()) {
-            (_, _, Verdict::Limit) => self.vector.limit.to_owned(),
+            (_, _, Verdict::Limit) => self.vector.excuse().unwrap_or_default().to_owned(),
             (_, _, Verdict::NotApplicable) if self.vector.root && !self.as_root => {
                 "needs root".to_owned()
             }

@@ -10,7 +10,7 @@ use egress_tests::{
     event::Denial,
     leftovers::Leftovers,
     mcp::{Answer, Ended, Sdk, Session},
-    programs::{self, NPX_SERVER},
+    programs::{self, NPX_SERVER, UVX_SERVER},
     token,
     world::World,
     zone,
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 /// A refusal reaches the client sooner than any time-out would.
 const AT_ONCE_MS: u64 = 3000;
 const REGISTRY: &str = "registry.npmjs.org";
+const INDEX: &str = "pypi.org";
 const ALLOW: [&str; 1] = ["api.postmarkapp.com:443"];
 
 /// A published server with a tool that gets a URL.
@@ -179,6 +180,34 @@ fn npx_starts_from_a_warm_cache() -> Result<()> {
     let ended = session.end()?;
     ended_well(&ended)?;
     ensure!(!ended.asked_for(REGISTRY), "{ended}");
+    Ok(())
+}
+
+/// The same for `uvx --offline`. It resolves anew at each start, so the versions of the
+/// dependencies have to be those of the start before.
+#[test]
+fn uvx_starts_from_a_warm_cache() -> Result<()> {
+    let world = World::new()?;
+    let cache = world.uvx_cache()?;
+    let mut words = vec!["{cache}/uv/bin/uvx", "--offline", "--constraints"];
+    words.extend(["{cache}/uvx-requirements.txt", UVX_SERVER]);
+    words.extend(&PYTHON.command[3..]);
+    let mut session = world
+        .mcp_server(policy("mail", &ALLOW), &words)
+        .env("UV_CACHE_DIR", &cache)
+        // The user has no home of its own.
+        .env("UV_TOOL_DIR", "{home}/tools")
+        // Otherwise uv looks for interpreters of its own, which the user has none of.
+        .env("UV_NO_MANAGED_PYTHON", "1")
+        .connect(Sdk::Python)?;
+    ensure!(session.hello.name == PYTHON.server, "{:?}", session.hello);
+    answered(&world, &PYTHON, &mut session)?;
+    let answer = PYTHON.get(&mut session, "https://giftshop.club/")?;
+    ensure!(answer.failed, "{answer:?}");
+    session.denial(&Denial::of_name("giftshop.club"))?;
+    let ended = session.end()?;
+    ended_well(&ended)?;
+    ensure!(!ended.asked_for(INDEX), "{ended}");
     Ok(())
 }
 

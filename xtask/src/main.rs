@@ -51,9 +51,9 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(setup::Extent::Everything),
         Task::Build(options) => build::run(&options),
         Task::Demo => demo::run(),
-        Task::Test(options) => test::run(&options),
+        Task::Test(options) => test::run(&options).map(drop),
         Task::Bench(options) => bench::run(&options),
-        Task::Vm(options) => vm::run(&options),
+        Task::Vm(options) => vm::run(&options).map(drop),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),
     };

@@ -1,6 +1,6 @@
 //! The distribution's packages that the demo and the tests use, and what they are for.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use crate::host;
 
@@ -19,6 +19,8 @@ enum Test {
     Program(&'static str),
     File(&'static str),
     Python(&'static str),
+    /// A program in a folder below this one, a folder for each version, or on the path.
+    Versions(&'static str, &'static str),
 }
 
 /// In the order in which they are named to the user.
@@ -107,6 +109,27 @@ const PACKAGES: &[Package] = &[
         fedora: "python3",
         arch: "python",
     },
+    Package {
+        why: "a host of repositories, and its client to confine",
+        test: Test::Program("git"),
+        debian: "git",
+        fedora: "git",
+        arch: "git",
+    },
+    Package {
+        why: "a database behind a unix socket, and its client to confine",
+        test: Test::Versions("/usr/lib/postgresql", "bin/initdb"),
+        debian: "postgresql",
+        fedora: "postgresql-server",
+        arch: "postgresql",
+    },
+    Package {
+        why: "a client to confine that resolves names with Go",
+        test: Test::Program("go"),
+        debian: "golang-go",
+        fedora: "golang",
+        arch: "go",
+    },
 ];
 
 /// For other kernels, beside the others.
@@ -163,7 +186,13 @@ impl Package {
     fn here(&self) -> bool {
         match self.test {
             Test::Program(name) => host::program(name).is_some(),
-            Test::File(path) => std::path::Path::new(path).exists(),
+            Test::File(path) => Path::new(path).exists(),
+            Test::Versions(folder, program) => {
+                let name = program.rsplit('/').next().unwrap_or(program);
+                let mut versions = fs::read_dir(folder).into_iter().flatten().flatten();
+                host::program(name).is_some()
+                    || versions.any(|version| version.path().join(program).exists())
+            }
             Test::Python(code) => Command::new("python3")
                 .args(["-c", code])
                 .output()

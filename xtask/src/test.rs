@@ -36,8 +36,8 @@ struct Total {
     failures: Vec<String>,
 }
 
-/// Sets up, builds, tests; ends with the total of all test programs.
-pub(crate) fn run(options: &Options) -> Result<()> {
+/// Sets up, builds, tests; ends with the total of all test programs, and answers it.
+pub(crate) fn run(options: &Options) -> Result<String> {
     let started = Instant::now();
     setup::run(if options.unprivileged {
         setup::Extent::Build
@@ -70,7 +70,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if total.passed == 0 {
         bail!("no test ran; is the filter right?");
     }
-    Ok(())
+    Ok(format!(
+        "all {} tests of {} test programs pass",
+        total.passed, total.programs
+    ))
 }
 
 /// One cargo for everything where this is root already; otherwise the kernel tests are

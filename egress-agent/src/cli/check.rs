@@ -63,6 +63,7 @@ struct Summary<'a> {
     prefixes: usize,
     sockets: usize,
     deny: usize,
+    listen: usize,
 }
 
 /// Checks policies. Exit code 0: all are usable; 1: there are faults, each on a line of
@@ -140,6 +141,7 @@ fn summary(policy: &Policy) -> Summary<'_> {
         prefixes: count(|target| matches!(target, Target::Cidr(_))),
         sockets: count(|target| matches!(target, Target::Unix(_))),
         deny: policy.deny.len(),
+        listen: policy.listen.len(),
     }
 }
 
@@ -151,6 +153,7 @@ fn text(report: &Report<'_>) -> String {
             prefixes,
             sockets,
             deny,
+            listen,
             ..
         } = policy;
         let parts = [
@@ -165,6 +168,8 @@ fn text(report: &Report<'_>) -> String {
         } else {
             parts.join(", ")
         };
+        let callers =
+            counted(*listen, "listen rule").map_or_else(String::new, |it| format!(", {it}"));
         let audit = if policy.mode == "audit" {
             "; audit mode: nothing is blocked"
         } else {
@@ -173,7 +178,7 @@ fn text(report: &Report<'_>) -> String {
         let file = quiet(&policy.file.to_string_lossy());
         add(
             &mut text,
-            &format!("{file}: {}: {what}{audit}", policy.connector),
+            &format!("{file}: {}: {what}{callers}{audit}", policy.connector),
         );
     }
     let good = report.policies.len();

@@ -9,7 +9,7 @@ use crate::{
     exit,
     policy::{
         self, Faults, Policy,
-        explain::{Dest, Explanation},
+        explain::{Call, Dest, Explanation, explain, explain_call},
         fault::Complaint,
     },
 };
@@ -23,9 +23,12 @@ pub struct ExplainArgs {
     /// Connector, or its policy file (anything with a slash or .yaml)
     #[arg(value_name = "CONNECTOR")]
     pub connector: String,
-    /// Destination: a host name, an address or unix:/path
+    /// Destination: a host name, an address or unix:/path; with --from, a port of the connector
     #[arg(value_name = "DEST[:PORT][/PROTO]")]
     pub dest: String,
+    /// Ask about a call that comes in from this address; DEST is then :PORT
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<String>,
     /// Folder of policies
     #[arg(long, value_name = "DIR", default_value = POLICIES)]
     pub policies: PathBuf,
@@ -66,9 +69,13 @@ pub fn run(args: &ExplainArgs) -> u8 {
 }
 
 fn explanation(args: &ExplainArgs) -> Result<Explanation, Failure> {
+    let policy = || load(&args.connector, &args.policies).map_err(Failure::Policy);
+    if let Some(from) = &args.from {
+        let call = Call::parse(&args.dest, from).map_err(Failure::Dest)?;
+        return explain_call(&policy()?, &call).map_err(Failure::Policy);
+    }
     let dest = Dest::parse(&args.dest).map_err(Failure::Dest)?;
-    let policy = load(&args.connector, &args.policies).map_err(Failure::Policy)?;
-    policy::explain::explain(&policy, &dest).map_err(Failure::Policy)
+    explain(&policy()?, &dest).map_err(Failure::Policy)
 }
 
 fn load(connector: &str, folder: &Path) -> Result<Policy, Faults> {

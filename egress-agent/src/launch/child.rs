@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::close;
 
 use super::{
-    filter, harden, mounts, own, scope,
+    filter, harden, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
 use crate::host::switch::{self, Part};
@@ -103,6 +103,7 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
 /// The connector's view of the file system.
 fn mounted(spec: &Spec) -> Result<(), String> {
     own::namespace().map_err(|error| error.to_string())?;
+    queues::cover()?;
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
     }

@@ -3,7 +3,8 @@
 //! The agent re-executes its own binary as a small launcher ([`child`]), which joins the
 //! connector's cgroup before anything else, gives up every right, shows that the boundary
 //! holds, and only then becomes the connector. [`spawn`] is the agent's side of that talk,
-//! [`spec`] what they say to each other.
+//! [`spec`] what they say to each other, [`stdio`] what the connector is given as its standard
+//! input, output and error.
 
 pub mod canary;
 pub mod child;
@@ -12,10 +13,12 @@ pub mod filter;
 pub mod harden;
 pub mod mounts;
 pub mod own;
+pub mod queues;
 pub mod scope;
 pub mod signals;
 pub mod spawn;
 pub mod spec;
+pub mod stdio;
 
 pub use signals::Signals;
 pub use spawn::{LaunchError, Ready, Started, start};

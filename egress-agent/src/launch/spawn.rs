@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io,
     os::fd::{AsRawFd as _, OwnedFd},
-    process::Stdio,
     time::Duration,
 };
 
@@ -19,7 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::spec::{GO, LAUNCHER, Said, Spec, say};
+use super::{
+    spec::{GO, LAUNCHER, Said, Spec, say},
+    stdio::{self, Relay, Relaying},
+};
 use crate::host::switch;
 
 /// How long the launcher may take to say that it is ready.
@@ -31,6 +33,9 @@ pub enum LaunchError {
     /// The launcher could not be made.
     #[error("cannot start the launcher: {0}")]
     Spawn(#[from] io::Error),
+    /// The agent's standard input, output or error is of no use.
+    #[error("cannot hand over standard input, output and error: {0}")]
+    Standard(#[source] io::Error),
     /// The launcher said why it gave up.
     #[error("{message}")]
     Failed {
@@ -52,6 +57,7 @@ pub struct Ready {
     child: Child,
     commands: File,
     answers: BufReader<Receiver>,
+    relay: Relay,
 }
 
 /// A started connector.
@@ -60,24 +66,28 @@ pub struct Started {
     pub child: Child,
     /// Its process id.
     pub pid: u32,
+    /// What carries its standard input, output and error.
+    pub relaying: Relaying,
 }
 
 /// Starts the launcher and waits until it is inside, without rights, and has seen the
-/// boundary hold. Standard input, output and error are the agent's own.
+/// boundary hold. Standard input, output and error are the agent's own, where that is safe.
 pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
     let (commands_read, commands_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let (answers_read, answers_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     inheritable(&commands_read)?;
     inheritable(&answers_write)?;
+    let standard = stdio::standard(spec.uid).map_err(LaunchError::Standard)?;
+    let [input, output, error] = standard.given;
     let child = Command::new("/proc/self/exe")
         .arg(LAUNCHER)
         .arg(commands_read.as_raw_fd().to_string())
         .arg(answers_write.as_raw_fd().to_string())
         .env_clear()
         .envs(switch::inherited())
-        .stdin(Stdio::inherit())
-        .stdout(Stdio::inherit())
-        .stderr(Stdio::inherit())
+        .stdin(input)
+        .stdout(output)
+        .stderr(error)
         .kill_on_drop(true)
         .spawn()?;
     drop((commands_read, answers_write));
@@ -85,6 +95,7 @@ pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
         child,
         commands: File::from(commands_write),
         answers: BufReader::new(Receiver::from_owned_fd(answers_read)?),
+        relay: standard.relay,
     };
     say(&mut ready.commands, spec)?;
     match timeout(READY_WITHIN, ready.next()).await {
@@ -103,12 +114,16 @@ impl Ready {
             .child
             .id()
             .ok_or_else(|| LaunchError::Gone("no process".to_owned()))?;
+        // Not before: a start that fails takes nothing from the client.
+        let relay = std::mem::take(&mut self.relay);
+        let relaying = relay.start().map_err(LaunchError::Standard)?;
         say(&mut self.commands, &GO)?;
         match self.next().await? {
             // `execve` closed the pipe.
             None => Ok(Started {
                 child: self.child,
                 pid,
+                relaying,
             }),
             Some(Said::Failed { code, message }) => Err(LaunchError::Failed { code, message }),
             Some(Said::Ready) => Err(LaunchError::Gone("it repeated itself".to_owned())),

@@ -26,7 +26,7 @@ use std::{
 
 use egress_common::{abi::MAX_PREFIXES, grant::PrefixRules, key::PrefixKey};
 
-use super::compile::Tables;
+use super::{compile::Tables, model::List};
 
 /// What is in the data plane now.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -92,7 +92,7 @@ impl Installed {
 /// The steps from what is installed to `tables`.
 pub fn change(installed: &Installed, tables: &Tables) -> Result<Change, Overfull> {
     // Denials hold without being switched on.
-    let wanted = tables.rules.iter().filter(|rule| !rule.deny);
+    let wanted = tables.rules.iter().filter(|rule| rule.list != List::Deny);
     let wanted: BTreeSet<u32> = wanted.map(|rule| rule.slot).collect();
     let new: BTreeMap<(u32, PrefixKey), PrefixRules> = tables
         .prefixes

@@ -16,7 +16,7 @@ use super::{
     fault::{Complaint, Fault, Faults, Finding, Findings, Steps, is_reordering, quote},
     locate::Places,
     lower,
-    model::Policy,
+    model::{List, Policy},
     schema::Document,
     tree,
 };
@@ -133,11 +133,11 @@ fn fit(policy: &Policy, findings: &mut Findings) {
         return;
     };
     for misfit in misfits {
-        let allowed = policy.allow.len();
-        let path: Steps = match misfit.rule {
+        let path: Steps = match misfit.rule.map(|index| policy.place_of(index)) {
             None => Steps::new(),
-            Some(index) if index < allowed => vec!["allow".into(), index.into()],
-            Some(index) => vec!["deny".into(), (index - allowed).into()],
+            Some((List::Allow, index)) => vec!["allow".into(), index.into()],
+            Some((List::Deny, index)) => vec!["deny".into(), index.into()],
+            Some((List::Listen, index)) => vec!["listen".into(), index.into()],
         };
         findings.note_at(path, misfit.complaint.message, misfit.complaint.help);
     }

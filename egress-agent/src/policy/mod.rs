@@ -14,6 +14,7 @@ pub mod locate;
 pub mod lower;
 pub mod model;
 pub mod name;
+mod prefixes;
 pub mod schema;
 pub mod slots;
 pub mod special;

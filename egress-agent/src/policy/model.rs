@@ -18,6 +18,8 @@ pub struct Policy {
     pub allow: Vec<Rule>,
     /// What it may not reach whatever `allow` says.
     pub deny: Vec<Rule>,
+    /// Who may call in, besides loopback.
+    pub listen: Vec<Listen>,
     /// How names become addresses.
     pub dns: DnsSettings,
     /// How it is started, where the file says so.
@@ -52,6 +54,30 @@ pub struct Rule {
     pub why: Option<String>,
     /// Answers that point inside (private, loopback, link-local …) are accepted.
     pub private: bool,
+}
+
+/// One entry of `listen:`: callers that may reach a TCP port of the connector's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// Unique in the policy, as for [`Rule`]; for example `listen:8080/tcp:10.0.0.0/8`.
+    pub id: String,
+    /// Local ports; sorted, not overlapping, never empty.
+    pub ports: Vec<PortSpan>,
+    /// The callers' addresses; never empty, none inside another.
+    pub from: Vec<IpNet>,
+    /// What calls in, and why.
+    pub why: Option<String>,
+}
+
+/// Which list of a policy a rule stands in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum List {
+    /// What the connector may reach.
+    Allow,
+    /// What it may not reach whatever `allow` says.
+    Deny,
+    /// Who may reach it.
+    Listen,
 }
 
 /// Where a rule leads.
@@ -216,6 +242,27 @@ impl Rule {
 }
 
 impl Policy {
+    /// Rules of all three lists.
+    pub fn rule_count(&self) -> usize {
+        self.allow
+            .len()
+            .saturating_add(self.deny.len())
+            .saturating_add(self.listen.len())
+    }
+
+    /// The list and the place in it of the rule that stands at a place in `allow`, `deny` and
+    /// `listen` taken together.
+    pub fn place_of(&self, index: usize) -> (List, usize) {
+        let (allow, deny) = (self.allow.len(), self.deny.len());
+        match index.checked_sub(allow) {
+            None => (List::Allow, index),
+            Some(rest) => match rest.checked_sub(deny) {
+                None => (List::Deny, rest),
+                Some(rest) => (List::Listen, rest),
+            },
+        }
+    }
+
     /// The host rules of `allow` that cover a name, with their place in `allow`; without
     /// those of which host rules of `deny` leave no port. What is left of the others is told
     /// by [`Self::name_denied`], port by port.

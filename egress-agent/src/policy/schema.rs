@@ -58,6 +58,8 @@ pub struct Document {
     pub allow: Option<Loose<Vec<Loose<Entry>>>>,
     /// What it may not reach whatever `allow` says.
     pub deny: Option<Loose<Vec<Loose<Entry>>>>,
+    /// Who may call in, besides loopback. Empty or missing: nobody.
+    pub listen: Option<Loose<Vec<Loose<Caller>>>>,
     /// How names become addresses.
     pub dns: Option<Loose<Dns>>,
     /// How the connector is started.
@@ -118,6 +120,56 @@ pub struct Long {
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: Unknown,
+}
+
+/// Who may call in: a short form such as `8080 from 10.0.0.0/8`, or a mapping.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Caller {
+    /// A port, or `first-last`, then `from` and an address or address prefix.
+    Short(String),
+    /// Ports, callers and reason.
+    Long(Box<LongCaller>),
+}
+
+/// A rule about callers as a mapping.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct LongCaller {
+    /// Name of the rule in events and counters; derived from what it says if missing.
+    pub id: Option<Loose<String>>,
+    /// The connector's own ports that may be called.
+    #[schemars(required, length(min = 1))]
+    pub ports: Option<Loose<Vec<Loose<Port>>>>,
+    /// Addresses or address prefixes of the callers, one or a list.
+    #[schemars(required)]
+    pub from: Option<Loose<Sources>>,
+    /// tcp, the default. There is no other.
+    pub protocol: Option<Loose<CallerProtocol>>,
+    /// What calls in, and why; shown by `explain`.
+    pub why: Option<Loose<String>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// Addresses or address prefixes.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Sources {
+    /// One.
+    One(String),
+    /// Several.
+    Many(#[schemars(length(min = 1))] Vec<Loose<String>>),
+}
+
+/// Transport protocols that callers can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CallerProtocol {
+    /// TCP.
+    Tcp,
 }
 
 /// A port or a range of ports.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use egress_common::abi::{MAX_RULES, RULE_FIRST};
 
-use super::model::{Policy, Rule, Target};
+use super::model::{Listen, Policy, Rule, Target};
 
 /// Numbers an instance has at least: with few rules, changes are what needs the room. They
 /// cost 8 bytes each, and 24 bytes on each CPU for the counters: 6 KiB a CPU.
@@ -43,12 +43,27 @@ pub struct OutOfSlots {
 /// What a rule means. Two rules with the same meaning approve the same destinations.
 #[derive(Clone, PartialEq, Debug)]
 struct Meaning {
-    deny: bool,
-    rule: Rule,
+    says: Says,
     /// Denied names, for a rule about names. A denial of a name takes addresses away that
     /// cannot be told from those it leaves, so such a rule becomes another one with it.
     /// Denied prefixes are not here: they are seen by address.
     denied_names: Vec<Rule>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Says {
+    Allow(Rule),
+    Deny(Rule),
+    Listen(Listen),
+}
+
+impl Says {
+    fn id(&self) -> &str {
+        match self {
+            Self::Allow(rule) | Self::Deny(rule) => &rule.id,
+            Self::Listen(rule) => &rule.id,
+        }
+    }
 }
 
 /// The size of the rule tables for an instance that starts with `rules` rules: room to grow,
@@ -70,8 +85,8 @@ impl Slots {
         }
     }
 
-    /// The numbers of a policy's rules: those of `allow` in order, then those of `deny`. A
-    /// rule that was here before, under the same id and with the same meaning, has the number
+    /// The numbers of a policy's rules: those of `allow` in order, then those of `deny`, then
+    /// those of `listen`. A rule that was here before, under the same id and with the same meaning, has the number
     /// it had. After an error nothing has changed.
     pub fn assign(&mut self, policy: &Policy) -> Result<Vec<u32>, OutOfSlots> {
         let meanings = meanings(policy);
@@ -92,7 +107,7 @@ impl Slots {
     }
 
     fn known(&self, meaning: &Meaning) -> Option<u32> {
-        let same_id = self.known.get(&meaning.rule.id)?;
+        let same_id = self.known.get(meaning.says.id())?;
         let same = same_id.iter().find(|(known, _)| known == meaning);
         same.map(|(_, slot)| *slot)
     }
@@ -100,7 +115,7 @@ impl Slots {
     fn take(&mut self, meaning: Meaning) -> u32 {
         let slot = self.next;
         self.next = self.next.saturating_add(1);
-        let same_id = self.known.entry(meaning.rule.id.clone()).or_default();
+        let same_id = self.known.entry(meaning.says.id().to_owned()).or_default();
         same_id.push((meaning, slot));
         slot
     }
@@ -110,8 +125,7 @@ fn meanings(policy: &Policy) -> Vec<Meaning> {
     let is_host = |rule: &&Rule| matches!(rule.target, Target::Host(_));
     let denied_names: Vec<Rule> = policy.deny.iter().filter(is_host).map(plain).collect();
     let allow = policy.allow.iter().map(|rule| Meaning {
-        deny: false,
-        rule: plain(rule),
+        says: Says::Allow(plain(rule)),
         denied_names: if is_host(&rule) {
             denied_names.clone()
         } else {
@@ -119,11 +133,17 @@ fn meanings(policy: &Policy) -> Vec<Meaning> {
         },
     });
     let deny = policy.deny.iter().map(|rule| Meaning {
-        deny: true,
-        rule: plain(rule),
+        says: Says::Deny(plain(rule)),
         denied_names: Vec::new(),
     });
-    allow.chain(deny).collect()
+    let listen = policy.listen.iter().map(|rule| Meaning {
+        says: Says::Listen(Listen {
+            why: None,
+            ..rule.clone()
+        }),
+        denied_names: Vec::new(),
+    });
+    allow.chain(deny).chain(listen).collect()
 }
 
 /// A rule without what is only said about it.

@@ -42,7 +42,7 @@ use crate::{
     policy::{
         change::{Change, Installed, Step, change},
         compile::{Tables, compile_at},
-        model::{Mode, Policy},
+        model::{List, Mode, Policy},
         slots::Slots,
         tables::Memory,
     },
@@ -289,7 +289,7 @@ impl Live {
             slots: new.difference(&self.installed.on).copied().collect(),
             denies_more: !self.whole
                 || rules
-                    .filter(|rule| rule.deny)
+                    .filter(|rule| rule.list == List::Deny)
                     .any(|rule| !old.contains(&rule.slot)),
             before: Memory::default(),
         }
@@ -382,7 +382,7 @@ fn number(mode: Mode) -> u16 {
 }
 
 fn holder(tables: &Tables) -> Holder {
-    let allow = tables.rules.iter().filter(|rule| !rule.deny);
+    let allow = tables.rules.iter().filter(|rule| rule.list == List::Allow);
     Holder {
         connector: tables.connector,
         slots: allow.map(|rule| rule.slot).collect(),

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::state::State;
+use super::{git, state::State};
 use crate::{
     protocol::{HttpRequest, Sighting},
     token,
@@ -54,6 +54,11 @@ where
             body: String::from_utf8_lossy(&body).into_owned(),
             answered: answered.clone(),
         });
+        if let Some(answer) = repository(&line, &headers, &body, state).await? {
+            stream.get_mut().write_all(&answer).await?;
+            stream.get_mut().flush().await?;
+            continue;
+        }
         let answer = json!({
             "ok": true,
             "host": host,
@@ -76,6 +81,33 @@ where
         stream.get_mut().write_all(sent.as_bytes()).await?;
         stream.get_mut().flush().await?;
     }
+}
+
+/// The answer of the host of repositories, where there is one and the path is its.
+async fn repository(
+    line: &str,
+    headers: &Headers,
+    body: &[u8],
+    state: &State,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let Some(folder) = state
+        .repositories()
+        .filter(|_| target.starts_with(git::PREFIX))
+    else {
+        return Ok(None);
+    };
+    let header = |name| headers.get(name).unwrap_or_default();
+    let request = git::Request {
+        method,
+        target,
+        kind: header("content-type"),
+        encoding: header("content-encoding"),
+        version: header("git-protocol"),
+        body,
+    };
+    git::answer(&folder, &request).await.map(Some)
 }
 
 struct Headers(Vec<(String, String)>);

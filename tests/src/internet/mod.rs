@@ -2,6 +2,7 @@
 //! driven over standard input and output, see [`crate::protocol`].
 
 mod dns;
+mod git;
 mod http;
 mod sniff;
 mod state;
@@ -81,6 +82,10 @@ async fn carry_out(request: Request, state: &Arc<State>) -> Result<Reply> {
         }
         Request::Remove(name) => {
             state.remove(&name);
+            Reply::Done
+        }
+        Request::Repositories(folder) => {
+            state.set_repositories(folder);
             Reply::Done
         }
         Request::ListenTcp(port) => {

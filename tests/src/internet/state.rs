@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -39,6 +40,7 @@ struct Seen {
     queries: Vec<Query>,
     requests: Vec<HttpRequest>,
     certificates: BTreeMap<String, Arc<ServerConfig>>,
+    repositories: Option<PathBuf>,
 }
 
 impl State {
@@ -142,6 +144,15 @@ impl State {
 
     pub(super) fn add_request(&self, request: HttpRequest) {
         self.seen().requests.push(request);
+    }
+
+    /// The folder whose repositories every HTTP server offers.
+    pub(super) fn set_repositories(&self, folder: PathBuf) {
+        self.seen().repositories = Some(folder);
+    }
+
+    pub(super) fn repositories(&self) -> Option<PathBuf> {
+        self.seen().repositories.clone()
     }
 
     pub(super) fn add_missed(&self, packets: u64) {

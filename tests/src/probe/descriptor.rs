@@ -99,8 +99,7 @@ pub(super) const VECTORS: &[Vector] = &[
             let given = take(0, libc::MSG_DONTWAIT)?;
             Ok(sys::write(given.as_raw_fd(), job.bytes())?)
         },
-    )
-    .limit("the other end is the program that started the agent"),
+    ),
     Vector::new(
         "pidfd-getfd",
         "a connection taken out of a process of the same user",
@@ -121,7 +120,8 @@ pub(super) const VECTORS: &[Vector] = &[
             let pipe = fs::File::options().write(true).open(path)?;
             Ok(sys::write(pipe.as_raw_fd(), job.bytes())?)
         },
-    ),
+    )
+    .limit_without_landlock("without Landlock, /proc opens files of processes of the same user"),
     Vector::new(
         "proc-root-unix",
         "a unix socket through /proc/PID/root of a process of the same user",

@@ -9,6 +9,7 @@ use libc::{AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, SOCK_DGRAM, SOCK_STREAM,
 use super::{
     Attempt, Job, Stop, Vector,
     accomplice::DETOUR,
+    since,
     sys::{self, Message, address},
 };
 
@@ -85,6 +86,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "detour-unicast-if-connected",
         "IP_UNICAST_IF after connect, and connected again",
         |job| {
+            since(6, 0, "IP_UNICAST_IF for connected sockets")?;
             let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
             sys::connect(&socket, &address(job.permitted))?;
             let index = sys::interface(DETOUR)?.to_be_bytes();

@@ -1,6 +1,12 @@
 //! Whatever else passes bytes to another process of the host.
 
-use std::{fs, io::Write, os::fd::AsRawFd, thread, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    os::fd::{AsRawFd, OwnedFd},
+    thread,
+    time::Duration,
+};
 
 use nix::errno::Errno;
 
@@ -35,17 +41,19 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("posix-queue", "a POSIX message queue", |job| {
         let name = format!("{}\0", accomplice::queue(&job.stage));
         let arguments = [name.as_ptr() as usize, libc::O_WRONLY as usize, 0, 0];
-        let queue = sys::call_fd(libc::SYS_mq_open, &arguments)?;
-        let data = job.bytes();
-        let arguments = [
-            queue.as_raw_fd() as usize,
-            data.as_ptr() as usize,
-            data.len(),
-            0,
-            0,
-        ];
-        Ok(sys::call(libc::SYS_mq_timedsend, &arguments).map(drop)?)
+        enqueue(&sys::call_fd(libc::SYS_mq_open, &arguments)?, job)
     }),
+    Vector::new(
+        "posix-queue-file",
+        "the same queue, opened as a file of the mqueue file system",
+        |job| {
+            let name = accomplice::queue(&job.stage);
+            let file = fs::File::options()
+                .write(true)
+                .open(job.stage.join("mqueue").join(name))?;
+            enqueue(&file.into(), job)
+        },
+    ),
     Vector::new("netlink-user", "a netlink socket between programs", |job| {
         let socket = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_USERSOCK)?;
         let to = accomplice::netlink_address(number(&job.stage));
@@ -88,6 +96,18 @@ pub(super) const VECTORS: &[Vector] = &[
     })
     .limit(COOPERATION),
 ];
+
+fn enqueue(queue: &OwnedFd, job: &Job) -> Attempt {
+    let data = job.bytes();
+    let arguments = [
+        queue.as_raw_fd() as usize,
+        data.as_ptr() as usize,
+        data.len(),
+        0,
+        0,
+    ];
+    Ok(sys::call(libc::SYS_mq_timedsend, &arguments).map(drop)?)
+}
 
 fn keyring(job: &Job) -> Attempt {
     let name = neighbour::key_name(&job.stage);

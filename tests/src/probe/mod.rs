@@ -81,6 +81,8 @@ pub struct Vector {
     pub company: Company,
     /// Why nothing that looks at network traffic can stop it; empty: it has to be stopped.
     pub limit: &'static str,
+    /// Why it is a limit on kernels without Landlock; empty: it is none there either.
+    pub without_landlock: &'static str,
     run: fn(&Job) -> Attempt,
 }
 
@@ -248,6 +250,7 @@ impl Vector {
             optional: false,
             company: Company::Parallel,
             limit: "",
+            without_landlock: "",
             run,
         }
     }
@@ -285,6 +288,20 @@ impl Vector {
     const fn alone(mut self) -> Self {
         self.company = Company::Alone;
         self
+    }
+
+    const fn limit_without_landlock(mut self, why: &'static str) -> Self {
+        self.without_landlock = why;
+        self
+    }
+
+    /// Why it cannot be stopped on this kernel, if so.
+    pub fn excuse(&self) -> Option<&'static str> {
+        if !self.limit.is_empty() {
+            return Some(self.limit);
+        }
+        let missing = !self.without_landlock.is_empty() && !sys::has_landlock();
+        missing.then_some(self.without_landlock)
     }
 
     const fn limit(mut self, why: &'static str) -> Self {
@@ -363,6 +380,14 @@ impl From<io::Error> for Stop {
 
 fn missing<T>(why: &str) -> Result<T, Stop> {
     Err(Stop::NotApplicable(why.to_owned()))
+}
+
+/// What came with a release of Linux, and does not exist before it.
+fn since(major: u32, minor: u32, what: &str) -> Result<(), Stop> {
+    if sys::kernel() < (major, minor) {
+        return missing(&format!("Linux has {what} from {major}.{minor} on"));
+    }
+    Ok(())
 }
 
 /// Tells the harness which port to call.

@@ -57,7 +57,8 @@ pub(super) const VECTORS: &[Vector] = &[
             file.write_all_at(job.bytes(), victim.slot(1) as u64)?;
             pause()
         },
-    ),
+    )
+    .limit_without_landlock("without Landlock, /proc opens memory of processes of the same user"),
     Vector::new("ptrace", "ptrace of a process of the same user", ptrace),
     Vector::new(
         "terminal-input",

@@ -394,3 +394,20 @@ pub(super) fn write(fd: i32, data: &[u8]) -> Result<(), Errno> {
 pub(super) fn interface(name: &str) -> Result<u32, Errno> {
     nix::net::if_::if_nametoindex(name)
 }
+
+/// Major and minor number of this kernel; 0.0 where it does not say.
+pub(super) fn kernel() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().ok();
+    let release = name.map(|name| name.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|text| text.parse().ok());
+    (number().unwrap_or(0), number().unwrap_or(0))
+}
+
+/// Whether Landlock is there, landlock_create_ruleset(2): Linux 5.13, where it is enabled.
+pub(crate) fn has_landlock() -> bool {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`
+    const VERSION: usize = 1;
+    call(libc::SYS_landlock_create_ruleset, &[0, 0, VERSION]).is_ok()
+}

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::{
     Attempt, Job, Stop, Vector, accomplice,
     ring::{Request, Ring},
+    since,
     sys::{self, address},
 };
 
@@ -43,22 +44,32 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new(
         "uring-udp-sendmsg-zc",
         "sendmsg without a copy, by io_uring",
-        |job| message(job, SENDMSG_ZC, false),
+        |job| {
+            since(6, 1, "such requests of io_uring")?;
+            message(job, SENDMSG_ZC, false)
+        },
     ),
     Vector::new(
         "uring-udp-send",
         "send with an address, by io_uring",
-        |job| datagram(job, SEND),
+        |job| {
+            since(6, 1, "addresses in such requests of io_uring")?;
+            datagram(job, SEND)
+        },
     ),
     Vector::new(
         "uring-udp-send-zc",
         "send without a copy, by io_uring",
-        |job| datagram(job, SEND_ZC),
+        |job| {
+            since(6, 0, "such requests of io_uring")?;
+            datagram(job, SEND_ZC)
+        },
     ),
     Vector::new(
         "uring-fastopen",
         "data in the first segment, by io_uring",
         |job| {
+            since(6, 1, "addresses in such requests of io_uring")?;
             let ring = ring(false)?;
             let socket = socket(&ring, AF_INET, SOCK_STREAM)?;
             let to = address(job.target);
@@ -90,13 +101,21 @@ pub(super) const VECTORS: &[Vector] = &[
 
 /// A machine may have it switched off for everybody: io_uring_disabled, sysctl(2).
 fn ring(polled: bool) -> Result<Ring, Stop> {
+    if polled {
+        // Before, it took capabilities and files that were registered.
+        since(5, 11, "polling of io_uring for everybody")?;
+    }
     match Ring::new(polled) {
         Err(Errno::ENOSYS) => super::missing("this kernel has no io_uring"),
         ring => Ok(ring?),
     }
 }
 
+/// By io_uring where it can (Linux 5.19), otherwise by the classic call.
 fn socket(ring: &Ring, domain: i32, kind: i32) -> Result<OwnedFd, Errno> {
+    if sys::kernel() < (5, 19) {
+        return sys::socket(domain, kind, 0);
+    }
     let fd = ring.ask(&Request {
         operation: SOCKET,
         fd: domain,

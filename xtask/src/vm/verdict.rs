@@ -3,7 +3,7 @@
 //! `@kernel RELEASE`, `@lsm MODULES`, then for each case `@begin NAME`, `| ` and a line of its output any
 //! number of times, `@end NAME (HELD | FAILED | TIMEOUT) MILLISECONDS`; last `@done`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// One case in one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +59,11 @@ impl Report {
                 let mut words = rest.split(' ');
                 let case = self.cases.last_mut()?;
                 if words.next() == Some(&case.name) {
-                    words.next()?.clone_into(&mut case.verdict);
-                    case.ms = words
-                        .next()
-                        .and_then(|ms| ms.parse().ok())
-                        .unwrap_or_default();
+                    // A verdict may be two words.
+                    let words: Vec<&str> = words.collect();
+                    let (ms, verdict) = words.split_last()?;
+                    case.verdict = verdict.join(" ");
+                    case.ms = ms.parse().unwrap_or_default();
                     return Some(case);
                 }
             }
@@ -72,10 +72,61 @@ impl Report {
         None
     }
 
+    /// Takes over what another run on the same kernel saw.
+    pub(crate) fn take(&mut self, newer: &Self) {
+        self.kernel.clone_from(&newer.kernel);
+        self.lsm.clone_from(&newer.lsm);
+        self.done = newer.done;
+        for case in &newer.cases {
+            match self.cases.iter_mut().find(|known| known.name == case.name) {
+                Some(known) => known.clone_from(case),
+                None => self.cases.push(case.clone()),
+            }
+        }
+        self.cases.sort_by(|one, other| one.name.cmp(&other.name));
+    }
+
+    /// Major and minor number of the kernel, to sort by.
+    pub(crate) fn age(&self) -> (u32, u32) {
+        let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit());
+        let mut number = || numbers.next().and_then(|text| text.parse().ok());
+        (number().unwrap_or(0), number().unwrap_or(0))
+    }
+
+    /// What held, in a line.
+    pub(crate) fn summary(&self) -> String {
+        let held = self.cases.iter().filter(|case| case.held()).count();
+        let vectors = self.vectors();
+        let blocked = vectors.values().filter(|verdict| **verdict == "BLOCKED");
+        format!(
+            "Linux {}: {held} tests hold, {} ways out are blocked",
+            self.kernel,
+            blocked.count()
+        )
+    }
+
     /// What the bypass suite says of each way out, by its name and who tried it.
     pub(crate) fn vectors(&self) -> BTreeMap<String, &'static str> {
         let lines = self.cases.iter().flat_map(|case| &case.output);
         lines.filter_map(|line| vector(line)).collect()
+    }
+}
+
+/// In the form in which it was read.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "@kernel {}\n@lsm {}", self.kernel, self.lsm)?;
+        for case in &self.cases {
+            writeln!(f, "@begin {}", case.name)?;
+            for line in &case.output {
+                writeln!(f, "| {line}")?;
+            }
+            writeln!(f, "@end {} {} {}", case.name, case.verdict, case.ms)?;
+        }
+        if self.done {
+            writeln!(f, "@done")?;
+        }
+        Ok(())
     }
 }
 
@@ -143,5 +194,12 @@ mod tests {
         ];
         let vectors = vectors.map(|(name, verdict)| (name.to_owned(), verdict));
         assert_eq!(report.vectors(), BTreeMap::from(vectors));
+
+        let mut again = Report::default();
+        for line in report.to_string().lines() {
+            again.line(line);
+        }
+        assert_eq!(again.cases, report.cases);
+        assert_eq!(again.age(), (6, 1));
     }
 }

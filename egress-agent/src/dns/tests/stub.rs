@@ -279,6 +279,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         mode: Mode::Enforce,
         allow,
         deny: Vec::new(),
+        listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
         source: "test.yaml".into(),

@@ -82,7 +82,7 @@ fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn number(text: &str) -> Result<u16, Complaint> {
+pub(super) fn number(text: &str) -> Result<u16, Complaint> {
     let port = text.parse().ok().filter(|port| *port > 0);
     port.ok_or_else(|| {
         Complaint::new(
@@ -92,7 +92,7 @@ fn number(text: &str) -> Result<u16, Complaint> {
     })
 }
 
-fn place(host: &str) -> Result<Place, Complaint> {
+pub(super) fn place(host: &str) -> Result<Place, Complaint> {
     let inner = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

@@ -26,7 +26,7 @@ use crate::policy::{
 /// Version of the JSON form.
 const SCHEMA: &str = "egress-agent/explain/v1";
 /// The connector's number while it is explained.
-const CONNECTOR: u32 = 1;
+pub(super) const CONNECTOR: u32 = 1;
 /// Stands for whatever address the DNS door answers with (RFC 5737).
 const ANSWER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Port and protocol pairs shown where the destination leaves them open.
@@ -50,7 +50,10 @@ pub struct Explanation {
 /// What happens to one destination.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Answer {
-    /// `name:port/protocol`, `address:port/protocol` or `unix:path`.
+    /// `out`: the connector calls; `in`: it is called.
+    pub direction: &'static str,
+    /// `name:port/protocol`, `address:port/protocol` or `unix:path`; of a call that comes in,
+    /// `address to port port/protocol`.
     pub destination: String,
     /// What happens at last: `allow`, `deny`, `audit` or `redirect`.
     pub action: &'static str,
@@ -95,32 +98,45 @@ pub struct RuleRef {
 
 /// Explains a destination. Fails where the policy does not fit the data plane.
 pub fn explain(policy: &Policy, dest: &Dest) -> Result<Explanation, Faults> {
-    let tables = compile::compile(policy, CONNECTOR, RULE_FIRST)?;
-    let case = Case { policy, tables };
+    let case = Case::new(policy)?;
     let answers = match &dest.place {
         Place::Unix(path) => vec![case.unix(path)],
         Place::Name(name) => case.each(dest, |port, protocol| case.name(name, port, protocol)),
         Place::Addr(addr) => case.each(dest, |port, protocol| case.addr(*addr, port, protocol)),
     };
     let refused = answers.iter().any(|answer| !answer.is_allowed());
-    Ok(Explanation {
-        schema: SCHEMA,
-        connector: policy.connector.clone(),
-        mode: match policy.mode {
-            Mode::Enforce => "enforce",
-            Mode::Audit => "audit",
-        },
-        answers,
-        hints: near::hints(policy, dest, refused),
-    })
+    let hints = near::hints(policy, dest, refused);
+    Ok(Explanation::new(policy, answers, hints))
 }
 
-struct Case<'a> {
+impl Explanation {
+    pub(super) fn new(policy: &Policy, answers: Vec<Answer>, hints: Vec<String>) -> Self {
+        Self {
+            schema: SCHEMA,
+            connector: policy.connector.clone(),
+            mode: match policy.mode {
+                Mode::Enforce => "enforce",
+                Mode::Audit => "audit",
+            },
+            answers,
+            hints,
+        }
+    }
+}
+
+/// A policy, and the tables it is compiled to.
+pub(super) struct Case<'a> {
     policy: &'a Policy,
     tables: Tables,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// Fails where the policy does not fit the data plane.
+    pub(super) fn new(policy: &'a Policy) -> Result<Self, Faults> {
+        let tables = compile::compile(policy, CONNECTOR, RULE_FIRST)?;
+        Ok(Self { policy, tables })
+    }
+
     fn each(&self, dest: &Dest, stages: impl Fn(u16, u8) -> Vec<Stage>) -> Vec<Answer> {
         openings(self.policy, dest)
             .into_iter()
@@ -222,7 +238,7 @@ impl Case<'_> {
     }
 
     /// A stage; the rule is the verdict's own unless one is given.
-    fn stage(&self, layer: Layer, verdict: Verdict, rule: Option<&Rule>) -> Stage {
+    pub(super) fn stage(&self, layer: Layer, verdict: Verdict, rule: Option<&Rule>) -> Stage {
         let verdict = match self.policy.mode {
             Mode::Audit => audited(verdict),
             Mode::Enforce => verdict,
@@ -245,7 +261,8 @@ impl Case<'_> {
         }
     }
 
-    fn memory(&self, prefixes: bool) -> Memory {
+    /// The data plane's tables, with or without prefixes.
+    pub(super) fn memory(&self, prefixes: bool) -> Memory {
         let mut memory = Memory::default();
         memory.install(&self.tables, self.connector(0));
         if !prefixes {
@@ -283,7 +300,8 @@ const fn refusal(reason: Reason) -> Verdict {
     }
 }
 
-fn answer(destination: String, stages: Vec<Stage>) -> Answer {
+/// The outcome of stages: that of the first one that does not permit.
+pub(super) fn answer(destination: String, stages: Vec<Stage>) -> Answer {
     let denied = |stage: &&Stage| stage.action != Action::Allow.as_str();
     let decisive = stages.iter().find(denied).or(stages.last());
     let (action, layer, reason) = decisive.map_or(
@@ -296,6 +314,7 @@ fn answer(destination: String, stages: Vec<Stage>) -> Answer {
     );
     let rule = decisive.and_then(|stage| stage.rule.clone());
     Answer {
+        direction: "out",
         destination,
         action,
         layer,
@@ -360,7 +379,7 @@ fn key(addr: IpAddr, port: u16, protocol: u8) -> GrantKey {
     }
 }
 
-fn canonical(addr: IpAddr) -> Addr {
+pub(super) fn canonical(addr: IpAddr) -> Addr {
     Addr::from_octets(match addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),

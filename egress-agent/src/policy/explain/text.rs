@@ -28,7 +28,12 @@ fn head(f: &mut fmt::Formatter<'_>, connector: &str, answer: &Answer) -> fmt::Re
         _ => "denied",
     };
     let destination = quiet(&answer.destination);
-    writeln!(f, "{connector} → {destination}: {outcome}")
+    let arrow = if answer.direction == "in" {
+        "←"
+    } else {
+        "→"
+    };
+    writeln!(f, "{connector} {arrow} {destination}: {outcome}")
 }
 
 fn stage(f: &mut fmt::Formatter<'_>, stage: &Stage) -> fmt::Result {

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{rule, settings, value};
+use super::{listen, rule, settings, value};
 use crate::policy::{
     fault::{Findings, Step, quote},
-    model::{DnsSettings, Mode, Policy, Rule},
-    schema::{self, Document, Entry, Loose},
+    model::{DnsSettings, Listen, Mode, Policy, Rule},
+    schema::{self, Caller, Document, Entry, Loose},
 };
 
-/// Rules one policy may have, `allow` and `deny` together.
+/// Rules one policy may have, those of all lists together.
 const MAX_RULES: usize = 1_000;
 
 /// What a document means. The result is a policy only if `findings` stays empty.
@@ -22,20 +22,22 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
     let connector = connector(document, findings);
     let allow = rules("allow", &document.allow, findings);
     let deny = rules("deny", &document.deny, findings);
-    let count = allow.len() + deny.len();
+    let listen = callers(&document.listen, findings);
+    let count = allow.len() + deny.len() + listen.len();
     if count > MAX_RULES {
         findings.note(
             format!("the policy has {count} rules; at most {MAX_RULES} fit"),
             "combine rules: a rule takes several ports, a prefix many addresses",
         );
     }
-    repeats(&allow, &deny, findings);
+    repeats(&allow, &deny, &listen, findings);
     require(document, findings);
     Policy {
         connector,
         mode: mode(document, findings),
         allow: allow.into_iter().map(|(_, rule)| rule).collect(),
         deny: deny.into_iter().map(|(_, rule)| rule).collect(),
+        listen: listen.into_iter().map(|(_, rule)| rule).collect(),
         dns: dns(document, findings),
         run: run(document, findings),
         source: PathBuf::from(source),
@@ -90,23 +92,42 @@ fn mode(document: &Document, findings: &mut Findings) -> Mode {
     }
 }
 
-type Placed = (Vec<Step>, Rule);
+type Placed<T = Rule> = (Vec<Step>, T);
 
 fn rules(
     key: &str,
     list: &Option<Loose<Vec<Loose<Entry>>>>,
     findings: &mut Findings,
 ) -> Vec<Placed> {
+    let deny = key == "deny";
+    each(key, list, findings, |entry, findings| {
+        rule::lower(entry, deny, findings)
+    })
+}
+
+fn callers(
+    list: &Option<Loose<Vec<Loose<Caller>>>>,
+    findings: &mut Findings,
+) -> Vec<Placed<Listen>> {
+    each("listen", list, findings, listen::lower)
+}
+
+/// What the entries of a list mean, each with its place.
+fn each<E, T>(
+    key: &str,
+    list: &Option<Loose<Vec<E>>>,
+    findings: &mut Findings,
+    lower: impl Fn(&E, &mut Findings) -> Option<T>,
+) -> Vec<Placed<T>> {
     let help = "write a list: each entry on a line of its own with “- ” in front";
     let Some(entries) = value::field(key, list, help, findings) else {
         return Vec::new();
     };
-    let deny = key == "deny";
     findings.within(key, |findings| {
         let mut rules = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             findings.within(index, |findings| {
-                if let Some(rule) = rule::lower(entry, deny, findings) {
+                if let Some(rule) = lower(entry, findings) {
                     rules.push((findings.path().to_vec(), rule));
                 }
             });
@@ -116,22 +137,30 @@ fn rules(
 }
 
 /// Notes rules that say the same, and ids that are used twice.
-fn repeats(allow: &[Placed], deny: &[Placed], findings: &mut Findings) {
+fn repeats(allow: &[Placed], deny: &[Placed], listen: &[Placed<Listen>], findings: &mut Findings) {
     let mut ids = HashMap::new();
     let mut meanings = HashMap::new();
-    let all = (allow.iter().map(|rule| (false, rule))).chain(deny.iter().map(|rule| (true, rule)));
-    for (denies, (path, rule)) in all {
-        let meaning = rule::derived_id(rule, denies);
+    let mut all = Vec::new();
+    for (path, rule) in allow {
+        all.push((path, &rule.id, rule::derived_id(rule, false)));
+    }
+    for (path, rule) in deny {
+        all.push((path, &rule.id, rule::derived_id(rule, true)));
+    }
+    for (path, rule) in listen {
+        all.push((path, &rule.id, listen::derived_id(rule)));
+    }
+    for (path, id, meaning) in all {
         if let Some(first) = meanings.insert(meaning.clone(), path) {
             findings.note_at(
                 path.clone(),
                 format!("this rule says the same as {}", spoken(first)),
                 "remove one of the two",
             );
-        } else if let Some(first) = ids.insert(rule.id.clone(), path) {
+        } else if let Some(first) = ids.insert(id, path) {
             findings.note_at(
                 path.clone(),
-                format!("the id {} is that of {}", quote(&rule.id), spoken(first)),
+                format!("the id {} is that of {}", quote(id), spoken(first)),
                 "give one of the two another “id:”",
             );
         }

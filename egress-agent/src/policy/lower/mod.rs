@@ -2,6 +2,7 @@
 //! fault collected on the way.
 
 mod document;
+mod listen;
 mod ports;
 mod rule;
 mod settings;

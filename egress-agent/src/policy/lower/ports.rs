@@ -94,6 +94,11 @@ pub(super) fn count(spans: &[PortSpan]) -> usize {
         .sum()
 }
 
+/// A port, or a range of ports, in a short form.
+pub(super) fn text(text: &str) -> Result<PortSpan, Complaint> {
+    span(&Port::Range(text.to_owned()))
+}
+
 fn span(port: &Port) -> Result<PortSpan, Complaint> {
     let text = match port {
         Port::Number(number) => number.to_string(),

@@ -73,8 +73,8 @@ fn short(text: &str, deny: bool, findings: &mut Findings) -> Option<Rule> {
 
 fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
     value::unknown::<Long>("a rule", &long.unknown, findings);
-    let id = id(long, findings);
-    let why = why(long, findings);
+    let id = id(&long.id, findings);
+    let why = why(&long.why, findings);
     let protocols = protocols(long, deny, findings);
     let private = value::field("private", &long.private, "write true or false", findings);
     let target = destination(long, findings);
@@ -225,9 +225,10 @@ fn default_protocols(deny: bool) -> Protocols {
     if deny { Protocols::ANY } else { Protocols::TCP }
 }
 
-fn id(long: &Long, findings: &mut Findings) -> String {
+/// The id that a rule gives itself; empty where it gives none.
+pub(super) fn id(id: &Option<Loose<String>>, findings: &mut Findings) -> String {
     const HELP: &str = "write 1 to 64 letters, digits or any of . _ : / - and no blanks";
-    let Some(id) = value::field("id", &long.id, HELP, findings) else {
+    let Some(id) = value::field("id", id, HELP, findings) else {
         return String::new();
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
@@ -239,9 +240,10 @@ fn id(long: &Long, findings: &mut Findings) -> String {
     id.clone()
 }
 
-fn why(long: &Long, findings: &mut Findings) -> Option<String> {
+/// The reason that a rule gives.
+pub(super) fn why(why: &Option<Loose<String>>, findings: &mut Findings) -> Option<String> {
     const HELP: &str = "write a sentence of at most 500 characters, on one line";
-    let why = value::field("why", &long.why, HELP, findings)?.trim();
+    let why = value::field("why", why, HELP, findings)?.trim();
     if why.is_empty() || why.chars().count() > 500 || why.chars().any(char::is_control) {
         findings.within("why", |findings| {
             findings.note(format!("{} is no usable reason", quote(why)), HELP);

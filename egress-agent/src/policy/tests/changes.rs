@@ -10,13 +10,14 @@ use egress_common::{
 use proptest::prelude::*;
 
 use super::{
-    oracle::{Answer, ENFORCED, address, cases, flow, oracle, port, rule, within},
+    callers::{call, lets_in, listen},
+    oracle::{Answer, ENFORCED, address, cases, flow, oracle, port, rule, within, within_net},
     policy,
 };
 use crate::policy::{
     change::{Change, Installed, change},
     compile::{Tables, compile_at},
-    model::{DnsSettings, Mode, Policy, Rule},
+    model::{DnsSettings, Listen, Mode, Policy, Rule},
     slots::{Slots, room},
     tables::Memory,
 };
@@ -29,24 +30,28 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
         let choice = (rule(), any::<bool>(), any::<bool>());
         prop::collection::vec(choice, 0..most)
     };
-    (rules(8), rules(6)).prop_map(|(allow, deny)| {
-        let pick = |rules: &[(Rule, bool, bool)], new: bool| {
-            let wanted = rules
-                .iter()
-                .filter(|(_, old, next)| if new { *next } else { *old });
-            wanted.map(|(rule, ..)| rule.clone()).collect()
-        };
+    let callers = prop::collection::vec((listen(), any::<bool>(), any::<bool>()), 0..5);
+    (rules(8), rules(6), callers).prop_map(|(allow, deny, callers)| {
         let policy = |new| Policy {
             connector: "x".into(),
             mode: Mode::Enforce,
             allow: pick(&allow, new),
             deny: pick(&deny, new),
+            listen: pick(&callers, new),
             dns: DnsSettings::default(),
             run: None,
             source: PathBuf::from("p.yaml"),
         };
         (policy(false), policy(true))
     })
+}
+
+/// Those of the old policy, or of the new one.
+fn pick<T: Clone>(rules: &[(T, bool, bool)], new: bool) -> Vec<T> {
+    let wanted = rules
+        .iter()
+        .filter(|(_, old, next)| if new { *next } else { *old });
+    wanted.map(|(rule, ..)| rule.clone()).collect()
 }
 
 fn compiled(slots: &mut Slots, policy: &Policy) -> Option<Tables> {
@@ -89,6 +94,7 @@ proptest! {
         (old, new) in pair(),
         probes in prop::collection::vec((address(), port(), any::<bool>()), 8),
         inside in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>()), 16),
+        calls in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>(), port()), 12),
     ) {
         let mut slots = Slots::new(room(0));
         let (Some(before), Some(after)) = (compiled(&mut slots, &old), compiled(&mut slots, &new))
@@ -99,6 +105,10 @@ proptest! {
             .into_iter().flatten().cloned().collect();
         let inside = inside.iter().filter(|_| !rules.is_empty())
             .map(|(index, bits)| (within(index.get(&rules), *bits), 443, true));
+        let nets: Vec<_> = [&old.listen, &new.listen].into_iter().flatten()
+            .flat_map(|rule: &Listen| rule.from.clone()).collect();
+        let callers: Vec<_> = calls.iter().filter(|_| !nets.is_empty())
+            .map(|(index, bits, port)| (within_net(index.get(&nets), *bits), *port)).collect();
         let probes: Vec<_> = probes.iter().copied().chain(inside).collect();
         let mut installed = install(&before);
         let steps = change(&installed, &after).unwrap_or_else(|error| panic!("{error}"));
@@ -110,6 +120,13 @@ proptest! {
                     .any(|policy| oracle(policy, addr, port, protocol) == Answer::Allowed);
                 let allowed = is_allowed(&installed, addr, port, protocol);
                 prop_assert!(either || !allowed, "{} {} after {:?}", addr, port, step);
+            }
+            for &(caller, port) in &callers {
+                let flow = call(CONNECTOR, caller, port);
+                let either = flow.addr.is_loopback() || lets_in(&old, caller, port)
+                    || lets_in(&new, caller, port);
+                let allowed = decide(&flow, &memory(&installed)).action == Action::Allow;
+                prop_assert!(either || !allowed, "{} calls {} after {:?}", caller, port, step);
             }
         }
         prop_assert_eq!(&installed, &install(&after), "the end is the new policy");

@@ -5,6 +5,7 @@
     reason = "a test fails by panic"
 )]
 
+mod callers;
 mod changes;
 mod explained;
 mod faults;

@@ -21,11 +21,11 @@ use proptest::prelude::*;
 
 use crate::policy::{
     compile,
-    model::{DnsSettings, Mode, Policy, PortSpan, Protocols, Rule, Target},
+    model::{DnsSettings, List, Mode, Policy, PortSpan, Protocols, Rule, Target},
     tables::Memory,
 };
 
-const SPECIAL: &[&str] = &[
+pub(super) const SPECIAL: &[&str] = &[
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",
@@ -163,7 +163,7 @@ pub(super) fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 /// A prefix in its normal form; IPv4-mapped ones as IPv4, as lowering leaves them.
-fn prefix() -> impl Strategy<Value = IpNet> {
+pub(super) fn prefix() -> impl Strategy<Value = IpNet> {
     let special = prop::sample::select(SPECIAL)
         .prop_map(|text| text.parse().unwrap_or_else(|_| panic!("{text}")));
     let near = (address(), any::<u8>()).prop_filter_map("no prefix", |(addr, cut)| {
@@ -212,6 +212,7 @@ fn policies() -> impl Strategy<Value = Policy> {
         mode: Mode::Enforce,
         allow,
         deny,
+        listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
         source: PathBuf::from("p.yaml"),
@@ -280,7 +281,7 @@ proptest! {
             prop_assert_eq!(found, expected, "{} {} {}", addr, port, protocol);
             if verdict.action == Action::Allow {
                 let rule = tables.rule(verdict.rule);
-                prop_assert!(rule.is_some_and(|rule| !rule.deny));
+                prop_assert!(rule.is_some_and(|rule| rule.list == List::Allow));
             }
             let denied = policy.address_denied(addr, protocol, port).is_some();
             let expected = oracle(&policy, addr, port, protocol) == Answer::Denied;
@@ -312,14 +313,21 @@ pub(super) fn cases() -> u32 {
 /// An address inside a rule's prefix.
 pub(super) fn within(rule: &Rule, bits: u128) -> IpAddr {
     match &rule.target {
-        Target::Cidr(IpNet::V4(net)) => {
+        Target::Cidr(net) => within_net(net, bits),
+        Target::Host(_) | Target::Unix(_) => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
+/// An address inside a prefix.
+pub(super) fn within_net(net: &IpNet, bits: u128) -> IpAddr {
+    match net {
+        IpNet::V4(net) => {
             let [.., a, b, c, d] = bits.to_be_bytes();
             let host = u32::from_be_bytes([a, b, c, d]) & net.hostmask().to_bits();
             Ipv4Addr::from_bits(net.network().to_bits() | host).into()
         }
-        Target::Cidr(IpNet::V6(net)) => {
+        IpNet::V6(net) => {
             Ipv6Addr::from_bits(net.network().to_bits() | (bits & net.hostmask().to_bits())).into()
         }
-        Target::Host(_) | Target::Unix(_) => Ipv4Addr::LOCALHOST.into(),
     }
 }
