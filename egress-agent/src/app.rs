@@ -28,14 +28,12 @@ use crate::{
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
-        lsm::{self, LsmError, LsmPrograms},
+        lsm::{LsmError, LsmPrograms},
         probe,
         unix::UnixError,
     },
     launch::{
-        self, LaunchError, Signals, Spec, UnixSockets,
-        canary::Song,
-        env,
+        self, LaunchError, Signals, Spec, UnixSockets, canary, env,
         scope::{self, Landlocked},
         signals::forward,
     },
@@ -120,6 +118,9 @@ pub enum RunError {
         /// Why.
         error: String,
     },
+    /// The programs for security modules fired a moment ago and cannot be attached now.
+    #[error("{0}; the connector was not started")]
+    Modules(#[from] LsmError),
     /// A signal came before the connector was started.
     #[error("ended by {0} before the connector was started")]
     Signal(Signal),
@@ -195,7 +196,9 @@ async fn confined(
         unix.landlock.abstracts,
     )?;
     plane.attach(instance.parent().path())?;
-    let modules = plane.take_lsm();
+    let modules = plane
+        .take_lsm()
+        .and_then(|modules| canary::prove(modules, instance.parent().path()));
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -327,14 +330,15 @@ async fn launched(
         stream,
     } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
-    // Before this the launcher needs what these programs refuse.
-    if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
-        stream.say(say::warning(
+    match modules {
+        // Not before: the launcher has used what these programs refuse.
+        Ok(modules) => modules.attach(instance.parent().path(), instance.pins())?,
+        Err(error) => stream.say(say::warning(
             &run.policy.connector,
             instance.name(),
             "lsm",
             format!("no second layer at the security modules: {error}"),
-        ));
+        )),
     }
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
@@ -378,20 +382,6 @@ async fn launched(
             }
         }
     }
-}
-
-/// Attaches the programs for security modules and shows that they fire. After an error they
-/// are gone again.
-fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
-    modules.attach(instance.parent().path(), instance.pins())?;
-    let silent = match launch::canary::send(instance.parent().path()) {
-        Song::Fires => return Ok(()),
-        Song::Silent => LsmError::Silent,
-        Song::Unproven(why) => LsmError::Unproven(why),
-    };
-    // A pin that stays can refuse only more.
-    let _stays_closed = lsm::detach(instance.pins());
-    Err(silent)
 }
 
 /// What the launcher is to do about unix sockets. Fails where rules name some that this

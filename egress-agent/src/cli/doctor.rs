@@ -11,7 +11,7 @@ use crate::{
         instance::{self, Instance},
         probe,
     },
-    launch::scope,
+    launch::{canary, scope},
 };
 
 /// The first kernel with hooks for unix sockets.
@@ -115,6 +115,7 @@ fn examine() -> Vec<Finding> {
         },
         unix_sockets(),
         abstract_sockets(),
+        security_modules(),
         Finding {
             what: "files and FIFOs",
             state: State::Open,
@@ -146,6 +147,12 @@ fn trial() -> Result<String, String> {
 }
 
 fn attach(instance: &Instance) -> Result<(), String> {
+    load(instance)?
+        .attach(instance.parent().path())
+        .map_err(|error| error.to_string())
+}
+
+fn load(instance: &Instance) -> Result<Plane, String> {
     let level = instance
         .connector()
         .level()
@@ -155,11 +162,7 @@ fn attach(instance: &Instance) -> Result<(), String> {
         connectors: 1,
         rules: RULE_FIRST,
     };
-    let mut plane =
-        Plane::load(&settings, instance.pins().clone()).map_err(|error| error.to_string())?;
-    plane
-        .attach(instance.parent().path())
-        .map_err(|error| error.to_string())
+    Plane::load(&settings, instance.pins().clone()).map_err(|error| error.to_string())
 }
 
 fn unix_sockets() -> Finding {
@@ -184,6 +187,34 @@ fn unix_sockets() -> Finding {
         state: State::Ok,
         detail: detail.to_owned(),
     }
+}
+
+/// What a start would do, tried.
+fn security_modules() -> Finding {
+    let (state, detail) = match secured() {
+        Ok(hooks) => (State::Ok, format!("a canary was refused; hooks: {hooks}")),
+        Err(error) => (State::Open, format!("no second layer: {error}")),
+    };
+    Finding {
+        what: "security modules",
+        state,
+        detail,
+    }
+}
+
+fn secured() -> Result<String, String> {
+    probe::check_host().map_err(|_| "not tried: see above".to_owned())?;
+    let instance = Instance::create("doctor").map_err(|error| error.to_string())?;
+    let proven = load(&instance).and_then(|mut plane| {
+        let programs = plane
+            .take_lsm()
+            .and_then(|programs| canary::prove(programs, instance.parent().path()));
+        let programs = programs.map_err(|error| error.to_string())?;
+        let hooks: Vec<&str> = programs.hooks().collect();
+        Ok(hooks.join(", "))
+    });
+    let ended = instance.end().map_err(|error| error.to_string());
+    proven.and_then(|hooks| ended.map(|()| hooks))
 }
 
 fn abstract_sockets() -> Finding {
