@@ -24,7 +24,11 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock, route},
+    host::{
+        User, clock,
+        layers::{Layer, Layers, Unmet},
+        route,
+    },
     kernel::{
         Plane, Settings,
         instance::{Instance, InstanceError, clean_leftovers},
@@ -38,7 +42,7 @@ use crate::{
         signals::forward,
     },
     policy::{
-        model::{Mode, Policy, Target},
+        model::{Mode, Policy, Rule, Target},
         slots,
     },
     reload::{self, Live, Reload, say},
@@ -102,6 +106,9 @@ pub enum RunError {
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Names(#[from] dns::upstream::UpstreamError),
+    /// The policy requires layers that do not hold.
+    #[error("{0}; nothing was started")]
+    Required(#[from] Unmet),
     /// Permitted names have no address.
     #[error(
         "a permitted name has no address, and nothing was started: {0}; mend the policy or \
@@ -178,13 +185,6 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     let unix = unix_sockets(&policy, plane.unix())?;
-    let unhooked = plane.unix().err().map(|error| {
-        let then = match policy.mode {
-            Mode::Enforce => "the connector can make no unix sockets but pairs",
-            Mode::Audit => "unix sockets are not watched",
-        };
-        format!("{error}; {then}")
-    });
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -199,6 +199,7 @@ async fn confined(
     let modules = plane
         .take_lsm()
         .and_then(|modules| canary::prove(modules, instance.parent().path()));
+    let layers = layers(&policy, &plane, modules.as_ref().err())?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -237,14 +238,8 @@ async fn confined(
         ));
     }
 
-    if let Some(without) = unhooked {
-        stream.say(say::warning(
-            &policy.connector,
-            instance.name(),
-            "unix",
-            without,
-        ));
-    }
+    let used = used(&layers, policy.mode);
+    stream.say(say::layers(&policy.connector, instance.name(), &used));
 
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
@@ -252,6 +247,7 @@ async fn confined(
         names: Arc::clone(&names),
         keeper: Arc::clone(&keeper),
         more,
+        layers,
         instance: instance.name().to_owned(),
         audit: run.audit,
         watch: run.watch,
@@ -283,7 +279,7 @@ async fn confined(
                 run,
                 instance,
                 unix,
-                modules,
+                modules: modules.ok(),
                 stream: &stream,
             };
             launched(ahead, serving, reload, &mut signals).await
@@ -311,7 +307,7 @@ struct Ahead<'a> {
     run: &'a Run,
     instance: &'a Instance,
     unix: UnixSockets,
-    modules: Result<LsmPrograms, LsmError>,
+    modules: Option<LsmPrograms>,
     stream: &'a Pump,
 }
 
@@ -330,15 +326,9 @@ async fn launched(
         stream,
     } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
-    match modules {
+    if let Some(modules) = modules {
         // Not before: the launcher has used what these programs refuse.
-        Ok(modules) => modules.attach(instance.parent().path(), instance.pins())?,
-        Err(error) => stream.say(say::warning(
-            &run.policy.connector,
-            instance.name(),
-            "lsm",
-            format!("no second layer at the security modules: {error}"),
-        )),
+        modules.attach(instance.parent().path(), instance.pins())?;
     }
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
@@ -381,6 +371,30 @@ async fn launched(
                 )));
             }
         }
+    }
+}
+
+/// Which layers hold for this run. Fails where the policy requires others.
+fn layers(policy: &Policy, plane: &Plane, modules: Option<&LsmError>) -> Result<Layers, RunError> {
+    let mut layers = launch::layers::find(plane, modules);
+    let is_abstract =
+        |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
+    if policy.allow.iter().any(is_abstract) {
+        let why = "a rule names an abstract unix socket, and then names decide";
+        layers = layers.without(Layer::LandlockScope, why);
+    }
+    layers.require(&policy.require)?;
+    Ok(layers)
+}
+
+/// Those of the layers that are used: not all are where nothing is refused.
+fn used(layers: &Layers, mode: Mode) -> Layers {
+    let why = "the connector is only audited";
+    match mode {
+        Mode::Enforce => layers.clone(),
+        Mode::Audit => [Layer::Landlock, Layer::LandlockScope]
+            .into_iter()
+            .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
     }
 }
 

@@ -87,14 +87,38 @@ pub mod map {
     pub const UNIX_NAMES: &str = "UNIX_NAMES";
     /// Repeat limiting for unix sockets; an LRU, read by no verdict.
     pub const UNIX_REPEATS: &str = "UNIX_REPEATS";
+    /// The programs that the packet program calls, by [`super::program`].
+    pub const PROGRAMS: &str = "PROGRAMS";
+    /// Socket storage: a ClientHello's name while it is looked at.
+    pub const HELLOS: &str = "HELLOS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
+}
+
+/// Places of programs in the table by which the packet program calls them.
+pub mod program {
+    /// Reads a packet strictly and decides it anew.
+    pub const STRICT: u32 = 0;
+    /// Checks the name of a connection.
+    pub const SNI: u32 = 1;
+    /// Judges the name that was read.
+    pub const NAME: u32 = 2;
+    /// Programs in the table.
+    pub const COUNT: u32 = 3;
 }
 
 /// Names of the constants the agent sets while it loads the object.
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
+    /// Offset of `head` in `struct sk_buff`.
+    pub const SKB_HEAD: &str = "SKB_HEAD";
+    /// Offset of `end` in `struct sk_buff`.
+    pub const SKB_END: &str = "SKB_END";
+    /// Offset of the flags in `struct skb_shared_info`.
+    pub const SHARED_AT: &str = "SHARED_AT";
+    /// The bit of those that says that a page can still change.
+    pub const SHARED_MASK: &str = "SHARED_MASK";
 
     /// Where structures of the running kernel keep a member, for the programs at the hooks of
     /// the security modules. Bytes.

@@ -2,8 +2,9 @@
 
 use crate::{
     abi::{DNS_PORT, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
-    grant::{Connector, Grant, PortRange, PrefixRules},
+    grant::{Connector, Grant, PortRange, PrefixRules, Rule},
     key::{Addr, GrantKey, PrefixKey},
+    sni::NameQuery,
     unix::{UnixGrant, UnixKey},
     verdict::{Action, Layer, Reason, Verdict},
 };
@@ -43,8 +44,12 @@ pub trait Lookup {
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules>;
     /// What holds for the name of a unix socket.
     fn unix(&self, key: &UnixKey) -> Option<&UnixGrant>;
+    /// What holds for a name in TLS: the longest entry that covers it.
+    fn name(&self, name: &NameQuery) -> Option<&PrefixRules>;
     /// Whether a rule is in force.
     fn rule_active(&self, rule: u32) -> bool;
+    /// The flags of a rule; 0 where there is none.
+    fn rule_flags(&self, rule: u32) -> u16;
     /// Whether the connector of the flow itself listens on the loopback destination.
     fn own_listener(&self, flow: &Flow) -> bool;
     /// Boot clock, nanoseconds.
@@ -90,11 +95,13 @@ pub fn audited(verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// Grants first, then prefixes, then the connector's own listeners.
+/// Grants first, then prefixes, then the connector's own listeners. A grant that permits the
+/// address only together with a name gives way to a prefix that asks for none.
 #[inline(always)]
 fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     let mut reason = Reason::NoRule;
     let mut rule = RULE_NONE;
+    let mut named_by = RULE_NONE;
     if let Some(grant) = lookup.exact(&flow.grant_key()) {
         rule = grant.rule;
         if !lookup.rule_active(rule) {
@@ -103,6 +110,8 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             reason = Reason::Expired;
         } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
             reason = Reason::Interface;
+        } else if flow.protocol == TCP && lookup.rule_flags(rule) & Rule::TLS != 0 {
+            named_by = rule;
         } else {
             return allow(rule);
         }
@@ -129,6 +138,14 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             }
             allowed => return allowed,
         }
+    }
+    // A caller's port may be that of a granted server; it is answered as a caller.
+    if named_by != RULE_NONE && !flow.inbound {
+        return Verdict {
+            action: Action::Check,
+            reason: Reason::None,
+            rule: named_by,
+        };
     }
     if !matches!(reason, Reason::DenyRule) && flow.addr.is_loopback() && lookup.own_listener(flow) {
         return allow(RULE_OWN);
@@ -172,7 +189,12 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 
 /// The first range that holds the port decides; a range of an inactive rule is passed over.
 #[inline(always)]
-fn by_port<L: Lookup>(port: u16, ifindex: u32, rules: &PrefixRules, lookup: &L) -> Verdict {
+pub(crate) fn by_port<L: Lookup>(
+    port: u16,
+    ifindex: u32,
+    rules: &PrefixRules,
+    lookup: &L,
+) -> Verdict {
     let mut verdict = refuse(Reason::NoRule, RULE_NONE);
     // A constant number of turns, left early: what the verifier of 5.10 can follow.
     for (range, index) in rules.ranges.iter().zip(0_u32..) {

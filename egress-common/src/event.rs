@@ -1,6 +1,6 @@
 //! The record of one denial, as the ring carries it.
 
-use crate::key::Addr;
+use crate::{key::Addr, sni::NameKey};
 
 /// One denial. 72 bytes.
 #[repr(C)]
@@ -38,6 +38,29 @@ pub struct Event {
     pub pad: u8,
     /// Name of the calling thread, NUL-padded; empty = the hook could not know.
     pub comm: [u8; 16],
+}
+
+/// One connection that was refused for its name, or for having none. 360 bytes.
+///
+/// There is one for each such connection, and repeats are not held back: the agent ends the
+/// socket by it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SniEvent {
+    /// What every denial says.
+    pub event: Event,
+    /// The socket's cookie (`SO_COOKIE`, socket(7)).
+    pub cookie: u64,
+    /// Its own address.
+    pub source: Addr,
+    /// Its own port, host order.
+    pub source_port: u16,
+    /// Octets of the name; 0 = there was none that could be read.
+    pub name_len: u16,
+    /// Zero.
+    pub pad: u32,
+    /// The name that was said, back to front and in lower case, whatever its octets are.
+    pub name: NameKey,
 }
 
 /// Key of the repeat limiter. 24 bytes.

@@ -111,7 +111,8 @@ impl Rule {
     pub const ECH: u16 = 2;
 }
 
-/// What a socket carries: who made it and where it may send. 64 bytes.
+/// What a socket carries: who made it, where it may send, and how far its name is checked.
+/// 88 bytes.
 ///
 /// Written by `sock_create` and by the connect hooks, which run with the socket locked;
 /// read by the packet hook on every packet. `seq` is odd while the record is written, so a
@@ -131,8 +132,8 @@ pub struct SocketState {
     pub port_be: u16,
     /// Approved IP protocol.
     pub protocol: u8,
-    /// Zero.
-    pub pad: u8,
+    /// How far the connection's name is checked: [`SocketState::PLAIN`] and so on.
+    pub stage: u8,
     /// Process that made the socket.
     pub pid: u32,
     /// User that made the socket.
@@ -145,4 +146,31 @@ pub struct SocketState {
     pub asked_family: u16,
     /// The interface a datagram to `addr` must leave by; 0 = any.
     pub ifindex: u32,
+    /// While a name is to be checked, the rule that permits the address; then the name's.
+    pub pending: u32,
+    /// Sequence number of the first byte of the stream that is not judged yet.
+    pub position: u32,
+    /// Bytes of a hello that was not whole, as they came last.
+    pub partial: u32,
+    /// When it came so first. Boot clock, units of 2^20 ns.
+    pub partial_since: u32,
+    /// Packets sent before a rule could be named to count them under.
+    pub held_packets: u32,
+    /// Bytes of those.
+    pub held_bytes: u32,
+}
+
+impl SocketState {
+    /// No name is needed: the address decides.
+    pub const PLAIN: u8 = 0;
+    /// A name is needed, and no SYN was seen yet.
+    pub const SYN: u8 = 1;
+    /// The next bytes have to be a ClientHello.
+    pub const HELLO: u8 = 2;
+    /// A ClientHello was taken; a second one may follow.
+    pub const SECOND: u8 = 3;
+    /// The name was refused. Final for the connection.
+    pub const STRANGER: u8 = 4;
+    /// The name was taken; `rule` is the name's.
+    pub const CHECKED: u8 = 5;
 }

@@ -3,10 +3,10 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    event::{Client, ClientKey, Event, Repeat, RepeatKey},
+    event::{Client, ClientKey, Event, Repeat, RepeatKey, SniEvent},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
     key::{Addr, GrantKey, PrefixKey},
-    sni::NameKey,
+    sni::{NameKey, NameQuery},
     stat::RuleStat,
     unix::{UnixEvent, UnixGrant, UnixKey, UnixRepeatKey},
 };
@@ -35,11 +35,19 @@ const _: () = {
     assert!(offset_of!(Rule, connector) == 4);
     assert!(size_of::<NameKey>() == 256);
     assert!(offset_of!(NameKey, name) == 2);
+    assert!(size_of::<NameQuery>() == 260);
+    assert!(offset_of!(NameQuery, key) == 4);
     assert!(NameKey::ALL_BITS as usize == 8 * size_of::<NameKey>());
-    assert!(size_of::<SocketState>() == 64);
+    assert!(size_of::<SocketState>() == 88);
     assert!(offset_of!(SocketState, addr) == 8);
     assert!(offset_of!(SocketState, rule) == 24);
+    assert!(offset_of!(SocketState, stage) == 31);
     assert!(offset_of!(SocketState, asked_addr) == 40);
+    assert!(offset_of!(SocketState, pending) == 64);
+    assert!(size_of::<SniEvent>() == 360);
+    assert!(offset_of!(SniEvent, cookie) == 72);
+    assert!(offset_of!(SniEvent, source) == 80);
+    assert!(offset_of!(SniEvent, name) == 104);
     assert!(size_of::<Event>() == 72);
     assert!(offset_of!(Event, connector) == 24);
     assert!(offset_of!(Event, port) == 48);

@@ -15,6 +15,7 @@ pub mod abi;
 pub mod decide;
 pub mod event;
 pub mod grant;
+pub mod hello;
 pub mod key;
 pub mod layout;
 #[cfg(feature = "user")]

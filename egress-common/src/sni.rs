@@ -4,6 +4,13 @@
 //! exact name, or else the narrowest wildcard. As with address prefixes, each entry holds the
 //! ranges of every rule that covers it.
 
+use crate::{
+    abi::RULE_NONE,
+    decide::{Lookup, by_port},
+    grant::Rule,
+    verdict::{Action, Reason, Verdict},
+};
+
 /// Octets of a name that a key has room for: 253 (RFC 1035 section 2.3.4) and an end mark.
 pub const NAME_ROOM: usize = 254;
 
@@ -25,4 +32,91 @@ impl NameKey {
     pub const FIXED_BITS: u32 = 16;
     /// Bits of a key that is looked up.
     pub const ALL_BITS: u32 = 256 * 8;
+
+    /// The entry for one name, and its length in bits; `None` where the name is too long or
+    /// empty. Names come in lower case and without a trailing dot.
+    pub const fn exact(connector: u16, name: &[u8]) -> Option<(u32, Self)> {
+        Self::entry(connector, name)
+    }
+
+    /// The entry for every name that ends in a dot and this suffix, and its length in bits.
+    pub const fn wildcard(connector: u16, suffix: &[u8]) -> Option<(u32, Self)> {
+        match Self::entry(connector, suffix) {
+            Some((bits, mut key)) if suffix.len() < NAME_ROOM - 1 => {
+                key.name[suffix.len()] = b'.';
+                Some((bits, key))
+            }
+            _ => None,
+        }
+    }
+
+    /// With the octet behind the name, an end mark, in its length.
+    const fn entry(connector: u16, name: &[u8]) -> Option<(u32, Self)> {
+        let len = name.len();
+        if len == 0 || len >= NAME_ROOM {
+            return None;
+        }
+        let mut key = Self {
+            connector,
+            name: [0; NAME_ROOM],
+        };
+        let mut at = 0;
+        while at < len {
+            key.name[at] = name[len - 1 - at];
+            at += 1;
+        }
+        Some((Self::FIXED_BITS + 8 * (len as u32 + 1), key))
+    }
+}
+
+/// What the kernel's trie is asked for a name: the key with its length in front. 260 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NameQuery {
+    /// Bits that count: [`NameKey::ALL_BITS`].
+    pub bits: u32,
+    /// The name.
+    pub key: NameKey,
+}
+
+impl NameQuery {
+    /// The question for a name in lower case and without a trailing dot; `None` where no
+    /// entry could be so long.
+    pub const fn of(connector: u16, name: &[u8]) -> Option<Self> {
+        match NameKey::exact(connector, name) {
+            Some((_, key)) => Some(Self {
+                bits: NameKey::ALL_BITS,
+                key,
+            }),
+            None => None,
+        }
+    }
+}
+
+/// Whether a rule permits the name at the port, and which: the rule that then speaks for the
+/// connection. `encrypted`: the hello has another one inside, which nobody can read.
+#[inline(always)]
+pub fn by_name<L: Lookup>(name: &NameQuery, port: u16, encrypted: bool, lookup: &L) -> Verdict {
+    let Some(rules) = lookup.name(name) else {
+        return refuse(Reason::SniStranger, RULE_NONE);
+    };
+    let verdict = by_port(port, 0, rules, lookup);
+    match (verdict.action, verdict.reason) {
+        (Action::Allow, _) if encrypted && lookup.rule_flags(verdict.rule) & Rule::ECH == 0 => {
+            refuse(Reason::SniEncrypted, verdict.rule)
+        }
+        (Action::Allow, _) => verdict,
+        // The table knows the name for other ports.
+        (_, Reason::NoRule) => refuse(Reason::SniStranger, RULE_NONE),
+        _ => verdict,
+    }
+}
+
+#[inline(always)]
+const fn refuse(reason: Reason, rule: u32) -> Verdict {
+    Verdict {
+        action: Action::Deny,
+        reason,
+        rule,
+    }
 }

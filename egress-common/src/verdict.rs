@@ -39,6 +39,9 @@ codes! {
         Audit = 2, "audit";
         /// It is a DNS exchange and led to the connector's door.
         Redirect = 3, "redirect";
+        /// Its address is permitted, and its first bytes have to be a TLS ClientHello with a
+        /// permitted name: the packet hook looks.
+        Check = 4, "check";
     }
 }
 
@@ -141,6 +144,8 @@ codes! {
         SniShared = 35, "sni-shared-memory";
         /// The connection's name cannot be followed: multipath TCP, or no record of the socket.
         SniTransport = 36, "sni-transport";
+        /// The ClientHello offers early data, behind which a second hello could hide its name.
+        SniEarlyData = 37, "sni-early-data";
         /// A socket that was made outside the connector came in over another socket or out of
         /// another process.
         ForeignSocket = 40, "foreign-socket";

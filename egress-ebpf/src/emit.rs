@@ -2,19 +2,28 @@
 
 use core::{arch::asm, ptr::addr_of_mut};
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        bpf_ktime_get_boot_ns, generated::bpf_get_socket_cookie,
+    },
+    programs::SkBuffContext,
 };
 use egress_common::{
     abi::REPEAT_WINDOW_NS,
     decide::Flow,
-    event::{Event, Repeat, RepeatKey},
+    event::{Event, Repeat, RepeatKey, SniEvent},
     stat::denial_slot,
     unix::{UnixEvent, UnixRepeatKey},
     verdict::{Reason, Verdict},
 };
 
-use crate::maps::{DENIALS, EVENTS, LOST, REPEATS, RULE_STATS, UNIX_REPEATS};
+use crate::{
+    header::Parsed,
+    maps::{DENIALS, EVENTS, LOST, REPEATS, RULE_STATS, UNIX_REPEATS},
+    scratch::Scratch,
+};
 
 /// `AF_UNIX`, `include/linux/socket.h`.
 const AF_UNIX: u8 = 1;
@@ -126,6 +135,40 @@ pub fn unix_denial(flow: &Flow, verdict: &Verdict, process: &Process, key: &Unix
     entry.submit(0);
 }
 
+/// A connection that was refused for its name: counted and always shown, for the agent ends
+/// its socket by the record.
+#[inline(always)]
+pub fn sni_denial(
+    ctx: &SkBuffContext,
+    flow: &Flow,
+    verdict: &Verdict,
+    process: &Process,
+    parsed: &Parsed,
+    kept: &Scratch,
+) {
+    count(flow.connector, verdict.reason);
+    // SAFETY: a helper without pointers.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let Some(mut entry) = EVENTS.reserve_untyped::<SniEvent>(0) else {
+        lost(flow.connector, 0);
+        return;
+    };
+    let to = entry.as_mut_ptr();
+    let family = parsed.family as u8;
+    // SAFETY: the ring's own memory, reserved for this record; every field is written. Apart,
+    // because the whole record has no room on the stack.
+    unsafe {
+        addr_of_mut!((*to).event).write(record(flow, verdict, process, family, now, 0));
+        addr_of_mut!((*to).cookie).write(bpf_get_socket_cookie(ctx.as_ptr()));
+        addr_of_mut!((*to).source).write(parsed.source);
+        addr_of_mut!((*to).source_port).write(parsed.source_port);
+        addr_of_mut!((*to).pad).write(0);
+        addr_of_mut!((*to).name_len).write(kept.name_len as u16);
+        addr_of_mut!((*to).name).write(kept.query.key);
+    }
+    entry.submit(0);
+}
+
 /// Whether a denial is to be shown now, and how many it stands for beside itself.
 #[inline(always)]
 fn shown(repeat: Option<*mut Repeat>, now: u64) -> Shown {
@@ -153,6 +196,13 @@ enum Shown {
     First,
     /// Again, with as many that were not shown.
     Again(u64),
+}
+
+/// Counts a denial for which there is no record.
+#[inline(always)]
+pub fn unshown(connector: u32, reason: Reason) {
+    count(connector, reason);
+    lost(connector, 0);
 }
 
 /// Counts denials that no record shows.

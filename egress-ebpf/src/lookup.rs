@@ -15,11 +15,12 @@ use egress_common::{
     decide::{Flow, Lookup},
     grant::{Connector, Grant, PrefixRules},
     key::{GrantKey, PrefixKey},
+    sni::{NameKey, NameQuery},
     unix::{UnixGrant, UnixKey},
 };
 
 use crate::{
-    maps::{CONNECTORS, GRANTS, PREFIXES, RULES, UNIX_NAMES},
+    maps::{CONNECTORS, GRANTS, NAMES, PREFIXES, RULES, UNIX_NAMES},
     socket,
 };
 
@@ -59,8 +60,23 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
+    fn name(&self, name: &NameQuery) -> Option<&PrefixRules> {
+        // SAFETY: the same layout, length in front (`layout` pins it); both have alignment 1
+        // or more, and the trie's is packed.
+        NAMES.get(unsafe { &*core::ptr::from_ref(name).cast::<Key<NameKey>>() })
+    }
+
+    #[inline(always)]
     fn rule_active(&self, rule: u32) -> bool {
         rule_active(rule)
+    }
+
+    #[inline(always)]
+    fn rule_flags(&self, rule: u32) -> u16 {
+        if rule >= MAX_RULES {
+            return 0;
+        }
+        RULES.get(rule).map_or(0, |rule| rule.flags)
     }
 
     #[inline(always)]

@@ -4,7 +4,9 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage,
+    },
     macros::btf_map,
 };
 use egress_common::{
@@ -12,9 +14,12 @@ use egress_common::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PrefixRules, Rule, SocketState},
     key::{GrantKey, PrefixKey},
+    sni::NameKey,
     stat::{REASON_SLOTS, RuleStat},
     unix::{UnixGrant, UnixKey, UnixRepeatKey},
 };
+
+use crate::scratch::Scratch;
 
 /// Depth of a connector's cgroup below the hierarchy's root; set by the agent. With the
 /// default no cgroup is found, and so everything is refused.
@@ -25,6 +30,18 @@ pub static CONNECTOR_LEVEL: Global<i32> = Global::new(i32::MAX);
 #[cfg(feature = "test-switches")]
 #[unsafe(no_mangle)]
 pub static SOCKET_OPEN: Global<u32> = Global::new(0);
+/// Where a packet's record says that its memory can still change; see [`crate::shared`].
+#[unsafe(no_mangle)]
+pub static SKB_HEAD: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static SKB_END: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static SHARED_AT: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`. With the default everything is taken to be shared.
+#[unsafe(no_mangle)]
+pub static SHARED_MASK: Global<u32> = Global::new(0);
 
 /// cgroup id → connector id.
 #[btf_map]
@@ -47,6 +64,10 @@ pub static GRANTS: HashMap<
 #[btf_map]
 pub static PREFIXES: LpmTrie<PrefixKey, PrefixRules, { abi::MAX_PREFIXES as usize }> =
     LpmTrie::new();
+
+/// Names that a ClientHello may say. Never evicts.
+#[btf_map]
+pub static NAMES: LpmTrie<NameKey, PrefixRules, { abi::MAX_NAMES as usize }> = LpmTrie::new();
 
 /// Which rules are in force.
 #[btf_map]
@@ -92,6 +113,14 @@ pub static UNIX_NAMES: HashMap<
 #[btf_map]
 pub static UNIX_REPEATS: LruHashMap<UnixRepeatKey, Repeat, { abi::MAX_CLIENTS as usize }> =
     LruHashMap::new();
+
+/// The programs that `egress` calls, by [`egress_common::abi::program`].
+#[btf_map]
+pub static PROGRAMS: ProgramArray<{ abi::program::COUNT as usize }> = ProgramArray::new();
+
+/// What is known of a socket's ClientHello while it is looked at, and no longer.
+#[btf_map]
+pub static HELLOS: SkStorage<Scratch> = SkStorage::new();
 
 /// What each socket carries.
 #[btf_map]

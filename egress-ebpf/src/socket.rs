@@ -2,9 +2,11 @@
 
 use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
-use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get,
+};
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
 };
 use egress_common::{abi::RULE_NONE, grant::SocketState, key::Addr};
@@ -60,20 +62,48 @@ pub fn by_cgroup(cgroup: u64) -> u32 {
 #[inline(always)]
 pub fn new_state(connector: u32) -> SocketState {
     SocketState {
+        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        uid: bpf_get_current_uid_gid() as u32,
+        ..empty(connector)
+    }
+}
+
+/// A record that names nobody and approves nothing.
+#[inline(always)]
+pub fn empty(connector: u32) -> SocketState {
+    SocketState {
         seq: 0,
         connector,
         addr: Addr { halves: [0, 0] },
         rule: RULE_NONE,
         port_be: 0,
         protocol: 0,
-        pad: 0,
-        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        uid: bpf_get_current_uid_gid() as u32,
+        stage: SocketState::PLAIN,
+        pid: 0,
+        uid: 0,
         asked_addr: [0, 0],
         asked_port_be: 0,
         asked_family: 0,
         ifindex: 0,
+        pending: RULE_NONE,
+        position: 0,
+        partial: 0,
+        partial_since: 0,
+        held_packets: 0,
+        held_bytes: 0,
     }
+}
+
+/// The socket behind a packet, if it is a full one; else null.
+#[inline(always)]
+pub fn of_packet(skb: *mut __sk_buff) -> *mut bpf_sock {
+    // SAFETY: the program's own context.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return null_mut();
+    }
+    // SAFETY: a socket of the context, not null.
+    unsafe { bpf_sk_fullsock(sk) }
 }
 
 /// A destination as the packet hook compares it.
@@ -84,6 +114,8 @@ pub struct Approval {
     pub protocol: u8,
     pub rule: u32,
     pub ifindex: u32,
+    /// A rule that permits the destination only with a name; then `rule` is none.
+    pub pending: u32,
 }
 
 /// Writes what a socket may send to. `RULE_NONE` takes the last approval back.
@@ -111,6 +143,34 @@ pub unsafe fn approve(state: *mut SocketState, approval: &Approval) {
         write_volatile(addr_of_mut!((*state).port_be), approval.port_be);
         write_volatile(addr_of_mut!((*state).protocol), approval.protocol);
         write_volatile(addr_of_mut!((*state).ifindex), approval.ifindex);
+        write_volatile(
+            addr_of_mut!((*state).stage),
+            if approval.pending == RULE_NONE {
+                SocketState::PLAIN
+            } else {
+                SocketState::SYN
+            },
+        );
+        write_volatile(addr_of_mut!((*state).pending), approval.pending);
+        write_volatile(addr_of_mut!((*state).partial), 0);
+        write_volatile(addr_of_mut!((*state).held_packets), 0);
+        write_volatile(addr_of_mut!((*state).held_bytes), 0);
         write_volatile(addr_of_mut!((*state).seq), (seq | 1).wrapping_add(1));
+    }
+}
+
+/// Opens the fast path for the destination that was approved with a name.
+///
+/// # Safety
+///
+/// `state` is a record of [`SOCKETS`], not null. TCP sends with the socket locked; where a
+/// packet comes later from a queue of its own (netfilter), the rule is written last.
+#[inline(always)]
+pub unsafe fn open(state: *mut SocketState, stage: u8) {
+    // SAFETY: see above.
+    unsafe {
+        let pending = read_volatile(addr_of!((*state).pending));
+        write_volatile(addr_of_mut!((*state).stage), stage);
+        write_volatile(addr_of_mut!((*state).rule), pending);
     }
 }

@@ -177,13 +177,15 @@ fn by_itself(names: &[&str], as_root: bool) -> Result<()> {
 }
 
 fn stands(report: &Report) -> bool {
-    report.outcome.ok() && missing(report).is_none()
+    report.outcome.ok()
+        && report.events.iter().any(|event| event.kind == "layers")
+        && missing(report).is_none()
 }
 
-/// The warning that the layer is missing.
-fn missing(report: &Report) -> Option<&str> {
-    let warning = report.events.iter().find(|event| {
-        event.kind == "warning" && event.rest.get("topic").is_some_and(|topic| topic == "lsm")
-    });
-    warning.map(|event| event.line.as_str())
+/// Why the layer is missing, as the start says it.
+fn missing(report: &Report) -> Option<String> {
+    let line = report.events.iter().find(|event| event.kind == "layers")?;
+    let missing = line.rest.get("missing")?.as_array()?;
+    let layer = missing.iter().find(|layer| layer["layer"] == "lsm")?;
+    Some(layer["why"].to_string())
 }

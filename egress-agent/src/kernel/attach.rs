@@ -9,12 +9,14 @@ use std::{
 
 use aya::{
     Ebpf,
+    maps::ProgramArray,
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
         CgroupSockopt, links::FdLink,
     },
 };
 
+use egress_common::abi::{self, map};
 use egress_sys::Hook;
 
 use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
@@ -37,6 +39,12 @@ const SOCK_CREATE: &str = "sock_create";
 const SETSOCKOPT: &str = "setsockopt";
 /// The packet program.
 const EGRESS: &str = "egress";
+/// The programs it calls, and their places in its table.
+const CALLED: &[(&str, u32)] = &[
+    ("strict", abi::program::STRICT),
+    ("sni", abi::program::SNI),
+    ("name", abi::program::NAME),
+];
 
 /// Every program of an instance.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -58,6 +66,7 @@ pub fn attach_all(
         source,
     })?;
     let mut links = Vec::new();
+    called(ebpf)?;
     // The packet program first: with it alone nothing unapproved leaves.
     if !switch::is_off(Part::Packet) {
         links.push((EGRESS, egress(ebpf, &file)?));
@@ -140,6 +149,30 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
             path: path.display().to_string(),
             reason: error.to_string(),
         })
+}
+
+/// Enters the programs that the packet program calls. The kernel empties such a table when
+/// nobody but programs holds it (`kernel/bpf/arraymap.c` `fd_array_map_clear`); its pin does.
+fn called(ebpf: &mut Ebpf) -> Result<(), PlaneError> {
+    let table = ebpf
+        .take_map(map::PROGRAMS)
+        .ok_or(PlaneError::Missing(map::PROGRAMS))?;
+    let failed = |source| PlaneError::Map {
+        name: map::PROGRAMS,
+        source: Box::new(source),
+    };
+    let mut table = ProgramArray::try_from(table).map_err(failed)?;
+    for (name, place) in CALLED {
+        let program: &mut CgroupSkb = program(ebpf, name)?;
+        let refused = |source| PlaneError::Program {
+            name,
+            source: Box::new(source),
+        };
+        program.load().map_err(refused)?;
+        let fd = program.fd().map_err(refused)?;
+        table.set(*place, fd, 0).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {

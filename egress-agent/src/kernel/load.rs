@@ -1,5 +1,7 @@
 //! Loads one instance of the data plane.
 
+use std::path::Path;
+
 use aya::{Ebpf, EbpfLoader};
 use egress_common::{
     abi::{self, map},
@@ -8,10 +10,12 @@ use egress_common::{
 
 use super::{
     attach,
+    btf::{self, Structures},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     pin::PinFolder,
     ring::RingMap,
+    shared::SharedMemory,
     unix::{UnixError, UnixPrograms},
 };
 use crate::host::switch::{self, Part};
@@ -115,7 +119,11 @@ impl Plane {
             .iter()
             .map(|name| (*name, pins.map(name)))
             .collect();
-        let types = Types::read();
+        let structures = Structures::read(Path::new(btf::FILE));
+        let types = Types::read(&structures);
+        // Without it every name is refused, which is said where a rule needs one.
+        let shared = structures.as_ref().ok().and_then(SharedMemory::of);
+        drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
         if let Ok(types) = &types {
@@ -123,6 +131,13 @@ impl Plane {
             for (name, place) in types.offsets() {
                 loader.override_global(name, place, true);
             }
+        }
+        if let Some(shared) = &shared {
+            loader
+                .override_global(abi::global::SKB_HEAD, &shared.head, true)
+                .override_global(abi::global::SKB_END, &shared.end, true)
+                .override_global(abi::global::SHARED_AT, &shared.flags, true)
+                .override_global(abi::global::SHARED_MASK, &shared.mask, true);
         }
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)
@@ -158,7 +173,7 @@ impl Plane {
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
     /// this instance stays attached.
-    pub fn attach(&mut self, cgroup: &std::path::Path) -> Result<(), PlaneError> {
+    pub fn attach(&mut self, cgroup: &Path) -> Result<(), PlaneError> {
         attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
     }
 
@@ -202,12 +217,15 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::NAMES,
     map::UNIX_NAMES,
     map::RULES,
     map::RULE_STATS,
     map::DENIALS,
     map::LOST,
     map::EVENTS,
+    map::PROGRAMS,
+    map::HELLOS,
     map::SOCKETS,
 ];
 

@@ -24,10 +24,7 @@ use egress_sys::Hook;
 
 use crate::host::switch::{self, Part};
 
-use super::{
-    btf::{self, Structures},
-    pin::PinFolder,
-};
+use super::{btf::Structures, pin::PinFolder};
 
 /// Programs and the hooks that each may have: the first that the kernel knows.
 const PROGRAMS: &[&[(&str, &str)]] = &[
@@ -101,12 +98,11 @@ pub(super) struct Types {
 
 impl Types {
     /// Reads the running kernel's types.
-    pub(super) fn read() -> Result<Self, LsmError> {
+    pub(super) fn read(structures: &io::Result<Structures>) -> Result<Self, LsmError> {
         if switch::is_off(Part::Lsm) {
             return Err(LsmError::Unsupported("switched off by a test".to_owned()));
         }
-        let structures =
-            Structures::read(Path::new(btf::FILE)).map_err(|error| unsupported(&error))?;
+        let structures = structures.as_ref().map_err(|error| unsupported(error))?;
         let mut offsets = Vec::new();
         for (constant, structure, member) in OFFSETS {
             let place = structures.offset(structure, member);

@@ -14,6 +14,7 @@ use egress_common::{
     event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{GrantKey, PrefixKey},
+    sni::NameKey,
     stat::{RuleStat, denial_slot},
     unix::{UnixGrant, UnixKey},
     verdict::Reason,
@@ -28,6 +29,7 @@ pub struct Switches {
     cgroups: HashMap<MapData, u64, u32>,
     connectors: Array<MapData, Connector>,
     prefixes: LpmTrie<MapData, PrefixKey, PrefixRules>,
+    names: LpmTrie<MapData, NameKey, PrefixRules>,
     unix_names: HashMap<MapData, UnixKey, UnixGrant>,
     rules: Array<MapData, Rule>,
     sockets: MapData,
@@ -49,6 +51,7 @@ impl Switches {
             cgroups: typed(ebpf, map::CGROUPS)?,
             connectors: typed(ebpf, map::CONNECTORS)?,
             prefixes: typed(ebpf, map::PREFIXES)?,
+            names: typed(ebpf, map::NAMES)?,
             unix_names: typed(ebpf, map::UNIX_NAMES)?,
             rules: typed(ebpf, map::RULES)?,
             sockets: match ebpf.take_map(map::SOCKETS) {
@@ -72,12 +75,18 @@ impl Switches {
             .map_err(failed(map::CGROUPS))
     }
 
-    /// Throws a rule's switch.
-    pub fn set_rule(&mut self, slot: u32, connector: u32, active: bool) -> Result<(), PlaneError> {
+    /// Throws a rule's switch. `flags`: [`Rule::TLS`] and [`Rule::ECH`].
+    pub fn set_rule(
+        &mut self,
+        slot: u32,
+        connector: u32,
+        active: bool,
+        flags: u16,
+    ) -> Result<(), PlaneError> {
         let rule = Rule {
             active: u32::from(active),
             connector: u16::try_from(connector).unwrap_or(0),
-            flags: 0,
+            flags,
         };
         self.rules.set(slot, rule, 0).map_err(failed(map::RULES))
     }
@@ -106,6 +115,27 @@ impl Switches {
     pub fn delete_prefix(&mut self, bits: u32, key: &PrefixKey) -> Result<(), PlaneError> {
         match self.prefixes.remove(&Key::new(bits, *key)) {
             Err(error) if !is_absent(&error) => Err(failed(map::PREFIXES)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Enters what holds for a name in TLS, or for a wildcard: length and key as
+    /// [`NameKey::exact`] and [`NameKey::wildcard`] make them.
+    pub fn set_name(
+        &mut self,
+        bits: u32,
+        key: &NameKey,
+        rules: &PrefixRules,
+    ) -> Result<(), PlaneError> {
+        self.names
+            .insert(&Key::new(bits, *key), rules, 0)
+            .map_err(failed(map::NAMES))
+    }
+
+    /// Deletes what holds for a name or a wildcard; one that is not there is no error.
+    pub fn delete_name(&mut self, bits: u32, key: &NameKey) -> Result<(), PlaneError> {
+        match self.names.remove(&Key::new(bits, *key)) {
+            Err(error) if !is_absent(&error) => Err(failed(map::NAMES)(error)),
             _ => Ok(()),
         }
     }

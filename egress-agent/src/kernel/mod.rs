@@ -9,6 +9,7 @@ pub mod maps;
 pub mod pin;
 pub mod probe;
 pub mod ring;
+mod shared;
 pub mod unix;
 
 pub use load::{Plane, PlaneError, Settings};

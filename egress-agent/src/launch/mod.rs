@@ -11,6 +11,7 @@ pub mod child;
 pub mod env;
 pub mod filter;
 pub mod harden;
+pub mod layers;
 pub mod mounts;
 pub mod own;
 pub mod queues;

@@ -6,6 +6,7 @@ use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
 
 use super::name::{HostPattern, Name};
+use crate::host::layers::Layer;
 
 /// One connector's policy.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,6 +25,8 @@ pub struct Policy {
     pub dns: DnsSettings,
     /// How it is started, where the file says so.
     pub run: Option<Run>,
+    /// Layers without which it is not started.
+    pub require: Vec<Layer>,
     /// The file it was read from.
     pub source: PathBuf,
 }

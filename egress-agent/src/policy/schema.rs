@@ -6,9 +6,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_yaml::Value;
+
+use crate::host::layers::Layer;
 
 /// A value of its kind, or whatever else was written.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -64,13 +66,32 @@ pub struct Document {
     pub dns: Option<Loose<Dns>>,
     /// How the connector is started.
     pub run: Option<Loose<Run>>,
-    /// Reserved; must be empty.
-    #[schemars(length(max = 0))]
-    pub require: Option<Loose<Vec<Loose<String>>>>,
+    /// Layers of the boundary without which the connector is not started.
+    pub require: Option<Loose<Vec<Loose<LayerName>>>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: Unknown,
+}
+
+/// Name of a layer of the boundary.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct LayerName(pub String);
+
+impl JsonSchema for LayerName {
+    fn schema_name() -> Cow<'static, str> {
+        "Layer".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<&str> = Layer::ALL.iter().map(|layer| layer.name()).collect();
+        json_schema!({
+            "description": "A layer of the boundary; `egress-agent doctor` explains each.",
+            "type": "string",
+            "enum": names,
+        })
+    }
 }
 
 /// What happens to a flow that no rule permits.

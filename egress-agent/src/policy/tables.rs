@@ -6,6 +6,7 @@ use egress_common::{
     decide::{Flow, Lookup},
     grant::{Connector, Grant, PrefixRules},
     key::{GrantKey, PrefixKey},
+    sni::{NameKey, NameQuery},
     unix::{UnixGrant, UnixKey},
 };
 
@@ -23,6 +24,10 @@ pub struct Memory {
     pub prefixes: Vec<(u32, PrefixKey, PrefixRules)>,
     /// Names of unix sockets.
     pub unix: BTreeMap<UnixKey, UnixGrant>,
+    /// Names in TLS: length in bits (with [`NameKey::FIXED_BITS`]), key, value.
+    pub names: Vec<(u32, NameKey, PrefixRules)>,
+    /// Flags of rules that have some.
+    pub flags: BTreeMap<u32, u16>,
     /// Rules in force.
     pub active: BTreeSet<u32>,
     /// What connectors listen on themselves: connector, protocol, port.
@@ -63,8 +68,20 @@ impl Lookup for Memory {
         self.unix.get(key)
     }
 
+    fn name(&self, name: &NameQuery) -> Option<&PrefixRules> {
+        self.names
+            .iter()
+            .filter(|(length, known, _)| covers(known, *length, &name.key))
+            .max_by_key(|(length, _, _)| *length)
+            .map(|(_, _, rules)| rules)
+    }
+
     fn rule_active(&self, rule: u32) -> bool {
         self.active.contains(&rule)
+    }
+
+    fn rule_flags(&self, rule: u32) -> u16 {
+        self.flags.get(&rule).copied().unwrap_or(0)
     }
 
     fn own_listener(&self, flow: &Flow) -> bool {
@@ -75,6 +92,12 @@ impl Lookup for Memory {
     fn now_ns(&self) -> u64 {
         self.now_ns
     }
+}
+
+/// Whether an entry for names, which is of whole octets, covers a name.
+fn covers(known: &NameKey, bits: u32, name: &NameKey) -> bool {
+    let octets = usize::try_from(bits.saturating_sub(NameKey::FIXED_BITS) / 8).unwrap_or(0);
+    known.connector == name.connector && known.name.get(..octets) == name.name.get(..octets)
 }
 
 /// Whether the first `length` bits of two keys are the same, as the kernel's trie compares

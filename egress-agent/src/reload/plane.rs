@@ -113,7 +113,7 @@ impl Live {
             whole: true,
         };
         for slot in RESERVED {
-            live.switches.set_rule(slot, 0, true)?;
+            live.switches.set_rule(slot, 0, true, 0)?;
         }
         let steps = change(&live.installed, &live.tables).map_err(Refused::from)?;
         for step in steps.steps() {
@@ -297,8 +297,8 @@ impl Live {
 
     fn carry_out(&mut self, step: &Step) -> Result<(), PlaneError> {
         match step {
-            Step::Off(rule) => self.switches.set_rule(*rule, self.id, false)?,
-            Step::On(rule) => self.switches.set_rule(*rule, self.id, true)?,
+            Step::Off(rule) => self.switches.set_rule(*rule, self.id, false, 0)?,
+            Step::On(rule) => self.switches.set_rule(*rule, self.id, true, 0)?,
             Step::Write(bits, key, rules) => self.switches.set_prefix(*bits, key, rules)?,
             Step::Delete(bits, key) => self.switches.delete_prefix(*bits, key)?,
         }
@@ -340,8 +340,8 @@ impl Live {
                 .collect(),
             unix: self.tables.unix.iter().copied().collect(),
             active: self.installed.on.iter().copied().chain(RESERVED).collect(),
-            listeners: BTreeSet::new(),
             now_ns: boot_ns(),
+            ..Memory::default()
         }
     }
 }

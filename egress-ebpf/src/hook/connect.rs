@@ -43,6 +43,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     };
     let verdict = decide(&flow, &maps);
     let mut rule = RULE_NONE;
+    let mut pending = RULE_NONE;
     let answer = match verdict.action {
         Action::Allow => {
             // The door's packets take the strict path, which notes who asks from where.
@@ -50,6 +51,11 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
                 rule = verdict.rule;
             }
             emit::passed(verdict.rule, 1, 0, 0);
+            PASS
+        }
+        // Counted with its name.
+        Action::Check => {
+            pending = verdict.rule;
             PASS
         }
         Action::Redirect => {
@@ -85,6 +91,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         protocol: flow.protocol,
         rule,
         ifindex: 0,
+        pending,
     };
     if flow.protocol == UDP && rule != RULE_NONE {
         // A datagram's interface counts, too. That of an exact grant is remembered; under a

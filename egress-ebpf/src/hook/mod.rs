@@ -3,11 +3,14 @@
 pub mod answer;
 pub mod connect;
 pub mod lsm;
+pub mod name;
 pub mod packet;
 pub mod recvmsg;
 pub mod sendmsg;
+pub mod sni;
 pub mod socket;
 pub mod sockopt;
+pub mod strict;
 pub mod unix;
 
 pub use answer::{PASS, REFUSE};

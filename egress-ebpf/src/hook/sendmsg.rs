@@ -46,14 +46,14 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
             connect::to_door(ctx, family, &flow, &maps, state);
             return PASS;
         }
-        Action::Deny | Action::Audit => {
+        Action::Deny | Action::Audit | Action::Check => {
             emit::denial(
                 &flow,
                 &verdict,
                 &emit::Process::current(),
                 family.code() as u8,
             );
-            if matches!(verdict.action, Action::Deny) {
+            if !matches!(verdict.action, Action::Audit) {
                 return REFUSE;
             }
         }

@@ -79,7 +79,7 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
             emit::passed(verdict.rule, 1, 0, 0);
             return PASS;
         }
-        Action::Audit | Action::Deny | Action::Redirect => {}
+        Action::Audit | Action::Deny | Action::Redirect | Action::Check => {}
     }
     if unix::looks_absent(&asked.key) {
         if matches!(verdict.action, Action::Audit) {

@@ -282,6 +282,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
+        require: Vec::new(),
         source: "test.yaml".into(),
     }
 }

@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{listen, rule, settings, value};
+use crate::host::layers::Layer;
 use crate::policy::{
-    fault::{Findings, Step, quote},
+    fault::{Complaint, Findings, Step, quote},
     model::{DnsSettings, Listen, Mode, Policy, Rule},
-    schema::{self, Caller, Document, Entry, Loose},
+    schema::{self, Caller, Document, Entry, LayerName, Loose},
 };
 
 /// Rules one policy may have, those of all lists together.
@@ -31,7 +32,7 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         );
     }
     repeats(&allow, &deny, &listen, findings);
-    require(document, findings);
+    let require = require(document, findings);
     Policy {
         connector,
         mode: mode(document, findings),
@@ -40,6 +41,7 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         listen: listen.into_iter().map(|(_, rule)| rule).collect(),
         dns: dns(document, findings),
         run: run(document, findings),
+        require,
         source: PathBuf::from(source),
     }
 }
@@ -175,18 +177,38 @@ fn spoken(path: &[Step]) -> String {
     }
 }
 
-fn require(document: &Document, findings: &mut Findings) {
-    const HELP: &str = "remove it: this version has no layers to require";
+fn require(document: &Document, findings: &mut Findings) -> Vec<Layer> {
+    const HELP: &str = "write a list of layers, such as “require: [unix, sni]”";
     let Some(entries) = value::field("require", &document.require, HELP, findings) else {
-        return;
+        return Vec::new();
     };
+    let mut layers = Vec::new();
     findings.within("require", |findings| {
-        for index in 0..entries.len() {
+        for (index, name) in entries.iter().enumerate() {
             findings.within(index, |findings| {
-                findings.note("this version does not know this requirement", HELP);
+                let Some(LayerName(name)) = value::entry("a layer", name, HELP, findings) else {
+                    return;
+                };
+                match Layer::of_name(name) {
+                    None => findings.complain(no_layer(name)),
+                    Some(layer) if layers.contains(&layer) => {
+                        findings.note(format!("“{layer}” stands here twice"), "remove one");
+                    }
+                    Some(layer) => layers.push(layer),
+                }
             });
         }
     });
+    layers
+}
+
+fn no_layer(name: &str) -> Complaint {
+    let known: Vec<String> = Layer::ALL.iter().map(ToString::to_string).collect();
+    let help = match value::nearest(name, &known) {
+        Some(meant) => format!("did you mean “{meant}”?"),
+        None => format!("known here: {}", known.join(", ")),
+    };
+    Complaint::new(format!("{} is no layer", quote(name)), help)
 }
 
 fn dns(document: &Document, findings: &mut Findings) -> DnsSettings {

@@ -40,6 +40,7 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             listen: pick(&callers, new),
             dns: DnsSettings::default(),
             run: None,
+            require: Vec::new(),
             source: PathBuf::from("p.yaml"),
         };
         (policy(false), policy(true))

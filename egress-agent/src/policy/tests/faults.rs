@@ -62,7 +62,16 @@ fn missing_and_wrong_top_level() {
         "allow: [7, ~, [a]]\n",
         &["the number 7", "a rule is empty", "a list"],
     );
-    expect("require: [lsm]\n", &["does not know this requirement"]);
+    expect(
+        "require: [lms, unix, unix, 7, everything]\n",
+        &[
+            "p.yaml:3:11: “lms” is no layer; did you mean “lsm”?",
+            "“unix” stands here twice",
+            "a layer is the number 7",
+            "“everything” is no layer; known here: connect, sendmsg,",
+        ],
+    );
+    expect("require: lsm\n", &["write a list of layers"]);
     expect("tls: off\n", &["unknown key “tls”"]);
     for name in ["", "-a", "a b", "A", "é", "a/b", &"a".repeat(65)] {
         let text = format!("version: 1\nconnector: \"{name}\"\n");

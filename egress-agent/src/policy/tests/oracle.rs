@@ -215,6 +215,7 @@ fn policies() -> impl Strategy<Value = Policy> {
         listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
+        require: Vec::new(),
         source: PathBuf::from("p.yaml"),
     })
 }

@@ -1,0 +1,157 @@
+//! A packet's headers, read without trust.
+
+use core::{
+    mem::MaybeUninit,
+    ptr::{addr_of, read_volatile},
+};
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use egress_common::{
+    abi::{TCP, UDP},
+    key::Addr,
+    verdict::Reason,
+};
+
+use crate::flow::{AF_INET, AF_INET6};
+
+/// Next header of a hop-by-hop options header (RFC 8200 section 4.3).
+pub const HOP_BY_HOP: u8 = 0;
+/// The one such header that the kernel makes itself, for a segment of over 64 KiB that a
+/// device splits up (`include/net/ipv6.h`, `struct hop_jumbo_hdr`): only the jumbo payload
+/// option (RFC 2675 section 2). Programs need a capability to make any.
+pub const JUMBO: usize = 8;
+/// The bytes of it that are the same in all: not the length.
+pub const JUMBO_MASK: u64 = 0xffff_ffff_0000_0000;
+/// "More fragments" and the fragment offset (RFC 791 section 3.1).
+pub const V4_FRAGMENT: u16 = 0x3fff;
+
+/// Those bytes, in host order: next header, no further length, option 0xc2 of 4 bytes.
+#[inline(always)]
+pub const fn jumbo_head(protocol: u8) -> u64 {
+    (protocol as u64) << 56 | 0x0000_c204 << 32
+}
+
+/// The interface the packet leaves by.
+#[inline(always)]
+pub fn ifindex(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the program's own context.
+    unsafe { read_volatile(addr_of!((*skb).ifindex)) }
+}
+
+/// What a packet's headers say.
+pub struct Parsed {
+    /// Where it comes from.
+    pub source: Addr,
+    /// Where it goes.
+    pub addr: Addr,
+    pub source_port: u16,
+    pub port: u16,
+    pub protocol: u8,
+    /// `AF_INET` or `AF_INET6`; 0 = neither.
+    pub family: u16,
+    /// Where the header behind that of IP begins.
+    pub transport: u32,
+    /// Why the rest could not be read; [`Reason::None`] = it could.
+    pub fault: Reason,
+}
+
+/// Reads IP and the ports.
+#[inline(always)]
+pub fn parse(skb: *mut __sk_buff) -> Parsed {
+    match load::<1>(skb, 0) {
+        Some([first]) if first >> 4 == 4 => parse_v4(skb, first),
+        Some([first]) if first >> 4 == 6 => parse_v6(skb),
+        _ => unreadable(Reason::Malformed, 0),
+    }
+}
+
+#[inline(always)]
+fn parse_v4(skb: *mut __sk_buff, first: u8) -> Parsed {
+    let Some(header) = load::<20>(skb, 0) else {
+        return unreadable(Reason::Malformed, AF_INET);
+    };
+    let mut parsed = unreadable(Reason::None, AF_INET);
+    parsed.protocol = header[9];
+    parsed.source = Addr::from_v4(u32::from_be_bytes([
+        header[12], header[13], header[14], header[15],
+    ]));
+    parsed.addr = Addr::from_v4(u32::from_be_bytes([
+        header[16], header[17], header[18], header[19],
+    ]));
+    if first != 0x45 || u16::from_be_bytes([header[6], header[7]]) & V4_FRAGMENT != 0 {
+        parsed.fault = Reason::Options;
+        return parsed;
+    }
+    with_ports(skb, 20, parsed)
+}
+
+#[inline(always)]
+fn parse_v6(skb: *mut __sk_buff) -> Parsed {
+    let (Some([next]), Some(source), Some(destination)) =
+        (load::<1>(skb, 6), load::<16>(skb, 8), load::<16>(skb, 24))
+    else {
+        return unreadable(Reason::Malformed, AF_INET6);
+    };
+    let mut parsed = unreadable(Reason::None, AF_INET6);
+    parsed.protocol = next;
+    parsed.source = Addr::from_octets(source);
+    parsed.addr = Addr::from_octets(destination);
+    if next == HOP_BY_HOP
+        && let Some(header) = load::<JUMBO>(skb, 40)
+        && u64::from_be_bytes(header) & JUMBO_MASK == jumbo_head(TCP)
+    {
+        parsed.protocol = TCP;
+        return with_ports(skb, 48, parsed);
+    }
+    // Hop-by-hop, routing, fragment and destination options headers (RFC 8200 section 4.1).
+    if matches!(next, 0 | 43 | 44 | 60) {
+        parsed.fault = Reason::Options;
+        return parsed;
+    }
+    with_ports(skb, 40, parsed)
+}
+
+#[inline(always)]
+fn with_ports(skb: *mut __sk_buff, offset: u32, mut parsed: Parsed) -> Parsed {
+    if parsed.protocol != TCP && parsed.protocol != UDP {
+        parsed.fault = Reason::Protocol;
+        return parsed;
+    }
+    parsed.transport = offset;
+    match load::<4>(skb, offset) {
+        Some([a, b, c, d]) => {
+            parsed.source_port = u16::from_be_bytes([a, b]);
+            parsed.port = u16::from_be_bytes([c, d]);
+        }
+        None => parsed.fault = Reason::Malformed,
+    }
+    parsed
+}
+
+#[inline(always)]
+const fn unreadable(fault: Reason, family: u16) -> Parsed {
+    Parsed {
+        source: Addr { halves: [0, 0] },
+        addr: Addr { halves: [0, 0] },
+        source_port: 0,
+        port: 0,
+        protocol: 0,
+        family,
+        transport: 0,
+        fault,
+    }
+}
+
+/// Bytes of the packet from the network header on.
+#[inline(always)]
+pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+    // SAFETY: `bytes` has room for N bytes; the helper checks the packet's length.
+    let result =
+        unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: written whole by the helper.
+    Some(unsafe { bytes.assume_init() })
+}

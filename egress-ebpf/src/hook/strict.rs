@@ -1,0 +1,180 @@
+//! The strict path: a packet is read without trust and decided anew.
+
+use core::ptr::{addr_of, null_mut, read_volatile};
+
+use aya_ebpf::{
+    bindings::bpf_sock, helpers::generated::bpf_skb_ancestor_cgroup_id, programs::SkBuffContext,
+};
+use egress_common::{
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_NONE, TCP},
+    decide::{Flow, Lookup as _, audited, decide},
+    event::{Client, ClientKey},
+    grant::{Connector, SocketState},
+    verdict::{Action, Layer, Reason, Verdict},
+};
+
+use super::{PASS, REFUSE};
+use crate::{
+    emit,
+    header::{self, Parsed},
+    lookup::{Maps, rule_active},
+    maps::{CLIENTS, CONNECTOR_LEVEL},
+    socket,
+};
+
+/// `BPF_TCP_LISTEN`, `include/uapi/linux/bpf.h`.
+const TCP_LISTEN: u32 = 10;
+/// `BPF_TCP_SYN_SENT`, `include/uapi/linux/bpf.h`.
+const TCP_SYN_SENT: u32 = 2;
+
+/// Reads the packet and asks for a full verdict.
+#[inline(always)]
+pub fn strict(ctx: &SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let sk = socket::of_packet(skb);
+    let state = if sk.is_null() {
+        null_mut()
+    } else {
+        // SAFETY: a full socket, not null.
+        unsafe { socket::get(sk) }
+    };
+    let parsed = header::parse(skb);
+    let (connector, process) = if state.is_null() {
+        // SAFETY: the program's own context.
+        let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(skb, CONNECTOR_LEVEL.load()) };
+        (socket::by_cgroup(cgroup), emit::Process::maker(0, 0))
+    } else {
+        // SAFETY: not null; written once, when the socket was made.
+        unsafe {
+            (
+                (*state).connector,
+                emit::Process::maker((*state).pid, (*state).uid),
+            )
+        }
+    };
+    let flow = Flow {
+        addr: parsed.addr,
+        connector,
+        port: parsed.port,
+        protocol: parsed.protocol,
+        layer: Layer::Packet,
+        inbound: parsed.protocol == TCP && is_inbound(sk, state),
+        local_port: parsed.source_port,
+        ifindex: header::ifindex(skb),
+    };
+    let maps = Maps {
+        ctx: skb.cast(),
+        local_port: parsed.source_port,
+    };
+    let mut verdict = if matches!(parsed.fault, Reason::None) {
+        decide(&flow, &maps)
+    } else {
+        refuse(parsed.fault, RULE_NONE, connector, &maps)
+    };
+    if matches!(verdict.action, Action::Check) {
+        let reason = unnamed(state);
+        verdict = refuse(reason, verdict.rule, connector, &maps);
+    }
+    if matches!(verdict.action, Action::Allow) {
+        if verdict.rule == RULE_DOOR {
+            note_client(&parsed, &process);
+        }
+        if verdict.rule == RULE_INBOUND && state.is_null() && !sk.is_null() {
+            adopt(sk, &flow);
+        }
+        emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
+        return PASS;
+    }
+    emit::denial(&flow, &verdict, &process, parsed.family as u8);
+    if matches!(verdict.action, Action::Audit) {
+        PASS
+    } else {
+        REFUSE
+    }
+}
+
+/// Why a packet has no checked name, whose address needs one. A connection whose rule is not
+/// in force any more does not go on under another rule's address.
+#[inline(always)]
+fn unnamed(state: *const SocketState) -> Reason {
+    if state.is_null() {
+        return Reason::SniTransport;
+    }
+    // SAFETY: not null.
+    let (stage, rule, pending) = unsafe {
+        (
+            read_volatile(addr_of!((*state).stage)),
+            read_volatile(addr_of!((*state).rule)),
+            read_volatile(addr_of!((*state).pending)),
+        )
+    };
+    let by = match stage {
+        SocketState::PLAIN | SocketState::CHECKED => rule,
+        _ => pending,
+    };
+    if by != RULE_NONE && !rule_active(by) {
+        Reason::Revoked
+    } else {
+        Reason::SniTransport
+    }
+}
+
+/// A refusal that no table speaks of, or its report where the connector is only audited.
+#[inline(always)]
+fn refuse(reason: Reason, rule: u32, connector: u32, maps: &Maps) -> Verdict {
+    let refused = Verdict {
+        action: Action::Deny,
+        reason,
+        rule,
+    };
+    match maps.connector(connector) {
+        Some(connector) if connector.mode == Connector::AUDIT => audited(refused),
+        _ => refused,
+    }
+}
+
+/// Remembers who asks the door from which port, for the name of a refused query.
+#[inline(always)]
+fn note_client(parsed: &Parsed, process: &emit::Process) {
+    let key = ClientKey {
+        port: parsed.source_port,
+        protocol: u16::from(parsed.protocol),
+    };
+    let client = Client {
+        pid: process.pid,
+        uid: process.uid,
+    };
+    // A client that could not be noted costs a name in an event, nothing else.
+    let _not_noted = CLIENTS.insert(&key, client, 0);
+}
+
+/// Gives an accepted socket its record, so that the rest of the connection is fast.
+#[inline(always)]
+fn adopt(sk: *mut bpf_sock, flow: &Flow) {
+    let mut initial = SocketState {
+        addr: flow.addr,
+        rule: RULE_INBOUND,
+        port_be: flow.port.to_be(),
+        protocol: flow.protocol,
+        ..socket::empty(flow.connector)
+    };
+    // SAFETY: a full socket, not null. Without memory the strict path goes on deciding.
+    unsafe { socket::get_or_create(sk, &mut initial) };
+}
+
+/// Whether the packet answers somebody who called in. Sockets of `socket()` have a record;
+/// those of `accept()` have none until [`adopt`] gives them one. A socket without a record
+/// that is calling somebody itself is a subflow of the kernel's, and no answer.
+#[inline(always)]
+fn is_inbound(sk: *mut bpf_sock, state: *const SocketState) -> bool {
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: a full socket, not null.
+    let stage = unsafe { read_volatile(addr_of!((*sk).state)) };
+    if state.is_null() {
+        stage != TCP_SYN_SENT
+    } else {
+        stage == TCP_LISTEN
+    }
+}
