@@ -15,10 +15,11 @@ use egress_tests::{
 };
 
 /// Everything the launcher does.
-const LAUNCHER: &str = "descriptors,capabilities,seccomp,landlock,session,ipc,mounts";
+const LAUNCHER: &str = "descriptors,capabilities,seccomp,landlock,session,ipc,mounts,stdio";
 
 /// Ways out that this layer stops without the launcher, whoever takes them.
 const EVERYBODY: &[&str] = &[
+    "scm-rights-stdin",
     "pidfd-getfd",
     "proc-fd-pipe",
     "process-vm-writev",

@@ -37,6 +37,8 @@ pub enum Part {
     /// The mount namespace with the connector's own folder; for root, with the host's controls
     /// read-only.
     Mounts,
+    /// The pipes in the place of standard descriptors that are more than bytes.
+    Stdio,
     /// The programs at the hooks of security modules.
     Lsm,
 }
@@ -85,7 +87,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 16] = [
+        const ALL: [(&str, Self); 17] = [
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
@@ -101,6 +103,7 @@ mod on {
             ("session", Self::Session),
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
+            ("stdio", Self::Stdio),
             ("lsm", Self::Lsm),
         ];
     }
