@@ -32,8 +32,8 @@ usage: bypass-suite [OPTIONS]
   --help                this text
 
 The launcher must permit TCP and UDP to 203.0.113.20 and 2001:db8:cb::20, ports 9001 and 9999,
-the names allowed.example and *.ingest.sentry.io with TCP port 443, and nothing else. They exist only in the network
-namespace in which it is started.
+the names allowed.example, small-window.example and *.ingest.sentry.io with TCP port 443, and
+nothing else. They exist only in the network namespace in which it is started.
 
 Verdicts:
   DELIVERED       the token arrived at a receiver that is not declared

@@ -104,6 +104,7 @@ pub fn probe_policy(root: bool) -> String {
         );
     }
     text.push_str("  - allowed.example:443\n  - \"*.ingest.sentry.io:443\"\n");
+    text.push_str("  - small-window.example:443\n");
     for name in probe::REBINDING {
         let _ = write!(
             text,

@@ -137,6 +137,12 @@ pub struct Long {
     pub why: Option<Loose<String>>,
     /// Host rules only: accept answers that point inside (private, loopback, link-local).
     pub private: Option<Loose<bool>>,
+    /// Host rules over TCP only. require: a connection has to begin with a TLS ClientHello that
+    /// names a permitted host. off: it need not. Missing: required on port 443 alone.
+    pub tls: Option<Loose<Tls>>,
+    /// Where names are checked: whether the ClientHello may carry an encrypted one, whose name
+    /// nobody can read. refuse is the default.
+    pub ech: Option<Loose<Ech>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -191,6 +197,26 @@ pub enum Sources {
 pub enum CallerProtocol {
     /// TCP.
     Tcp,
+}
+
+/// Whether the name in TLS is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// On every port of the rule.
+    Require,
+    /// On none.
+    Off,
+}
+
+/// What happens to an encrypted ClientHello inside the readable one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ech {
+    /// It passes.
+    Allow,
+    /// The connection is refused.
+    Refuse,
 }
 
 /// A port or a range of ports.

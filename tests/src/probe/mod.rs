@@ -20,6 +20,10 @@ mod packet;
 mod ring;
 mod sys;
 mod tcp;
+mod tls;
+mod tls_client;
+pub mod tls_many;
+mod tls_pages;
 mod udp;
 mod unix;
 mod uring;
@@ -174,6 +178,8 @@ pub const FAMILIES: &[Family] = &[
     family("io-uring", uring::VECTORS),
     family("foreign-abis", abi::VECTORS),
     family("names", names::VECTORS),
+    family("names-in-tls", tls::VECTORS),
+    family("names-in-shared-pages", tls_pages::VECTORS),
     family("loopback", local::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
@@ -214,6 +220,11 @@ pub fn main(arguments: &[String]) -> Result<()> {
         }
         ["burst", count] => udp::burst(count.parse()?),
         ["drip", target, token, seconds] => tcp::drip(target.parse()?, token, seconds.parse()?),
+        ["rustls", urls @ ..] => tls_client::main(urls),
+        ["hellos", file, from, width, target] => {
+            tls_many::main(file, from.parse()?, width.parse()?, target.parse()?)
+        }
+        ["hello", count, pairs @ ..] => tls_many::in_turns(count.parse()?, pairs),
         ["list"] => {
             for family in FAMILIES {
                 for vector in family.vectors {

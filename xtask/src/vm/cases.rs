@@ -41,6 +41,14 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("confinement/node_fetch", "emulation is too slow for node"),
     ("confinement/python_httpx", "needs a package registry"),
     ("real_mcp/", "needs a package registry"),
+    ("tls_clients/go", "needs a compiler"),
+    ("tls_clients/java", "needs a compiler"),
+    ("tls_clients/node", "needs a package registry"),
+    ("tls_clients/python", "needs a package registry"),
+    (
+        "sni/the_kernel_agrees_with_a_plain_reader",
+        "emulation is too slow for it",
+    ),
 ];
 
 /// Test programs that are no kernel tests.

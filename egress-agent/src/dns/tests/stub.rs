@@ -270,6 +270,8 @@ fn rule(id: &str, target: Target, ports: &[(u16, u16)]) -> Rule {
         },
         why: None,
         private: false,
+        tls: false,
+        ech: false,
     }
 }
 

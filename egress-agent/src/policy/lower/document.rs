@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{listen, rule, settings, value};
+use super::{listen, rule, settings, tls::Written, value};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
@@ -36,8 +36,8 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
     Policy {
         connector,
         mode: mode(document, findings),
-        allow: allow.into_iter().map(|(_, rule)| rule).collect(),
-        deny: deny.into_iter().map(|(_, rule)| rule).collect(),
+        allow: parts(allow),
+        deny: parts(deny),
         listen: listen.into_iter().map(|(_, rule)| rule).collect(),
         dns: dns(document, findings),
         run: run(document, findings),
@@ -94,7 +94,7 @@ fn mode(document: &Document, findings: &mut Findings) -> Mode {
     }
 }
 
-type Placed<T = Rule> = (Vec<Step>, T);
+type Placed<T = Written> = (Vec<Step>, T);
 
 fn rules(
     key: &str,
@@ -105,6 +105,11 @@ fn rules(
     each(key, list, findings, |entry, findings| {
         rule::lower(entry, deny, findings)
     })
+}
+
+fn parts(rules: Vec<Placed>) -> Vec<Rule> {
+    let written = rules.into_iter().map(|(_, rule)| rule);
+    written.flat_map(Written::parts).collect()
 }
 
 fn callers(
@@ -143,10 +148,10 @@ fn repeats(allow: &[Placed], deny: &[Placed], listen: &[Placed<Listen>], finding
     let mut ids = HashMap::new();
     let mut meanings = HashMap::new();
     let mut all = Vec::new();
-    for (path, rule) in allow {
+    for (path, Written { rule, .. }) in allow {
         all.push((path, &rule.id, rule::derived_id(rule, false)));
     }
-    for (path, rule) in deny {
+    for (path, Written { rule, .. }) in deny {
         all.push((path, &rule.id, rule::derived_id(rule, true)));
     }
     for (path, rule) in listen {

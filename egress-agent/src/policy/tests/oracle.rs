@@ -202,6 +202,8 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
         },
         why: None,
         private: false,
+        tls: false,
+        ech: false,
     })
 }
 

@@ -8,41 +8,34 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
-use egress_common::abi::OWN_FOLDER;
-use nix::sys::signal::Signal;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
+use super::{
+    fault::RunError,
+    start::{layers, proven, spec, unix_sockets, used},
+};
 use crate::{
     dns::{self, Door, Names, NamesConfig},
     event::{
         model::{Body, Exit, Started},
-        pump::{Pump, PumpConfig, PumpError},
+        pump::{Pump, PumpConfig},
     },
     exit,
     grant::Keeper,
-    host::{
-        User, clock,
-        layers::{Layer, Layers, Unmet},
-        route,
-    },
+    host::{User, clock, route},
     kernel::{
         Plane, Settings,
-        instance::{Instance, InstanceError, clean_leftovers},
-        lsm::{LsmError, LsmPrograms},
+        instance::{Instance, clean_leftovers},
+        lsm::LsmPrograms,
         probe,
-        unix::UnixError,
     },
-    launch::{
-        self, LaunchError, Signals, Spec, UnixSockets, canary, env,
-        scope::{self, Landlocked},
-        signals::forward,
-    },
+    launch::{self, Signals, UnixSockets, signals::forward},
     policy::{
-        model::{Mode, Policy, Rule, Target},
+        model::{Mode, Policy},
         slots,
     },
     reload::{self, Live, Reload, say},
@@ -77,80 +70,6 @@ pub struct Run {
     pub quiet: bool,
     /// Colours on standard error.
     pub color: bool,
-}
-
-/// Why a run failed; the connector was not started, or ended with the agent's help.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// This host cannot carry the data plane.
-    #[error(transparent)]
-    Host(#[from] probe::HostFault),
-    /// The instance could not be made or ended.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// A cgroup could not be read.
-    #[error(transparent)]
-    Cgroup(#[from] crate::host::CgroupError),
-    /// The data plane was refused.
-    #[error(transparent)]
-    Plane(#[from] crate::kernel::PlaneError),
-    /// The policy is not in the data plane.
-    #[error(transparent)]
-    Start(#[from] reload::fault::StartError),
-    /// A changed policy left the data plane open.
-    #[error("{0}; the connector was ended")]
-    Reload(#[from] reload::fault::Broken),
-    /// The DNS door could not be opened.
-    #[error("cannot open the DNS door on loopback: {0}")]
-    Door(#[source] std::io::Error),
-    /// No upstream resolver.
-    #[error("cannot resolve names: {0}")]
-    Names(#[from] dns::upstream::UpstreamError),
-    /// The policy requires layers that do not hold.
-    #[error("{0}; nothing was started")]
-    Required(#[from] Unmet),
-    /// Permitted names have no address.
-    #[error(
-        "a permitted name has no address, and nothing was started: {0}; mend the policy or \
-         the resolver, or start nevertheless with --start-unresolved"
-    )]
-    Unresolved(String),
-    /// A rule for a unix socket on a kernel that cannot judge those.
-    #[error(
-        "the rule for the unix socket {name} cannot be enforced: {error}; take the rule out, or use Linux 6.7 or newer"
-    )]
-    Unix {
-        /// The rule's name or path.
-        name: String,
-        /// Why.
-        error: String,
-    },
-    /// The programs for security modules fired a moment ago and cannot be attached now.
-    #[error("{0}; the connector was not started")]
-    Modules(#[from] LsmError),
-    /// A signal came before the connector was started.
-    #[error("ended by {0} before the connector was started")]
-    Signal(Signal),
-    /// The launcher failed.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// The stream of events could not be opened.
-    #[error(transparent)]
-    Stream(#[from] PumpError),
-    /// Waiting for the connector or a signal failed.
-    #[error("cannot wait for the connector: {0}")]
-    Wait(#[source] std::io::Error),
-}
-
-impl RunError {
-    /// The exit code for this failure.
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Launch(LaunchError::Failed { code, .. }) => *code,
-            Self::Signal(signal) => exit::of_signal(*signal as i32),
-            _ => exit::AGENT_FAILED,
-        }
-    }
 }
 
 /// Runs a connector from beginning to end. Answers its exit code.
@@ -196,9 +115,7 @@ async fn confined(
         unix.landlock.abstracts,
     )?;
     plane.attach(instance.parent().path())?;
-    let modules = plane
-        .take_lsm()
-        .and_then(|modules| canary::prove(modules, instance.parent().path()));
+    let modules = proven(instance, &mut plane);
     let layers = layers(&policy, &plane, modules.as_ref().err())?;
 
     let (stop, stopped) = watch::channel(false);
@@ -338,7 +255,7 @@ async fn launched(
         instance: instance.name().to_owned(),
         mode: say::mode_name(run.policy.mode).to_owned(),
         policy: Some(run.policy.source.display().to_string()),
-        rules: run.policy.allow.len() as u64,
+        rules: run.policy.written().count() as u64,
         pid: Some(started.pid),
         uid: run.user.uid,
         command: run
@@ -371,87 +288,6 @@ async fn launched(
                 )));
             }
         }
-    }
-}
-
-/// Which layers hold for this run. Fails where the policy requires others.
-fn layers(policy: &Policy, plane: &Plane, modules: Option<&LsmError>) -> Result<Layers, RunError> {
-    let mut layers = launch::layers::find(plane, modules);
-    let is_abstract =
-        |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
-    if policy.allow.iter().any(is_abstract) {
-        let why = "a rule names an abstract unix socket, and then names decide";
-        layers = layers.without(Layer::LandlockScope, why);
-    }
-    layers.require(&policy.require)?;
-    Ok(layers)
-}
-
-/// Those of the layers that are used: not all are where nothing is refused.
-fn used(layers: &Layers, mode: Mode) -> Layers {
-    let why = "the connector is only audited";
-    match mode {
-        Mode::Enforce => layers.clone(),
-        Mode::Audit => [Layer::Landlock, Layer::LandlockScope]
-            .into_iter()
-            .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
-    }
-}
-
-/// What the launcher is to do about unix sockets. Fails where rules name some that this
-/// kernel cannot tell from others.
-fn unix_sockets(policy: &Policy, hooks: Result<(), &UnixError>) -> Result<UnixSockets, RunError> {
-    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
-        Target::Unix(name) => Some(name.as_str()),
-        Target::Host(_) | Target::Cidr(_) => None,
-    });
-    let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
-    let enforced = policy.mode == Mode::Enforce;
-    if let (Err(error), true, Some(name)) =
-        (hooks, enforced, paths.first().or_else(|| abstracts.first()))
-    {
-        return Err(RunError::Unix {
-            name: (*name).to_owned(),
-            error: error.to_string(),
-        });
-    }
-    let offered = scope::supported();
-    Ok(UnixSockets {
-        sockets: hooks.is_ok() || !enforced,
-        landlock: Landlocked {
-            paths: enforced && offered.paths,
-            // The scope knows no exceptions: with a foreign socket to reach, names decide.
-            abstracts: enforced && offered.abstracts && abstracts.is_empty(),
-        },
-        paths: paths.into_iter().map(PathBuf::from).collect(),
-    })
-}
-
-fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
-    let name = run
-        .user
-        .name
-        .clone()
-        .unwrap_or_else(|| run.user.uid.to_string());
-    let own = OsString::from(OWN_FOLDER.trim_end_matches('/'));
-    let identity = [
-        ("HOME", run.user.home.clone().into_os_string()),
-        ("USER", OsString::from(&name)),
-        ("LOGNAME", OsString::from(&name)),
-        ("SHELL", run.user.shell.clone().into_os_string()),
-    ];
-    // Where the connector's own unix sockets work.
-    let folders = [("TMPDIR", own.clone()), ("XDG_RUNTIME_DIR", own)];
-    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
-    Spec {
-        cgroup_procs: instance.copy().path().join("cgroup.procs"),
-        uid: run.user.uid,
-        gid: run.user.gid,
-        groups: run.user.groups.clone(),
-        command: run.command.clone(),
-        env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
-        enforced: run.policy.mode == Mode::Enforce,
-        unix,
     }
 }
 
