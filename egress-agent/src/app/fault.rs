@@ -8,7 +8,7 @@ use crate::{
     exit,
     host::layers::Unmet,
     kernel::{instance::InstanceError, probe},
-    launch::LaunchError,
+    launch::{self, LaunchError},
     reload,
 };
 
@@ -49,15 +49,8 @@ pub enum RunError {
     )]
     Unresolved(String),
     /// A rule for a unix socket on a kernel that cannot judge those.
-    #[error(
-        "the rule for the unix socket {name} cannot be enforced: {error}; take the rule out, or use Linux 6.7 or newer"
-    )]
-    Unix {
-        /// The rule's name or path.
-        name: String,
-        /// Why.
-        error: String,
-    },
+    #[error(transparent)]
+    Unix(#[from] launch::Unenforceable),
     /// A signal came before the connector was started.
     #[error("ended by {0} before the connector was started")]
     Signal(Signal),

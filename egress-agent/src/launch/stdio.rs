@@ -31,6 +31,8 @@ use nix::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
+use crate::host::switch::{self, Part};
+
 /// As much as a pipe holds.
 const BUFFER: usize = 64 * 1024;
 /// A thread of the relay needs no more: its buffer is elsewhere.
@@ -191,7 +193,8 @@ fn wait_after(error: &io::Error, file: &File, event: PollFlags) -> io::Result<()
 fn carries_bytes_alone(file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
-    Ok(kind.is_file()
+    Ok(switch::is_off(Part::Standard)
+        || kind.is_file()
         || kind.is_fifo()
         || kind.is_char_device() && (file.is_terminal() || is_harmless(&metadata)))
 }
