@@ -32,10 +32,11 @@ fn ensure_refused(
 ) -> Result<()> {
     let got = gets(shell, name, port, at)?;
     ensure!(!got, "{name}:{port} at {at} was reached");
-    let denial = Denial::of_address(at).port(port).by(&["sni"]);
-    let event = shell.confined.denial(&denial.because(&[why]))?;
-    let named = event.destination.and_then(|to| to.name);
-    ensure!(named.as_deref() == Some(name), "{named:?}");
+    let denial = Denial {
+        name: Some(name.to_owned()),
+        ..Denial::of_address(at).port(port).by(&["sni"])
+    };
+    shell.confined.denial(&denial.because(&[why]))?;
     Ok(())
 }
 
