@@ -57,8 +57,8 @@ pub struct Agent<'w> {
     environment: Vec<(String, String)>,
     limit: Duration,
     free: bool,
-    without: Option<String>,
     behind: Option<String>,
+    without: Option<String>,
 }
 
 /// A connector under a running agent.
@@ -101,8 +101,8 @@ impl World {
             environment: Vec::new(),
             limit: LIMIT,
             free: unconfined(),
-            without: None,
             behind: None,
+            without: None,
         }
     }
 
@@ -145,17 +145,17 @@ impl Agent<'_> {
         self
     }
 
-    /// Under the agent of test builds, with these layers taken away (commas between; the names
-    /// are in `egress-agent/src/host/switch.rs`): shows that a way out is stopped by them.
-    pub fn without(mut self, layers: &str) -> Self {
-        self.without = Some(layers.to_owned());
-        self
-    }
-
     /// Starts the agent from a line of shell, as `exec "$@"` for instance, so that the caller's
     /// own descriptors, limits or mounts are not the harness's.
     pub fn behind(mut self, line: &str) -> Self {
         self.behind = Some(line.to_owned());
+        self
+    }
+
+    /// Under the agent of test builds, with these layers taken away (commas between; the names
+    /// are in `egress-agent/src/host/switch.rs`): shows that a way out is stopped by them.
+    pub fn without(mut self, layers: &str) -> Self {
+        self.without = Some(layers.to_owned());
         self
     }
 

@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod bench;
 pub mod demo;
 pub mod event;
+pub mod faults;
 pub mod hello;
 pub mod internet;
 pub mod layers;

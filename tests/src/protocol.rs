@@ -58,6 +58,9 @@ pub enum Behaviour {
     Truncated,
     /// Each answer has only the next one of the addresses, in turn.
     Flip,
+    /// Over UDP it answers as forgers do: under another number, to another question, for another
+    /// name; each time with a stranger's address. Then it is silent.
+    Lie,
     /// It never answers.
     Dead,
     /// It answers with this response code (RFC 1035 section 4.1.1): 2 failure, 3 no such name.

@@ -117,6 +117,7 @@ pub fn standard() -> Vec<Record> {
         only("inside.example", &[INSIDE], &[]),
         behaving("slow.example", 43, Behaviour::Slow(1500)),
         behaving("big.example", 45, Behaviour::Truncated),
+        behaving("lying.example", 51, Behaviour::Lie),
         behaving("dead.example", 46, Behaviour::Dead),
         behaving("gone.example", 47, Behaviour::Code(3)),
         behaving("failing.example", 48, Behaviour::Code(2)),

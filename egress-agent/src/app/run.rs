@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     fault::RunError,
-    start::{layers, proven, spec, unix_sockets, used},
+    start::{layers, proven, spec, used},
 };
 use crate::{
     dns::{self, Door, Names, NamesConfig},
@@ -26,7 +26,10 @@ use crate::{
     },
     exit,
     grant::Keeper,
-    host::{User, clock, route},
+    host::{
+        User, clock, route,
+        switch::{self, Step},
+    },
     kernel::{
         Plane, Settings,
         instance::{Instance, clean_leftovers},
@@ -77,8 +80,11 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
     let signals = Signals::listen().map_err(RunError::Wait)?;
     probe::check_host()?;
+    switch::reached(Step::HostChecked);
     let cleaned = clean_leftovers()?;
+    switch::reached(Step::LeftoversEnded);
     let instance = Instance::create(&run.policy.connector)?;
+    switch::reached(Step::Created);
     let result = confined(&run, &instance, &cleaned, hangup, signals).await;
     // Whatever happened inside, the end is the same. A failure of it keeps the boundary, and
     // does not hide how the connector ended.
@@ -103,7 +109,8 @@ async fn confined(
         rules: slots::room(policy.rule_count()),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
-    let unix = unix_sockets(&policy, plane.unix())?;
+    switch::reached(Step::Loaded);
+    let unix = launch::unix_sockets(&policy, plane.unix())?;
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -114,7 +121,9 @@ async fn confined(
         first,
         unix.landlock.abstracts,
     )?;
+    switch::reached(Step::PolicyWritten);
     plane.attach(instance.parent().path())?;
+    switch::reached(Step::Attached);
     let modules = proven(instance, &mut plane);
     let layers = layers(&policy, &plane, modules.as_ref().err())?;
 
@@ -146,6 +155,7 @@ async fn confined(
         quiet: run.quiet,
         color: run.color,
     })?;
+    switch::reached(Step::StreamOpen);
     for leftover in cleaned {
         stream.say(say::warning(
             &policy.connector,
@@ -176,6 +186,7 @@ async fn confined(
         prefetched = dns::prefetch(&names) => prefetched,
         signal = signals.next() => return Err(RunError::Signal(signal)),
     };
+    switch::reached(Step::Resolved);
     for unresolved in prefetched
         .iter()
         .filter_map(|name| say::unresolved(&policy, instance.name(), name))
@@ -216,6 +227,7 @@ async fn confined(
     refreshing.abort();
     sweeping.abort();
     stream.finish(exit).await?;
+    switch::reached(Step::StreamFinished);
     Ok(exit::of_child(outcome?))
 }
 
@@ -243,6 +255,7 @@ async fn launched(
         stream,
     } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
+    switch::reached(Step::LauncherReady);
     if let Some(modules) = modules {
         // Not before: the launcher has used what these programs refuse.
         modules.attach(instance.parent().path(), instance.pins())?;
@@ -250,6 +263,7 @@ async fn launched(
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
+    switch::reached(Step::ConnectorStarted);
     stream.say(Body::Started(Started {
         connector: run.policy.connector.clone(),
         instance: instance.name().to_owned(),
@@ -269,8 +283,10 @@ async fn launched(
         tokio::select! {
             status = started.child.wait() => {
                 let status = status.map_err(RunError::Wait)?;
+                switch::reached(Step::ConnectorEnded);
                 // Its last words before the agent's own, and before the pipes close.
                 instance.kill()?;
+                switch::reached(Step::ConnectorKilled);
                 started.relaying.finish().await;
                 return Ok(status);
             }

@@ -1,6 +1,6 @@
 //! What a start is made of: layers, unix sockets, what the launcher is told.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
 use egress_common::abi::OWN_FOLDER;
 
@@ -11,12 +11,8 @@ use crate::{
         Plane,
         instance::Instance,
         lsm::{LsmError, LsmPrograms},
-        unix::UnixError,
     },
-    launch::{
-        self, Spec, UnixSockets, canary, env,
-        scope::{self, Landlocked},
-    },
+    launch::{self, Spec, UnixSockets, canary, env},
     policy::model::{Mode, Policy, Rule, Target},
 };
 
@@ -52,38 +48,6 @@ pub(super) fn used(layers: &Layers, mode: Mode) -> Layers {
             .into_iter()
             .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
     }
-}
-
-/// What the launcher is to do about unix sockets. Fails where rules name some that this
-/// kernel cannot tell from others.
-pub(super) fn unix_sockets(
-    policy: &Policy,
-    hooks: Result<(), &UnixError>,
-) -> Result<UnixSockets, RunError> {
-    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
-        Target::Unix(name) => Some(name.as_str()),
-        Target::Host(_) | Target::Cidr(_) => None,
-    });
-    let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
-    let enforced = policy.mode == Mode::Enforce;
-    if let (Err(error), true, Some(name)) =
-        (hooks, enforced, paths.first().or_else(|| abstracts.first()))
-    {
-        return Err(RunError::Unix {
-            name: (*name).to_owned(),
-            error: error.to_string(),
-        });
-    }
-    let offered = scope::supported();
-    Ok(UnixSockets {
-        sockets: hooks.is_ok() || !enforced,
-        landlock: Landlocked {
-            paths: enforced && offered.paths,
-            // The scope knows no exceptions: with a foreign socket to reach, names decide.
-            abstracts: enforced && offered.abstracts && abstracts.is_empty(),
-        },
-        paths: paths.into_iter().map(PathBuf::from).collect(),
-    })
 }
 
 /// What the launcher is told.

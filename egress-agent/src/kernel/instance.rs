@@ -16,7 +16,10 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use super::pin::PinFolder;
-use crate::host::{Cgroup, CgroupError, Hierarchy, boot_ns, sockets};
+use crate::host::{
+    Cgroup, CgroupError, Hierarchy, boot_ns, sockets,
+    switch::{self, Step},
+};
 
 /// Where running state lives.
 pub const RUN_FOLDER: &str = "/run/egress-agent";
@@ -64,6 +67,7 @@ impl Instance {
         let _one_at_a_time = global_lock()?;
         let name = new_name(connector);
         let lock = lock(&lock_path(&name), FlockArg::LockExclusiveNonblock)?;
+        switch::reached(Step::Locked);
         match Self::build(&hierarchy, &name, connector) {
             Ok((parent, connector, copy, pins)) => Ok(Self {
                 name,
@@ -95,6 +99,7 @@ impl Instance {
         connector.create()?;
         let copy = connector.child(COPY)?;
         copy.create()?;
+        switch::reached(Step::CgroupsMade);
         let pins = PinFolder::create(name)
             .map_err(|source| io_error(format!("cannot make the pin folder of {name}"), source))?;
         Ok((parent, connector, copy, pins))
@@ -176,8 +181,10 @@ pub fn running() -> Result<Vec<String>, InstanceError> {
 fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
     let parent = hierarchy.cgroup(PARENT)?.child(name)?;
     let pins = PinFolder::of(name);
+    switch::reached(Step::EndBegun);
     if parent.exists() {
         parent.kill_all(KILL_WITHIN)?;
+        switch::reached(Step::ProcessesEnded);
         let cgroups = ids_below(&parent)?;
         sockets::destroy(&cgroups).map_err(|source| {
             io_error(
@@ -189,11 +196,14 @@ fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
             )
         })?;
     }
+    switch::reached(Step::SocketsEnded);
     pins.remove()
         .map_err(|source| io_error(format!("cannot remove the pins of {name}"), source))?;
+    switch::reached(Step::Unpinned);
     if parent.exists() {
         parent.remove()?;
     }
+    switch::reached(Step::CgroupRemoved);
     Ok(())
 }
 
@@ -309,7 +319,9 @@ fn lock_path(name: &str) -> PathBuf {
 fn remove_lock(name: &str) -> Result<(), InstanceError> {
     let path = lock_path(name);
     fs::remove_file(&path)
-        .map_err(|source| io_error(format!("cannot remove {}", path.display()), source))
+        .map_err(|source| io_error(format!("cannot remove {}", path.display()), source))?;
+    switch::reached(Step::Unlocked);
+    Ok(())
 }
 
 fn io_error(what: String, source: io::Error) -> InstanceError {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, programs::links::PinnedLink};
 use egress_common::{
     abi::{self, map},
     stat::REASON_SLOTS,
@@ -11,6 +11,7 @@ use egress_common::{
 use super::{
     attach,
     btf::{self, Structures},
+    called::{Called, SniError},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     packet::PacketMemory,
@@ -104,6 +105,8 @@ pub struct Plane {
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
     lsm: Result<LsmPrograms, LsmError>,
+    called: Called,
+    held: Vec<PinnedLink>,
     switches: Option<Switches>,
     /// The counters, and the exact grants.
     pub maps: Maps,
@@ -120,7 +123,6 @@ impl Plane {
             .map(|name| (*name, pins.map(name)))
             .collect();
         let structures = Structures::read(Path::new(btf::FILE));
-        // Without it every name is refused, which is said where a rule needs one.
         let memory = structures.as_ref().ok().and_then(PacketMemory::find);
         let types = Types::read(structures.as_ref());
         drop(structures);
@@ -144,6 +146,11 @@ impl Plane {
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
             .map_max_entries(map::RULES, settings.rules)
             .map_max_entries(map::RULE_STATS, settings.rules);
+        for name in SIZED {
+            if let Some(entries) = switch::room(name) {
+                loader.map_max_entries(name, entries);
+            }
+        }
         for (name, path) in &pin_paths {
             loader.map_pin_path(name, path.as_path());
         }
@@ -155,22 +162,40 @@ impl Plane {
             other => other,
         };
         let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
-        let switches = Switches::take(&mut ebpf)?;
+        let called = Called::load(&mut ebpf, memory.is_some())?;
+        let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
             unix,
             lsm,
+            called,
+            held: Vec::new(),
             switches: Some(switches),
             maps,
         })
     }
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
-    /// this instance stays attached.
+    /// this instance stays attached. As long as the plane lives it holds the links itself, so
+    /// that somebody who removes the pins detaches nothing.
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), PlaneError> {
-        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)
+        attach::attach_all(&mut self.ebpf, self.unix.as_ref().ok(), cgroup, &self.pins)?;
+        let unpinned = |path: &Path, reason: String| PlaneError::Pin {
+            path: path.display().to_string(),
+            reason,
+        };
+        let links = self.pins.links().map_err(|error| {
+            let folder = self.pins.link("");
+            unpinned(&folder, error.to_string())
+        })?;
+        for path in links {
+            let link =
+                PinnedLink::from_pin(&path).map_err(|error| unpinned(&path, error.to_string()))?;
+            self.held.push(link);
+        }
+        Ok(())
     }
 
     /// The programs for security modules, which are attached last; they can be taken once.
@@ -182,6 +207,11 @@ impl Plane {
     /// Whether the data plane judges unix sockets; if not, why.
     pub fn unix(&self) -> Result<(), &UnixError> {
         self.unix.as_ref().map(drop)
+    }
+
+    /// Whether the data plane checks names in TLS; if not, why.
+    pub fn sni(&self) -> Result<(), &SniError> {
+        self.called.sni.as_ref().copied()
     }
 
     /// The tables a policy is written into; they can be taken once, and are kept for as long
@@ -206,6 +236,9 @@ impl Plane {
         &self.pins
     }
 }
+
+/// Tables that tests make small, to see them full.
+const SIZED: &[&str] = &[map::GRANTS, map::PREFIXES, map::UNIX_NAMES];
 
 /// Maps that stay when the agent is gone, because programs that stay decide by them.
 const PINNED_MAPS: &[&str] = &[

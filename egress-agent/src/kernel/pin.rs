@@ -9,6 +9,8 @@ use std::{
 
 use egress_common::abi::ABI_VERSION;
 
+use crate::host::switch::{self, Step};
+
 /// Where the bpf file system is expected.
 pub const MOUNT: &str = "/sys/fs/bpf";
 /// The folder of all instances.
@@ -68,10 +70,11 @@ impl PinFolder {
         self.versioned.join(format!("link_{name}"))
     }
 
-    /// Whether any link of this instance is pinned, by whatever version.
-    pub fn has_links(&self) -> bool {
-        self.files()
-            .is_ok_and(|files| files.iter().any(|file| is_link(file)))
+    /// Paths of all pinned links, of whatever version.
+    pub fn links(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = self.files()?;
+        files.retain(|file| is_link(file));
+        Ok(files)
     }
 
     /// Removes the pins, links first, and with the last reference the enforcement. The
@@ -81,6 +84,7 @@ impl PinFolder {
         files.sort_by_key(|file| !is_link(file));
         for file in files {
             ignore_missing(fs::remove_file(file))?;
+            switch::reached(Step::FirstUnpinned);
         }
         for version in folders(&self.instance)? {
             ignore_missing(fs::remove_dir(version))?;

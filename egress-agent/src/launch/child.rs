@@ -15,7 +15,7 @@ use super::{
     filter, harden, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
-use crate::host::switch::{self, Part};
+use crate::host::switch::{self, Part, Step};
 
 /// Exit code: the agent or launcher failed and nothing was started.
 const FAILED: u8 = 125;
@@ -68,20 +68,26 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         .hear()
         .map_err(|error| format!("the launcher did not understand the agent: {error}"))?
         .ok_or("the agent is gone; the connector was not started")?;
+    switch::reached(Step::Joining);
     fs::write(&spec.cgroup_procs, "0").map_err(|error| {
         format!(
             "cannot join the cgroup {}: {error}",
             spec.cgroup_procs.display()
         )
     })?;
+    switch::reached(Step::Joined);
     harden::separate().map_err(|error| error.to_string())?;
+    switch::reached(Step::Separated);
     if !switch::is_off(Part::Mounts) {
         mounted(&spec)?;
     }
+    switch::reached(Step::Mounted);
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
+    switch::reached(Step::Dropped);
     if spec.enforced && !switch::is_off(Part::Connect) {
         probe()?;
     }
+    switch::reached(Step::Probed);
     say(answers, &Said::Ready).map_err(|error| format!("the agent is gone: {error}"))?;
     match commands.hear::<String>() {
         Ok(Some(word)) if word == GO => {}
@@ -91,19 +97,23 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
     if !switch::is_off(Part::Descriptors) {
         harden::close_descriptors(&[raw(answers)]).map_err(|error| error.to_string())?;
     }
+    switch::reached(Step::Closed);
     if !switch::is_off(Part::Landlock) {
         scope::install(spec.unix.landlock)?;
     }
     if !switch::is_off(Part::Seccomp) {
         filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
     }
+    switch::reached(Step::Filtered);
     Ok(spec)
 }
 
 /// The connector's view of the file system.
 fn mounted(spec: &Spec) -> Result<(), String> {
     own::namespace().map_err(|error| error.to_string())?;
-    queues::cover()?;
+    if !switch::is_off(Part::Ipc) {
+        queues::cover()?;
+    }
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
     }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, ResponseCode},
+    op::{Message, MessageType, OpCode, Query as Question, ResponseCode},
     rr::{
         Name, RData, Record as Answer, RecordType,
         rdata::{
@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::state::State;
-use crate::protocol::{Behaviour, Query, Record, Sighting};
+use crate::{
+    protocol::{Behaviour, Query, Record, Sighting},
+    zone,
+};
 
 const ALIASES: usize = 16;
 const TCP: u8 = 6;
@@ -50,7 +53,11 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: IpAddr, state: Arc<State>) {
         let question = buffer[..length].to_vec();
         let (socket, state) = (socket.clone(), state.clone());
         tokio::spawn(async move {
-            if let Some(answer) = answer(&question, server, false, &state).await {
+            let answer = answer(&question, server, false, &state).await;
+            for lie in lies(&question, &state) {
+                drop(socket.send_to(&lie, from).await);
+            }
+            if let Some(answer) = answer {
                 drop(socket.send_to(&answer, from).await);
             }
         });
@@ -100,7 +107,7 @@ async fn answer(question: &[u8], server: IpAddr, tcp: bool, state: &State) -> Op
         return reply.to_vec().ok();
     };
     match record.behaviour {
-        Behaviour::Dead => return None,
+        Behaviour::Dead | Behaviour::Lie => return None,
         Behaviour::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Behaviour::Truncated if !tcp => {
             reply.metadata.truncation = true;
@@ -130,6 +137,39 @@ async fn answer(question: &[u8], server: IpAddr, tcp: bool, state: &State) -> Op
         break;
     }
     reply.to_vec().ok()
+}
+
+/// What a forger sends for a name that is lied about.
+fn lies(question: &[u8], state: &State) -> Vec<Vec<u8>> {
+    let forged = || {
+        let request = Message::from_vec(question).ok()?;
+        let query = request.queries.first()?.clone();
+        let name = query.name().to_utf8();
+        let record = state.record(name.trim_end_matches('.'), "A")?;
+        if record.behaviour != Behaviour::Lie {
+            return None;
+        }
+        let data = || match query.query_type() {
+            RecordType::AAAA => RData::AAAA(AAAA(zone::STRANGER6)),
+            _ => RData::A(A(zone::STRANGER)),
+        };
+        let other = Name::from_str("giftshop.club.").ok()?;
+        let message = |id: u16, asked: Question, owner: &Name| {
+            let mut reply = Message::new(id, MessageType::Response, OpCode::Query);
+            reply.metadata.recursion_available = true;
+            reply.add_query(asked);
+            reply.add_answer(Answer::from_rdata(owner.clone(), 60, data()));
+            reply.to_vec().ok()
+        };
+        let id = request.metadata.id;
+        let elsewhere = Question::query(other.clone(), query.query_type());
+        Some(vec![
+            message(id.wrapping_add(1), query.clone(), query.name())?,
+            message(id, elsewhere, &other)?,
+            message(id, query.clone(), &other)?,
+        ])
+    };
+    forged().unwrap_or_default()
 }
 
 fn data(record: &Record, kind: RecordType) -> Vec<RData> {

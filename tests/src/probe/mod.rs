@@ -22,8 +22,12 @@ mod sys;
 mod tcp;
 mod tls;
 mod tls_client;
+mod tls_forms;
 pub mod tls_many;
+mod tls_names;
 mod tls_pages;
+mod tls_retry;
+mod tls_segments;
 mod udp;
 mod unix;
 mod uring;
@@ -72,6 +76,8 @@ pub struct Vector {
     pub about: &'static str,
     /// Whether the same way to a declared address has to work.
     pub control: bool,
+    /// From which Linux on this project's agent lets the control through.
+    pub control_since: (u32, u32),
     /// What the harness has to do beside it.
     pub needs: Needs,
     /// What proves that it got out.
@@ -178,8 +184,11 @@ pub const FAMILIES: &[Family] = &[
     family("io-uring", uring::VECTORS),
     family("foreign-abis", abi::VECTORS),
     family("names", names::VECTORS),
-    family("names-in-tls", tls::VECTORS),
-    family("names-in-shared-pages", tls_pages::VECTORS),
+    family("tls-names", tls_names::VECTORS),
+    family("tls-forms", tls_forms::VECTORS),
+    family("tls-segments", tls_segments::VECTORS),
+    family("tls-second-hellos", tls_retry::VECTORS),
+    family("tls-shared-pages", tls_pages::VECTORS),
     family("loopback", local::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
@@ -255,6 +264,7 @@ impl Vector {
             name,
             about,
             control: false,
+            control_since: (0, 0),
             needs: Needs::Nothing,
             evidence: Evidence::Stranger,
             root: false,
@@ -269,6 +279,17 @@ impl Vector {
     const fn controlled(mut self) -> Self {
         self.control = true;
         self
+    }
+
+    /// As `controlled`, where the agent needs a newer kernel to tell it from a way out.
+    const fn controlled_since(mut self, major: u32, minor: u32) -> Self {
+        self.control_since = (major, minor);
+        self.controlled()
+    }
+
+    /// Whether this project's agent lets the control through on this kernel.
+    pub fn control_is_known(&self) -> bool {
+        sys::kernel() >= self.control_since
     }
 
     const fn by_root(mut self) -> Self {

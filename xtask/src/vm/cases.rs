@@ -40,6 +40,11 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("confinement/node_axios", "needs a package registry"),
     ("confinement/node_fetch", "emulation is too slow for node"),
     ("confinement/python_httpx", "needs a package registry"),
+    ("closers/", "names the layers of the host's own kernel"),
+    (
+        "must_work/",
+        "needs node, git, a database and more in the machine",
+    ),
     ("real_mcp/", "needs a package registry"),
     ("tls_clients/go", "needs a compiler"),
     ("tls_clients/java", "needs a compiler"),

@@ -19,7 +19,7 @@ use super::{
 use crate::host;
 
 /// What a test may take in emulation. Seconds.
-const CASE_SECONDS: u64 = 240;
+const CASE_SECONDS: u64 = 480;
 
 /// What the tests start, in every machine.
 const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent gnutls-cli \
