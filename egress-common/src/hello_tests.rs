@@ -1,3 +1,5 @@
+//! What the reader of hellos takes, and that no bytes are too much for it.
+
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
