@@ -12,6 +12,7 @@
 pub mod draw;
 pub mod flow;
 pub mod matcher;
+pub mod names;
 pub mod policy;
 pub mod run;
 pub mod target;

@@ -71,8 +71,11 @@ fn softened(member: &Member, verdict: Verdict) -> Verdict {
 
 /// Every reason to permit in order; where there is none, the most telling refusal.
 fn by_rule(world: &World, attempt: &Attempt, to: IpAddr) -> Verdict {
-    let mut refusal = None;
+    let (mut refusal, mut with_a_name) = (None, None);
     match by_grant(world, attempt, to) {
+        Some(Ok(rule)) if attempt.protocol == TCP && asks_for_a_name(world, rule) => {
+            with_a_name = Some(rule);
+        }
         Some(Ok(rule)) => return allowed(rule),
         Some(Err(why)) => refusal = Some(why),
         None => {}
@@ -82,6 +85,13 @@ fn by_rule(world: &World, attempt: &Attempt, to: IpAddr) -> Verdict {
         Some(Ok(rule)) => return allowed(rule),
         Some(Err(why)) => refusal = Some(why),
         None => {}
+    }
+    if let Some(rule) = with_a_name.filter(|_| !attempt.inbound) {
+        return Verdict {
+            action: Action::Check,
+            reason: Reason::None,
+            rule,
+        };
     }
     let denied = matches!(refusal, Some((Reason::DenyRule, _)));
     let listener = (attempt.connector, attempt.protocol, attempt.port);
@@ -115,6 +125,11 @@ fn by_grant(world: &World, attempt: &Attempt, to: IpAddr) -> Option<Opinion> {
         return Some(Ok(grant.rule));
     };
     Some(Err((why, grant.rule)))
+}
+
+/// Whether what a rule permits has to begin with a name in TLS.
+fn asks_for_a_name(world: &World, rule: u32) -> bool {
+    world.named.iter().any(|(named, _)| *named == rule)
 }
 
 /// The entry with the longest prefix around an address.

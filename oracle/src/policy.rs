@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use egress_agent::policy::{self, Tables, tables::Memory};
+use egress_agent::policy::{self, Tables, model::List, tables::Memory};
 use egress_common::{
     abi::{RULE_FIRST, TCP, UDP},
     decide::decide,
@@ -98,7 +98,7 @@ pub fn decided(memory: &Memory, tables: &Tables, to: IpAddr, port: u16, protocol
     match (verdict.action, verdict.reason) {
         (Action::Allow, _) => {
             let rule = tables.rule(verdict.rule).expect("a rule permits");
-            assert!(!rule.deny, "{rule:?} permits");
+            assert_eq!(rule.list, List::Allow, "{rule:?} permits");
             Answer::Allowed
         }
         (Action::Deny, Reason::DenyRule) => Answer::Denied,

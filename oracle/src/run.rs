@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{draw::Random, flow, matcher, policy, target::unix};
+use crate::{draw::Random, flow, matcher, names, policy, target::unix};
 
 /// Attempts on one set of drawn tables.
 const ATTEMPTS: usize = 256;
@@ -23,6 +23,8 @@ pub struct Tally {
     pub policies: u64,
     /// Names of unix sockets.
     pub unix: u64,
+    /// Names in TLS.
+    pub names: u64,
     /// The number of the first round that was not run.
     pub next_round: u64,
 }
@@ -30,7 +32,7 @@ pub struct Tally {
 impl Tally {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.tables + self.policies + self.unix
+        self.tables + self.policies + self.unix + self.names
     }
 }
 
@@ -54,6 +56,7 @@ pub fn run(
             own.tables += compared.tables;
             own.policies += compared.policies;
             own.unix += compared.unix;
+            own.names += compared.names;
             let so_far = done.fetch_add(compared.total(), Ordering::Relaxed);
             if number % 1_000 == 999 {
                 each(so_far);
@@ -74,6 +77,7 @@ pub fn run(
         total.tables += own.tables;
         total.policies += own.policies;
         total.unix += own.unix;
+        total.names += own.names;
     }
     total.next_round = next.into_inner();
     Ok(total)
@@ -89,6 +93,7 @@ fn round(seed: u64, number: u64, edges: &[IpAddr]) -> Tally {
     }
     tally.policies += policy::compare(&mut draw, edges, POLICY_ATTEMPTS);
     tally.unix += unix::compare(&mut draw, ATTEMPTS / 2);
+    tally.names += names::compare(&mut draw, edges, ATTEMPTS / 2);
     tally
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use egress_agent::policy::tables::Memory;
 use egress_common::{
     abi::{MAX_RANGES, TCP, UDP},
-    grant::{Connector, Grant, PortRange, PrefixRules},
+    grant::{Connector, Grant, PortRange, PrefixRules, Rule},
     key::{Addr, GrantKey, PrefixKey},
     verdict::Layer,
 };
@@ -26,6 +26,8 @@ pub struct World {
     pub prefixes: Vec<Prefix>,
     /// Rules in force.
     pub active: Vec<u32>,
+    /// Rules that ask for a name in TLS, and those of them that take an encrypted hello.
+    pub named: Vec<(u32, bool)>,
     /// What connectors listen on: connector, protocol, port.
     pub listeners: Vec<(u32, u8, u16)>,
     /// Boot clock.
@@ -129,6 +131,9 @@ impl World {
         for rule in RULES {
             if !draw.one_in(4) {
                 world.active.push(rule);
+            }
+            if draw.one_in(3) {
+                world.named.push((rule, draw.one_in(2)));
             }
         }
         for _ in 0..draw.below(4) {
@@ -240,6 +245,7 @@ impl World {
             now_ns: self.now_ns,
             active: self.active.iter().copied().collect(),
             listeners: self.listeners.iter().copied().collect(),
+            flags: self.named.iter().map(flags).collect(),
             ..Memory::default()
         };
         for member in &self.connectors {
@@ -252,6 +258,12 @@ impl World {
         memory.prefixes = self.prefixes.iter().map(Prefix::entry).collect();
         memory
     }
+}
+
+/// The flags of a rule that asks for a name.
+fn flags((rule, encrypted): &(u32, bool)) -> (u32, u16) {
+    let encrypted = if *encrypted { Rule::ECH } else { 0 };
+    (*rule, Rule::TLS | encrypted)
 }
 
 const DOOR_V6: Ipv6Addr = Ipv6Addr::LOCALHOST;
@@ -294,13 +306,8 @@ impl Exact {
 }
 
 impl Prefix {
-    fn entry(&self) -> (u32, PrefixKey, PrefixRules) {
-        let marker = if self.inbound { PrefixKey::INBOUND } else { 0 };
-        let key = PrefixKey {
-            connector: self.connector,
-            protocol: marker | u32::from(self.protocol),
-            addr: raw(self.bits),
-        };
+    /// The ranges as a record holds them.
+    pub fn rules(&self) -> PrefixRules {
         let mut value = PrefixRules {
             count: self.count,
             ranges: [PortRange::EMPTY; MAX_RANGES],
@@ -314,12 +321,23 @@ impl Prefix {
                 rule: range.rule,
             };
         }
-        (PrefixKey::FIXED_BITS + self.length, key, value)
+        value
+    }
+
+    fn entry(&self) -> (u32, PrefixKey, PrefixRules) {
+        let marker = if self.inbound { PrefixKey::INBOUND } else { 0 };
+        let key = PrefixKey {
+            connector: self.connector,
+            protocol: marker | u32::from(self.protocol),
+            addr: raw(self.bits),
+        };
+        (PrefixKey::FIXED_BITS + self.length, key, self.rules())
     }
 }
 
 impl Range {
-    fn draw(draw: &mut impl Draw) -> Self {
+    /// Draws one.
+    pub fn draw(draw: &mut impl Draw) -> Self {
         let (one, other) = (draw.pick(&PORTS), draw.pick(&PORTS));
         let (first, last) = match draw.below(4) {
             0 => (0, u16::MAX),

@@ -28,6 +28,7 @@ pub const LAYERS: &[(&str, &str)] = &[
     ("unix", "hooks of unix sockets"),
     ("door", "refusals of the DNS door"),
     ("rebinding", "what the door leaves out of answers"),
+    ("sni", "name in TLS"),
     ("descriptors", "inherited descriptors closed"),
     ("capabilities", "capabilities given up"),
     ("seccomp", "system call filter"),

@@ -140,9 +140,13 @@ fn one(programs: &Path, target: &str, minutes: f64) -> Result<Outcome> {
     if dictionary.is_file() {
         command.arg(format!("-dict={}", dictionary.display()));
     }
-    if target == "policy" {
-        command.arg(host::workspace().join("policies"));
-    }
+    // Real inputs that lie elsewhere in the checkout.
+    let more = match target {
+        "policy" => Some("policies"),
+        "hello" => Some("tests/corpus/hello"),
+        _ => None,
+    };
+    command.args(more.map(|folder| host::workspace().join(folder)));
     println!("{target}: running for {minutes} min");
     let output = command
         .stdin(Stdio::null())

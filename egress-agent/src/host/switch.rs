@@ -40,6 +40,8 @@ pub enum Part {
     Mounts,
     /// The programs at the hooks of security modules.
     Lsm,
+    /// The look at the name in the first bytes of TLS.
+    Sni,
     /// The pipes in place of sockets as standard input, output and error.
     Standard,
 }
@@ -185,6 +187,7 @@ mod on {
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
             ("lsm", Self::Lsm),
+            ("sni", Self::Sni),
             ("standard", Self::Standard),
         ];
     }

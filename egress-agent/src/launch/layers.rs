@@ -22,7 +22,7 @@ pub fn find(plane: &Plane) -> Layers {
         Layer::Landlock => (!landlock.paths).then(|| NO_LANDLOCK.to_owned()),
         Layer::LandlockScope => (!landlock.abstracts).then(|| NO_LANDLOCK.to_owned()),
         Layer::Lsm => Some("this version has no programs for it".to_owned()),
-        Layer::Sni => Some("this version has no programs for it".to_owned()),
+        Layer::Sni => plane.sni().err().map(ToString::to_string),
     })
 }
 

@@ -43,13 +43,15 @@ fn main() -> ExitCode {
         Ok(tally) => {
             println!(
                 "oracle: {} cases without a difference in {:.1} s, seed {seed}, rounds {first} to \
-                 {}: {} on tables, {} on policies, {} names of unix sockets",
+                 {}: {} on tables, {} on policies, {} names of unix sockets, {} names in \
+                 TLS",
                 tally.total(),
                 started.elapsed().as_secs_f64(),
                 tally.next_round,
                 tally.tables,
                 tally.policies,
                 tally.unix,
+                tally.names,
             );
             ExitCode::SUCCESS
         }

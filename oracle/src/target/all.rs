@@ -1,15 +1,16 @@
 //! The list of targets.
 
-use super::{answer, decide, event, netlink, policy, proc, query, unix};
+use super::{answer, decide, event, hello, netlink, policy, proc, query, unix};
 
 /// A target by its name, which is that of its seeds' folder too.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 9] = [
     ("answer", answer::run),
     ("decide", decide::run),
     ("event", event::run),
+    ("hello", hello::run),
     ("netlink", netlink::run),
     ("policy", policy::run),
     ("proc", proc::run),

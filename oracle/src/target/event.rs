@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use egress_agent::event::{
     Enricher, Lookups, Record, decode,
+    decode::Stranger,
     facts::{Facts, Source},
     sink::{json, text},
 };
@@ -20,9 +21,11 @@ pub fn run(data: &[u8]) {
     assert_eq!((event.pid, event.count), (word(28), word(44)));
     assert_eq!(event.port.to_ne_bytes(), data[48..50]);
     assert_eq!(event.comm, data[56..72]);
-    match &decoded.unix {
-        None => assert_eq!(data.len(), 72),
-        Some(name) => named(data, name),
+    match (&decoded.unix, &decoded.sni) {
+        (None, None) => assert_eq!(data.len(), 72),
+        (Some(name), None) => named(data, name),
+        (None, Some(stranger)) => said(data, stranger),
+        both => panic!("{both:?} in one record"),
     }
 
     let mut enricher = Enricher::with_source("fuzzed-1-1", Box::new(Nobody));
@@ -55,6 +58,17 @@ fn named(data: &[u8], name: &[u8]) {
     } else {
         assert_eq!(name, bytes);
     }
+}
+
+/// A name in TLS, which stands back to front.
+fn said(data: &[u8], stranger: &Stranger) {
+    assert_eq!(data.len(), 360);
+    let length = usize::from(u16::from_ne_bytes([data[98], data[99]]));
+    let mut name = stranger.name.clone();
+    name.reverse();
+    assert_eq!(name, data[106..106 + length]);
+    assert_eq!(stranger.cookie.to_ne_bytes(), data[72..80]);
+    assert_eq!(stranger.source_port.to_ne_bytes(), data[96..98]);
 }
 
 /// No process is left to ask.

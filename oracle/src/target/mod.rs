@@ -4,6 +4,7 @@ mod all;
 pub mod answer;
 pub mod decide;
 pub mod event;
+pub mod hello;
 pub mod netlink;
 pub mod policy;
 pub mod proc;
