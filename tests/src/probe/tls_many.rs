@@ -103,6 +103,9 @@ pub(super) fn far(target: SocketAddr, name: &str, length: usize) -> Result<()> {
     for _ in 0..6 {
         echoes.send_to(&[0; 1400], (target.ip(), PORT))?;
     }
+    // The first echo has gone on its way when it is here, and the others wait behind it.
+    echoes.set_read_timeout(Some(PATIENCE))?;
+    echoes.recv(&mut [0; 1500])?;
     let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
     sys::connect(&socket, &sys::address(target))?;
     let trip = sys::tcp_info(&socket)?[ROUND_TRIP];
