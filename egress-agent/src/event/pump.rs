@@ -146,6 +146,7 @@ impl Pump {
             received: BTreeMap::new(),
             started: Instant::now(),
             begun: false,
+            lost: 0,
         };
         thread::Builder::new()
             .name("events".to_owned())
@@ -190,6 +191,8 @@ struct Running {
     received: BTreeMap<Reason, u64>,
     started: Instant,
     begun: bool,
+    /// Records lost so far.
+    lost: u64,
 }
 
 /// What the numbers of a record stand for.
@@ -310,6 +313,12 @@ impl Running {
         drop(each);
         // Without counters there is nothing to compare; the next second tries again.
         if let Ok(exact) = self.exact() {
+            if exact.lost > self.lost {
+                self.lost = exact.lost;
+                // Among the lost may be some by which a refused connection would have been
+                // ended. One that cannot be ended stays refused.
+                let _still_refused = self.maps.end_refused();
+            }
             self.stream.counters(self.known.id, exact);
         }
         if let Ok(exact) = self.kernel_counters(0) {

@@ -52,6 +52,8 @@ pub struct Socket {
     /// The rule that approved its destination, or its address while a name is waited for;
     /// `RULE_NONE` where none did; `None`: there is no record, or it cannot be read.
     pub rule: Option<u32>,
+    /// It was refused for its name, and waits to be destroyed.
+    pub refused: bool,
     family: u8,
     id: SocketId,
 }
@@ -64,10 +66,15 @@ pub fn list(map: BorrowedFd<'_>, cgroups: &HashSet<u64>) -> io::Result<Vec<Socke
     for family in [libc::AF_INET, libc::AF_INET6].map(low_byte) {
         for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP].map(low_byte) {
             sockets::dump(family, protocol, &request, |body| {
-                let rule = rule(body);
+                let record = record(body);
+                let rule = record.and_then(rule);
+                let refused = record.is_some_and(is_refused);
                 let inside = || sockets::cgroup_of(body).is_some_and(|id| cgroups.contains(&id));
                 if rule.is_some() || inside() {
-                    found.extend(socket(family, protocol, rule, body));
+                    found.extend(
+                        socket(family, protocol, rule, body)
+                            .map(|socket| Socket { refused, ..socket }),
+                    );
                 }
             })?;
         }
@@ -85,6 +92,7 @@ impl Socket {
             local_port: 40_000,
             protocol,
             rule,
+            refused: false,
             family: low_byte(libc::AF_INET),
             id: [0; 48],
         }
@@ -112,13 +120,15 @@ fn request(map: i32) -> Vec<u8> {
     bytes
 }
 
-/// The rule in the record behind an `inet_diag_msg`; `None` where there is no record.
-pub fn rule(body: &[u8]) -> Option<u32> {
+/// The data plane's record behind an `inet_diag_msg`, whole.
+fn record(body: &[u8]) -> Option<&[u8]> {
     let storages = attribute(sockets::attributes_of(body)?, STORAGES)?;
     let record = attribute(attribute(storages, STORAGE)?, VALUE)?;
-    if record.len() < size_of::<SocketState>() {
-        return None;
-    }
+    record.get(..size_of::<SocketState>())
+}
+
+/// The rule in a record.
+fn rule(record: &[u8]) -> Option<u32> {
     let word = |at| array::<4>(record, at).map(u32::from_ne_bytes);
     match word(offset_of!(SocketState, rule))? {
         RULE_NONE => word(offset_of!(SocketState, pending)),
@@ -126,8 +136,11 @@ pub fn rule(body: &[u8]) -> Option<u32> {
     }
 }
 
-/// The socket that an `inet_diag_msg` is about; `None` where it is cut off.
-pub fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
+fn is_refused(record: &[u8]) -> bool {
+    record.get(offset_of!(SocketState, stage)) == Some(&SocketState::STRANGER)
+}
+
+fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
     let id = sockets::id_of(body)?;
     let port = |offset| array::<2>(&id, offset).map(u16::from_be_bytes);
     let addr = if i32::from(family) == libc::AF_INET {
@@ -141,6 +154,7 @@ pub fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Optio
         local_port: port(0)?,
         protocol,
         rule,
+        refused: false,
         family,
         id,
     })
@@ -170,10 +184,10 @@ mod tests {
         let mut body = vec![0; 72];
         body[6..8].copy_from_slice(&443_u16.to_be_bytes());
         body[24..28].copy_from_slice(&[203, 0, 113, 7]);
-        assert_eq!(rule(&body), None);
+        assert_eq!(super::record(&body), None);
         body.extend(nested(5, &[0; 4]));
         body.extend(storages);
-        assert_eq!(rule(&body), Some(9));
+        assert_eq!(super::record(&body).and_then(rule), Some(9));
         let found = socket(2, 6, None, &body).map(|it| (it.addr, it.port));
         assert_eq!(found, Some((Addr::from_v4(0xcb00_7107), 443)));
         for length in 0..body.len() {

@@ -164,7 +164,7 @@ impl Plane {
         let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
         let called = Called::load(&mut ebpf, memory.is_some())?;
         let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
-        let maps = Maps::take(&mut ebpf)?;
+        let maps = Maps::take(&mut ebpf, &pins)?;
         Ok(Self {
             ebpf,
             pins,

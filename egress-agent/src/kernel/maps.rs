@@ -1,6 +1,7 @@
 //! The data plane's tables, typed.
 
 use std::{
+    collections::HashSet,
     os::fd::{AsFd as _, BorrowedFd},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -20,9 +21,9 @@ use egress_common::{
     verdict::Reason,
 };
 
-use super::load::PlaneError;
+use super::{load::PlaneError, pin::PinFolder};
 use crate::grant::{Table, TableError};
-use crate::host::route;
+use crate::host::{records, route};
 
 /// What connectors may reach, but for the exact grants: what a policy is written into.
 pub struct Switches {
@@ -45,6 +46,8 @@ pub struct Maps {
     lost: PerCpuArray<MapData, u64>,
     clients: HashMap<MapData, ClientKey, Client>,
     grants: GrantTable,
+    /// Once more, by its pin: whoever writes policies has it, too.
+    sockets: Option<MapData>,
 }
 
 impl Switches {
@@ -152,8 +155,9 @@ impl Switches {
 
 impl Maps {
     /// Takes the maps out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: &PinFolder) -> Result<Self, PlaneError> {
         Ok(Self {
+            sockets: MapData::from_pin(pins.map(map::SOCKETS)).ok(),
             rule_stats: typed(ebpf, map::RULE_STATS)?,
             denials: typed(ebpf, map::DENIALS)?,
             lost: typed(ebpf, map::LOST)?,
@@ -190,6 +194,19 @@ impl Maps {
     /// A connector's denials whose record found no room in the ring. Exact.
     pub fn lost(&self, connector: u32) -> Result<u64, PlaneError> {
         sum(&self.lost, connector, map::LOST)
+    }
+
+    /// Destroys the sockets that were refused for their name and are still there, which is
+    /// where no record told of them. Answers how many.
+    pub fn end_refused(&self) -> std::io::Result<usize> {
+        let Some(sockets) = &self.sockets else {
+            return Ok(0);
+        };
+        let sockets = records::list(sockets.fd().as_fd(), &HashSet::new())?;
+        let refused = sockets.iter().filter(|socket| socket.refused);
+        refused
+            .map(|socket| socket.destroy().map(usize::from))
+            .sum()
     }
 
     /// The process that asks the door from a local port, if the data plane noted it.

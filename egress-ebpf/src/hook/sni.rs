@@ -39,8 +39,10 @@ use crate::{
 /// Units of 2^20 ns: 10 s.
 const PATIENCE: u32 = 9_540;
 /// The same where more is written already: then the peer's window or the path lets no more of
-/// it out at once. 0.25 s, so that the kernel's second try by its timer ends it.
-const PATIENCE_FULL: u32 = 240;
+/// it out at once. 2.4 s, so that the fourth try of the kernel's timer (`TCP_RTO_MIN`, doubled
+/// each time) ends it. Not at once, because that timer's first try cuts a part off at the size
+/// of a segment (`tcp_write_wakeup`), which Linux 6.10 mends when the program goes on.
+const PATIENCE_FULL: u32 = 2_300;
 
 /// Flags of a TCP header (RFC 9293 section 3.1).
 const SYN: u8 = 0x02;
