@@ -224,7 +224,13 @@ pub fn read<P: Payload>(payload: &P) -> Hello {
 /// Where the extensions begin, behind their length.
 #[inline(always)]
 fn extensions_at<P: Payload>(payload: &P, end: u32) -> Result<u32, Reason> {
-    let mut at = RECORD + MESSAGE + FIXED;
+    let mut at = RECORD + MESSAGE;
+    // Servers differ in what they make of another version than that of TLS.
+    let [major] = inside(payload, at, end)?;
+    if major != 3 {
+        return Err(Reason::SniMalformed);
+    }
+    at += FIXED;
     let [session] = inside(payload, at, end)?;
     if session > 32 {
         return Err(Reason::SniMalformed);

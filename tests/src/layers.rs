@@ -36,6 +36,8 @@ pub const LAYERS: &[(&str, &str)] = &[
     ("session", "own session"),
     ("ipc", "own IPC namespace"),
     ("mounts", "own mount namespace"),
+    ("stdio", "pipes for standard descriptors that are sockets"),
+    ("lsm", "hooks of the security modules"),
 ];
 
 /// What stops one way out.

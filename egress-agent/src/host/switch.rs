@@ -38,6 +38,8 @@ pub enum Part {
     /// The mount namespace with the connector's own folder; for root, with the host's controls
     /// read-only.
     Mounts,
+    /// The pipes in the place of standard descriptors that are more than bytes.
+    Stdio,
     /// The programs at the hooks of security modules.
     Lsm,
     /// The look at the name in the first bytes of TLS.
@@ -186,6 +188,7 @@ mod on {
             ("session", Self::Session),
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
+            ("stdio", Self::Stdio),
             ("lsm", Self::Lsm),
             ("sni", Self::Sni),
             ("standard", Self::Standard),
