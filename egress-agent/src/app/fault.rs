@@ -7,7 +7,7 @@ use crate::{
     event::pump::PumpError,
     exit,
     host::layers::Unmet,
-    kernel::{instance::InstanceError, probe},
+    kernel::{instance::InstanceError, lsm::LsmError, probe},
     launch::{self, LaunchError},
     reload,
 };
@@ -51,6 +51,9 @@ pub enum RunError {
     /// A rule for a unix socket on a kernel that cannot judge those.
     #[error(transparent)]
     Unix(#[from] launch::Unenforceable),
+    /// The programs for security modules fired a moment ago and cannot be attached now.
+    #[error("{0}; the connector was not started")]
+    Modules(#[from] LsmError),
     /// A signal came before the connector was started.
     #[error("ended by {0} before the connector was started")]
     Signal(Signal),

@@ -10,29 +10,25 @@ use crate::{
     kernel::{
         Plane,
         instance::Instance,
-        lsm::{self, LsmError, LsmPrograms},
+        lsm::{LsmError, LsmPrograms},
     },
-    launch::{self, Spec, UnixSockets, canary::Song, env},
+    launch::{self, Spec, UnixSockets, canary, env},
     policy::model::{Mode, Policy, Rule, Target},
 };
 
-/// Attaches the programs for security modules and shows that they fire. After an error they
-/// are gone again.
-pub(super) fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
-    modules.attach(instance.parent().path(), instance.pins())?;
-    let silent = match launch::canary::send(instance.parent().path()) {
-        Song::Fires => return Ok(()),
-        Song::Silent => LsmError::Silent,
-        Song::Unproven(why) => LsmError::Unproven(why),
-    };
-    // A pin that stays can refuse only more.
-    let _stays_closed = lsm::detach(instance.pins());
-    Err(silent)
+/// The programs for security modules, where a canary shows that they fire.
+pub(super) fn proven(instance: &Instance, plane: &mut Plane) -> Result<LsmPrograms, LsmError> {
+    let modules = plane.take_lsm()?;
+    canary::prove(modules, instance.parent().path())
 }
 
 /// Which layers hold for this run. Fails where the policy requires others.
-pub(super) fn layers(policy: &Policy, plane: &Plane) -> Result<Layers, RunError> {
-    let mut layers = launch::layers::find(plane);
+pub(super) fn layers(
+    policy: &Policy,
+    plane: &Plane,
+    modules: Option<&LsmError>,
+) -> Result<Layers, RunError> {
+    let mut layers = launch::layers::find(plane, modules);
     let is_abstract =
         |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
     if policy.allow.iter().any(is_abstract) {

@@ -13,7 +13,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
-use egress_common::{grant::SocketState, key::Addr};
+use egress_common::{abi::RULE_NONE, grant::SocketState, key::Addr};
 use nix::libc;
 
 use super::{
@@ -49,8 +49,8 @@ pub struct Socket {
     pub local_port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// The rule that approved its destination, `RULE_NONE` where none did; `None`: there is
-    /// no record, or it cannot be read.
+    /// The rule that approved its destination, or its address while a name is waited for;
+    /// `RULE_NONE` where none did; `None`: there is no record, or it cannot be read.
     pub rule: Option<u32>,
     family: u8,
     id: SocketId,
@@ -119,7 +119,11 @@ pub fn rule(body: &[u8]) -> Option<u32> {
     if record.len() < size_of::<SocketState>() {
         return None;
     }
-    array::<4>(record, offset_of!(SocketState, rule)).map(u32::from_ne_bytes)
+    let word = |at| array::<4>(record, at).map(u32::from_ne_bytes);
+    match word(offset_of!(SocketState, rule))? {
+        RULE_NONE => word(offset_of!(SocketState, pending)),
+        rule => Some(rule),
+    }
 }
 
 /// The socket that an `inet_diag_msg` is about; `None` where it is cut off.

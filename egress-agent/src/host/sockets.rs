@@ -102,8 +102,11 @@ fn connection_id(connection: &Connection) -> SocketId {
         }
     }
     bytes.extend([0; 4]);
-    bytes.extend((connection.cookie as u32).to_ne_bytes());
-    bytes.extend(((connection.cookie >> 32) as u32).to_ne_bytes());
+    // The lower half comes first, whatever the byte order (`net/core/sock_diag.c`
+    // `sock_diag_save_cookie`).
+    let [a, b, c, d, e, f, g, h] = connection.cookie.to_be_bytes();
+    bytes.extend(u32::from_be_bytes([e, f, g, h]).to_ne_bytes());
+    bytes.extend(u32::from_be_bytes([a, b, c, d]).to_ne_bytes());
     array(&bytes, 0).unwrap_or([0; SOCKET_ID])
 }
 
@@ -251,6 +254,29 @@ mod tests {
             let bytes = vec![length; usize::from(length)];
             let _none = cgroup_of(&bytes);
         }
+    }
+
+    #[test]
+    fn a_connection_is_named_as_the_kernel_names_it() {
+        let connection = Connection {
+            local: (Addr::from_v4(0x0a00_0001), 40_000),
+            peer: (Addr::from_v4(0xcb00_7107), 443),
+            cookie: 0x0000_0002_0000_0001,
+        };
+        let id = connection_id(&connection);
+        assert_eq!(array(&id, 0), Some(40_000_u16.to_be_bytes()));
+        assert_eq!(array(&id, 2), Some(443_u16.to_be_bytes()));
+        assert_eq!(array(&id, 4), Some([10, 0, 0, 1]));
+        assert_eq!(array(&id, 20), Some([203, 0, 113, 7]));
+        assert_eq!(array(&id, 40), Some(1_u32.to_ne_bytes()));
+        assert_eq!(array(&id, 44), Some(2_u32.to_ne_bytes()));
+        let v6 = Connection {
+            local: (Addr::from_v6(0x2001_0db8_0000_0000, 1), 40_000),
+            peer: (Addr::from_v6(0x2001_0db8_0000_0000, 7), 443),
+            cookie: 1,
+        };
+        let octets = v6.peer.0.octets();
+        assert_eq!(array(&connection_id(&v6), 20), Some(octets));
     }
 
     #[test]

@@ -191,6 +191,9 @@ fn wait_after(error: &io::Error, file: &File, event: PollFlags) -> io::Result<()
 }
 
 fn carries_bytes_alone(file: &File) -> io::Result<bool> {
+    if switch::is_off(Part::Stdio) {
+        return Ok(true);
+    }
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     Ok(switch::is_off(Part::Standard)
