@@ -111,17 +111,11 @@ pub mod program {
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
-    /// Offset of `head` in `struct sk_buff`.
-    pub const SKB_HEAD: &str = "SKB_HEAD";
-    /// Offset of `end` in `struct sk_buff`.
-    pub const SKB_END: &str = "SKB_END";
-    /// Offset of the flags in `struct skb_shared_info`.
-    pub const SHARED_AT: &str = "SHARED_AT";
-    /// The bit of those that says that a page can still change.
+    /// The bit in the flags of a packet that says that its memory can still change.
     pub const SHARED_MASK: &str = "SHARED_MASK";
 
-    /// Where structures of the running kernel keep a member, for the programs at the hooks of
-    /// the security modules. Bytes.
+    /// Where structures of the running kernel keep a member, for the programs that read them.
+    /// Bytes.
     pub mod offset {
         /// `struct task_struct`: `cgroups`.
         pub const TASK_CGROUPS: &str = "TASK_CGROUPS";
@@ -147,6 +141,20 @@ pub mod global {
         pub const FILE_MODE: &str = "FILE_MODE";
         /// `struct inode`: `i_sb`.
         pub const INODE_SUPER: &str = "INODE_SUPER";
+        /// `struct sk_buff`: `head`.
+        pub const SKB_HEAD: &str = "SKB_HEAD";
+        /// `struct sk_buff`: `end`.
+        pub const SKB_END: &str = "SKB_END";
+        /// `struct skb_shared_info`: `flags`, or `tx_flags` before Linux 5.12.
+        pub const SHARED_FLAGS: &str = "SHARED_FLAGS";
+        /// `struct skb_shared_info`: `nr_frags`.
+        pub const SHARED_COUNT: &str = "SHARED_COUNT";
+        /// `struct skb_shared_info`: `frags`.
+        pub const SHARED_FRAGS: &str = "SHARED_FRAGS";
+        /// `struct page`: `compound_head`, or `compound_info`.
+        pub const PAGE_HEAD: &str = "PAGE_HEAD";
+        /// `struct page`: `mapping`.
+        pub const PAGE_MAPPING: &str = "PAGE_MAPPING";
         /// `struct super_block`: `s_magic`.
         pub const SUPER_MAGIC: &str = "SUPER_MAGIC";
     }

@@ -17,8 +17,9 @@ use crate::{
 pub const MAX_EXTENSIONS: u32 = 64;
 /// Most bytes of a record's fragment (RFC 8446 section 5.1).
 pub const MAX_FRAGMENT: u32 = 1 << 14;
-/// The longest message that a server may still take for a ClientHello: 2^17.
-const MAX_MESSAGE: u32 = 1 << 17;
+/// More than any ClientHello can have: all its parts at their longest are 131,396 bytes, which
+/// is what OpenSSL takes.
+const MAX_MESSAGE: u32 = 1 << 18;
 /// Most octets of a name.
 const MAX_NAME: u32 = NAME_ROOM as u32 - 1;
 /// Most octets of a label (RFC 1035 section 2.3.4).
@@ -149,7 +150,7 @@ pub fn next<P: Payload>(payload: &P) -> Next {
 
 /// A handshake record behind a hello. In TLS 1.2 it may be encrypted after change_cipher_spec, and
 /// then begins with anything: a first byte and a length as a hello could have them are by
-/// chance once in 30,000 times.
+/// chance once in 16,000 times.
 #[inline(always)]
 fn handshake<P: Payload>(payload: &P, len: u32) -> Next {
     let Some([kind]) = payload.load::<1>(RECORD) else {

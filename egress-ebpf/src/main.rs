@@ -108,6 +108,24 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     hook::packet::egress(&ctx)
 }
 
+/// Packets that the fast path of `egress` does not take; called by it.
+#[cgroup_skb(egress)]
+pub fn strict(ctx: SkBuffContext) -> i32 {
+    hook::strict::strict(&ctx)
+}
+
+/// Packets of connections whose name is not checked yet; called by `egress`.
+#[cgroup_skb(egress)]
+pub fn sni(ctx: SkBuffContext) -> i32 {
+    hook::sni::check(&ctx)
+}
+
+/// The verdict about a ClientHello; called by `sni`.
+#[cgroup_skb(egress)]
+pub fn name(ctx: SkBuffContext) -> i32 {
+    hook::name::decide(&ctx)
+}
+
 /// Any socket, of any family.
 #[lsm_cgroup(hook = "socket_create")]
 pub fn lsm_socket_create(ctx: LsmContext) -> i32 {
@@ -160,24 +178,6 @@ pub fn lsm_uring_allowed(_ctx: LsmContext) -> i32 {
 #[lsm_cgroup(hook = "uring_sqpoll")]
 pub fn lsm_uring_sqpoll(_ctx: LsmContext) -> i32 {
     hook::lsm::plain(hook::lsm::uring())
-}
-
-/// Packets that the fast path of `egress` does not take; called by it.
-#[cgroup_skb(egress)]
-pub fn strict(ctx: SkBuffContext) -> i32 {
-    hook::strict::strict(&ctx)
-}
-
-/// Packets of connections whose name is not checked yet; called by `egress`.
-#[cgroup_skb(egress)]
-pub fn sni(ctx: SkBuffContext) -> i32 {
-    hook::sni::check(&ctx)
-}
-
-/// The verdict about a ClientHello; called by `sni`.
-#[cgroup_skb(egress)]
-pub fn name(ctx: SkBuffContext) -> i32 {
-    hook::name::decide(&ctx)
 }
 
 /// The kernel allows some helpers to programs with a GPL-compatible licence only.

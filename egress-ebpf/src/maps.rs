@@ -26,11 +26,7 @@ use crate::scratch::Scratch;
 #[unsafe(no_mangle)]
 pub static CONNECTOR_LEVEL: Global<i32> = Global::new(i32::MAX);
 
-/// Set by a test: the hook of `socket()` refuses nothing.
-#[cfg(feature = "test-switches")]
-#[unsafe(no_mangle)]
-pub static SOCKET_OPEN: Global<u32> = Global::new(0);
-/// Where a packet's record says that its memory can still change; see [`crate::shared`].
+/// Where the kernel notes that a packet's memory can still change; see [`crate::shared`].
 #[unsafe(no_mangle)]
 pub static SKB_HEAD: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`.
@@ -38,10 +34,26 @@ pub static SKB_HEAD: Global<u32> = Global::new(0);
 pub static SKB_END: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`.
 #[unsafe(no_mangle)]
-pub static SHARED_AT: Global<u32> = Global::new(0);
+pub static SHARED_FLAGS: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static SHARED_COUNT: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static SHARED_FRAGS: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static PAGE_HEAD: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static PAGE_MAPPING: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`. With the default everything is taken to be shared.
 #[unsafe(no_mangle)]
 pub static SHARED_MASK: Global<u32> = Global::new(0);
+/// Set by a test: the hook of `socket()` refuses nothing.
+#[cfg(feature = "test-switches")]
+#[unsafe(no_mangle)]
+pub static SOCKET_OPEN: Global<u32> = Global::new(0);
 
 /// cgroup id → connector id.
 #[btf_map]

@@ -69,7 +69,7 @@ pub fn measure(
         .collect();
     let all: Vec<&str> = LAYERS.iter().map(|(name, _)| *name).collect();
     let mut found: BTreeMap<&str, Closers> = BTreeMap::new();
-    let past_everything = past(&all, &blocked, as_root, 2)?;
+    let past_everything = past(&all, &blocked, as_root, TRIES)?;
     for &vector in &blocked {
         let closers = Closers {
             vector,
@@ -94,7 +94,7 @@ pub fn measure(
             }
         }
         let others: Vec<&str> = all.iter().copied().filter(|name| *name != layer).collect();
-        let through = past(&others, &outer, as_root, 2)?;
+        let through = past(&others, &outer, as_root, TRIES)?;
         for (name, closers) in &mut found {
             if !closers.rest && !through.contains(name) {
                 closers.enough.push(layer);
@@ -105,27 +105,41 @@ pub fn measure(
     Ok(in_order.collect())
 }
 
-/// What gets past the agent without some layers. What does not is tried again, `times` in all:
-/// on a busy machine some come too late.
+/// What gets past the agent without some layers. What does not is tried again, `times` in all.
 fn past(
     without: &[&str],
     vectors: &[(&'static str, &'static Vector)],
     as_root: bool,
     times: usize,
 ) -> Result<BTreeSet<&'static str>> {
-    let wrap = Wrap::Without(without.join(","));
     let mut through = BTreeSet::new();
-    for _ in 0..times {
-        let left: Vec<_> = vectors
+    for of_names in [false, true] {
+        // Without this layer loopback and others are granted before the first program starts,
+        // for whoever asks: only names that lead there say something about it.
+        let layers: Vec<&str> = without
             .iter()
-            .filter(|(_, vector)| !through.contains(vector.name))
             .copied()
+            .filter(|layer| of_names || *layer != "rebinding")
             .collect();
-        let more = on_stage(|world, stage| delivered(world, stage, &wrap, &left, as_root))?;
-        through.extend(more);
+        let wrap = Wrap::Without(layers.join(","));
+        for _ in 0..times {
+            let left: Vec<_> = vectors
+                .iter()
+                .filter(|(_, vector)| vector.name.starts_with("rebind-") == of_names)
+                .filter(|(_, vector)| !through.contains(vector.name))
+                .copied()
+                .collect();
+            if !left.is_empty() && !layers.is_empty() {
+                let more = on_stage(|world, stage| delivered(world, stage, &wrap, &left, as_root))?;
+                through.extend(more);
+            }
+        }
     }
     Ok(through)
 }
+
+/// On a busy machine some come too late, and a layer would seem to stop them.
+const TRIES: usize = 3;
 
 fn on_stage<T>(act: impl FnOnce(&World, &Stage) -> Result<T>) -> Result<T> {
     let world = World::new()?;
@@ -140,6 +154,7 @@ pub fn markdown(all: &[Closers]) -> String {
         let name = one.vector.1.name;
         let alike = |(other, _): &&mut (&Closers, Vec<&str>)| {
             other.vector.0 == one.vector.0
+                && other.as_root == one.as_root
                 && (&other.only, &other.enough, other.rest) == (&one.only, &one.enough, one.rest)
         };
         match groups.iter_mut().find(alike) {
@@ -162,7 +177,8 @@ pub fn markdown(all: &[Closers]) -> String {
             [] => "several together".to_owned(),
             some => some.join(", "),
         };
-        let family = closers.vector.0;
+        let who = if closers.as_root { ", root" } else { "" };
+        let family = format!("{}{who}", closers.vector.0);
         let _ = writeln!(
             text,
             "| {family} | {} | {only} | {enough} |",

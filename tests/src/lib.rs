@@ -6,6 +6,7 @@ pub mod bench;
 pub mod demo;
 pub mod event;
 pub mod faults;
+pub mod hello;
 pub mod internet;
 pub mod layers;
 pub mod leftovers;

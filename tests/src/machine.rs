@@ -38,13 +38,14 @@ const PATIENCE: &str = "8";
 const WORKER: &str = "work";
 
 /// Type, place, options. What a distribution's own first process mounts before anything else.
-const MOUNTS: [(&str, &str, &str); 9] = [
+const MOUNTS: [(&str, &str, &str); 10] = [
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
     ("devtmpfs", "/dev", ""),
     ("devpts", "/dev/pts", ""),
     ("tmpfs", "/dev/shm", ""),
     ("tmpfs", "/run", "mode=755"),
+    ("tmpfs", "/tmp", "mode=1777"),
     ("cgroup2", "/sys/fs/cgroup", ""),
     ("bpf", "/sys/fs/bpf", ""),
     ("securityfs", "/sys/kernel/security", ""),

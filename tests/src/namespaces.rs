@@ -89,6 +89,17 @@ impl Namespaces {
             format!("address add 2001:db8:1::1/64 dev {WIRE} nodad"),
         ];
         lines.extend(zone::PREFIXES.map(|prefix| format!("route add local {prefix} dev lo")));
+        for (table, address, limit) in [
+            (90, zone::NARROW, format!("advmss {}", zone::SMALL_MSS)),
+            (91, zone::TIGHT, format!("window {}", zone::SMALL_WINDOW)),
+            (92, zone::TINY, format!("window {}", zone::TINY_WINDOW)),
+        ] {
+            lines.push(format!("rule add from {address} lookup {table}"));
+            lines.push(format!(
+                "route add {}/32 dev {WIRE} table {table} {limit}",
+                zone::HOST
+            ));
+        }
         batch(&internet, &lines)?;
         batch(
             &host,

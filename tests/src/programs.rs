@@ -22,6 +22,9 @@ const HTTPX: &str = "0.28.1";
 const MCP_PYTHON: &str = include_str!("../fixtures/mcp/requirements.txt");
 const MCP_NODE: &str = include_str!("../fixtures/mcp/package.json");
 const MCP_NODE_LOCK: &str = include_str!("../fixtures/mcp/package-lock.json");
+const TLS_NODE: &str = include_str!("../fixtures/tls/package.json");
+const TLS_NODE_LOCK: &str = include_str!("../fixtures/tls/package-lock.json");
+const JAVA_CLIENT: &str = include_str!("../fixtures/tls/Fetch.java");
 /// The server that `npx` has in its cache; the version of `fixtures/mcp/package.json`.
 pub const NPX_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
 
@@ -146,13 +149,53 @@ pub fn build_musl_client() -> Result<()> {
     Ok(())
 }
 
+/// Installs releases of Node.js with other TLS libraries into `tls-node`, at the versions of
+/// `fixtures/tls`, unless they are there.
+pub fn install_node_releases() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("tls-node", TLS_NODE_LOCK), || {
+        let folder = cache.join("tls-node");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("package.json"), TLS_NODE)?;
+        fs::write(folder.join("package-lock.json"), TLS_NODE_LOCK)?;
+        let mut npm = Command::new("npm");
+        npm.current_dir(&folder)
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        must(npm, INSTALL)
+    })
+}
+
+/// Compiles a client in Java into `java` of the cache: class `Fetch`. Errors: there is no
+/// compiler (Debian: default-jdk-headless).
+pub fn build_java_client() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("java-fetch", JAVA_CLIENT), || {
+        let folder = cache.join("java");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("Fetch.java"), JAVA_CLIENT)?;
+        let mut javac = Command::new("javac");
+        javac.arg("-d").arg(&folder).arg(folder.join("Fetch.java"));
+        must(javac, INSTALL)
+    })
+}
+
 /// Compiles the Go client into the cache, static, with Go's own resolver. Answers its path.
 /// Errors: there is no Go (Debian: golang-go).
 pub fn build_go_client() -> Result<PathBuf> {
+    compile_go("fetch-go", include_str!("../fixtures/must_work/fetch.go"))
+}
+
+/// The same of the one that takes URLs as its arguments: `go-fetch` of the cache.
+pub fn build_go_tls_client() -> Result<PathBuf> {
+    compile_go("go-fetch", include_str!("../fixtures/tls/fetch.go"))
+}
+
+fn compile_go(name: &str, source: &str) -> Result<PathBuf> {
     let cache = cache_dir()?;
     let _one = lock_cache(&cache)?;
-    let source = include_str!("../fixtures/must_work/fetch.go");
-    let (from, to) = (cache.join("fetch.go"), cache.join("fetch-go"));
+    let (from, to) = (cache.join(format!("{name}.go")), cache.join(name));
     if to.exists() && fs::read_to_string(&from).is_ok_and(|text| text == source) {
         return Ok(to);
     }

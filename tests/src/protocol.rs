@@ -78,6 +78,8 @@ pub enum Request {
     Queries,
     /// Every HTTP request.
     Requests,
+    /// Every TCP connection to an address.
+    Connections(IpAddr),
     /// Adds or replaces the records of a name.
     Set(Record),
     /// Forgets a name.
@@ -127,6 +129,8 @@ pub enum Reply {
     Queries(Vec<Query>),
     /// [`Request::Requests`]
     Requests(Vec<HttpRequest>),
+    /// [`Request::Connections`]
+    Connections(Vec<Connection>),
     /// [`Request::Missed`]
     Missed(u64),
     /// It could not be done.
@@ -186,4 +190,49 @@ pub struct HttpRequest {
     pub body: String,
     /// A token that only the answer to this request carries, under `"token"`.
     pub answered: String,
+}
+
+/// One TCP connection that a server accepted, and what arrived on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Address and port it came to.
+    pub to: SocketAddr,
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// Bytes that arrived so far.
+    pub received: u64,
+    /// The first 20 KiB of them.
+    pub first: Vec<u8>,
+    /// Name in the TLS handshake, as the client wrote it.
+    pub sni: Option<String>,
+    /// `1.2` or `1.3`; empty: the TLS handshake did not come to its end.
+    pub version: String,
+    /// Application protocol (RFC 7301) that both sides agreed on; empty: none.
+    pub alpn: String,
+    /// The handshake resumed a session.
+    pub resumed: bool,
+    /// The server asked for a second hello (RFC 8446 section 4.1.4).
+    pub retried: bool,
+    /// Why there was no TLS session.
+    pub fault: Option<String>,
+}
+
+impl Connection {
+    /// Nothing has arrived yet.
+    pub fn new(to: SocketAddr, from: SocketAddr) -> Self {
+        let canonical =
+            |place: SocketAddr| SocketAddr::new(place.ip().to_canonical(), place.port());
+        Self {
+            to: canonical(to),
+            from: canonical(from),
+            received: 0,
+            first: Vec::new(),
+            sni: None,
+            version: String::new(),
+            alpn: String::new(),
+            resumed: false,
+            retried: false,
+            fault: None,
+        }
+    }
 }

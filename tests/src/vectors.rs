@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(150);
 const CALL: Duration = Duration::from_secs(15);
 /// Vectors that run at the same time; most of them wait.
 const WIDTH: usize = 12;
+/// The same where everything is slow: they would take each other's time.
+const WIDTH_SLOW: usize = 3;
 /// What a dead program left in its sockets is sent again within this time (TCP's first
 /// retransmissions), and the accomplices outside have passed on what they heard.
 const AFTERMATH: Duration = Duration::from_millis(2500);
@@ -104,6 +106,7 @@ pub fn probe_policy(root: bool) -> String {
         );
     }
     text.push_str("  - allowed.example:443\n  - \"*.ingest.sentry.io:443\"\n");
+    text.push_str("  - small-window.example:443\n");
     for name in probe::REBINDING {
         let _ = write!(
             text,
@@ -168,7 +171,9 @@ pub fn try_some(
     let (free, confined) = (tries(Job::forbidden), tries(Job::forbidden));
     let mut control = tries(Job::permitted);
     control.iter_mut().for_each(|one| one.control = true);
-    let controlled = control.iter().filter(|one| one.vector.control);
+    let agents = matches!(wrap, Wrap::Agent | Wrap::Without(_));
+    let has_control = |vector: &Vector| vector.control && (!agents || vector.control_is_known());
+    let controlled = control.iter().filter(|one| has_control(one.vector));
     let suite = Suite {
         world,
         stage,
@@ -190,7 +195,7 @@ pub fn try_some(
             as_root,
             free: of(&free_fates, &free[index]),
             confined: of(&fates, &confined[index]),
-            control: vector.control.then(|| of(&fates, &control[index])),
+            control: has_control(vector).then(|| of(&fates, &control[index])),
         });
     Ok(rows.collect())
 }
@@ -373,7 +378,8 @@ impl Suite<'_> {
                 }
             }
         }
-        command.args([&probe, "battery", &stage, &WIDTH.to_string()]);
+        let width = if patience() > 1 { WIDTH_SLOW } else { WIDTH };
+        command.args([&probe, "battery", &stage, &width.to_string()]);
         for one in tries {
             let kind = if one.control {
                 "permitted"

@@ -33,7 +33,9 @@ use crate::{
     pipe::Pipe,
     process::patience,
     programs,
-    protocol::{Config, FlowCount, HttpRequest, Query, Record, Reply, Request, Sighting},
+    protocol::{
+        Config, Connection, FlowCount, HttpRequest, Query, Record, Reply, Request, Sighting,
+    },
     token, zone,
 };
 
@@ -225,6 +227,14 @@ impl World {
     pub fn requests(&self) -> Result<Vec<HttpRequest>> {
         match self.ask(&Request::Requests)? {
             Reply::Requests(requests) => Ok(requests),
+            other => bail!("unexpected {other:?}"),
+        }
+    }
+
+    /// TCP connections to an address that a server accepted so far.
+    pub fn connections(&self, ip: impl Into<IpAddr>) -> Result<Vec<Connection>> {
+        match self.ask(&Request::Connections(ip.into()))? {
+            Reply::Connections(connections) => Ok(connections),
             other => bail!("unexpected {other:?}"),
         }
     }

@@ -31,6 +31,18 @@ pub const ALLOWED6: Ipv6Addr = v6(0x20);
 pub const OTHER: Ipv4Addr = v4(21);
 /// `other.example`
 pub const OTHER6: Ipv6Addr = v6(0x21);
+/// `small-mss.example`, which takes segments of [`SMALL_MSS`] bytes.
+pub const NARROW: Ipv4Addr = v4(90);
+/// `small-window.example`, which has a window of [`SMALL_WINDOW`] bytes.
+pub const TIGHT: Ipv4Addr = v4(91);
+/// `tiny-window.example`, which has a window of [`TINY_WINDOW`] bytes: no hello fits.
+pub const TINY: Ipv4Addr = v4(92);
+/// What the SYN-ACK of `small-mss.example` says.
+pub const SMALL_MSS: u16 = 128;
+/// What `small-window.example` announces.
+pub const SMALL_WINDOW: u16 = 1000;
+/// What `tiny-window.example` announces.
+pub const TINY_WINDOW: u16 = 200;
 /// Cloud metadata.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// An address of the private network behind the internet's router.
@@ -73,6 +85,13 @@ pub fn standard() -> Vec<Record> {
         both("*.exfil.example", 67),
         both("allowed.example", 20),
         both("other.example", 21),
+        // Behind the addresses of `allowed.example` and `api.postmarkapp.com`, as at a content
+        // delivery network.
+        both("stranger.example", 20),
+        both("shop.example", 10),
+        only("small-mss.example", &[NARROW], &[]),
+        only("small-window.example", &[TIGHT], &[]),
+        only("tiny-window.example", &[TINY], &[]),
         both("*.ingest.sentry.io", 50),
         only("v4.example", &[v4(22)], &[]),
         only("v6.example", &[], &[v6(0x22)]),

@@ -45,6 +45,16 @@ fn through_the_name_service() -> Result<()> {
 }
 
 #[test]
+fn names_in_tls() -> Result<()> {
+    try_family("names-in-tls")
+}
+
+#[test]
+fn names_in_shared_pages() -> Result<()> {
+    try_family("names-in-shared-pages")
+}
+
+#[test]
 fn through_the_same_host() -> Result<()> {
     try_family("loopback")
 }

@@ -159,6 +159,45 @@ fn reaches_only_what_is_declared(fetcher: &Fetcher) -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_python_server_reaches_no_other_name_behind_the_address() -> Result<()> {
+    reaches_no_other_name_behind_the_address(&PYTHON)
+}
+
+#[test]
+fn a_node_server_reaches_no_other_name_behind_the_address() -> Result<()> {
+    reaches_no_other_name_behind_the_address(&NODE)
+}
+
+/// The name comes from `/etc/hosts`, so that no question for it is refused before.
+fn reaches_no_other_name_behind_the_address(fetcher: &Fetcher) -> Result<()> {
+    let world = World::new()?;
+    let line = format!("{} shop.example\n", zone::POSTMARK);
+    world.set_hosts(&format!("127.0.0.1 localhost\n::1 localhost\n{line}"))?;
+    let mut session = world
+        .mcp_server(policy("mail", &ALLOW), fetcher.command)
+        .connect(fetcher.sdk)?;
+    answered(&world, fetcher, &mut session)?;
+    let token = token::new();
+    let answer = fetcher.get(&mut session, &format!("https://shop.example/{token}"))?;
+    ensure!(answer.failed && !answer.text.is_empty(), "{answer:?}");
+    ensure!(answer.ms < AT_ONCE_MS, "not at once: {answer:?}");
+    let denial = Denial {
+        name: Some("shop.example".to_owned()),
+        ..Denial::of_address(zone::POSTMARK)
+    };
+    session.denial(&denial.port(443).by(&["sni"]).because(&["sni-stranger"]))?;
+    answered(&world, fetcher, &mut session)?;
+    world.fence()?;
+    ensure!(world.sightings(&token)?.is_empty(), "it got the token");
+    for one in world.connections(zone::POSTMARK)? {
+        let declared = one.sni.as_deref() == Some("api.postmarkapp.com");
+        ensure!(one.received == 0 || declared, "it got {one:?}");
+    }
+    ensure!(session.end()?.outcome.ok());
+    Ok(())
+}
+
 /// `npx --offline` of a version that it has started before asks nobody. Without `--offline` it
 /// asks the registry each time, also for an exact version that is there (npm 11, libnpmexec).
 #[test]

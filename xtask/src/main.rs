@@ -6,7 +6,9 @@ mod build;
 mod ci;
 mod demo;
 mod host;
+mod layers;
 mod packages;
+mod report;
 mod setup;
 mod step;
 mod test;
@@ -40,6 +42,8 @@ enum Task {
     Bench(bench::Options),
     /// Run the kernel tests on other kernels, in qemu (set-up included)
     Vm(vm::Options),
+    /// Take away one layer of the boundary after the other, and write which way out each stops
+    Layers,
     /// Check the house rules
     Tidy,
     /// Everything a change must pass
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options).map(drop),
         Task::Bench(options) => bench::run(&options),
         Task::Vm(options) => vm::run(&options).map(drop),
+        Task::Layers => layers::run(),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),
     };

@@ -127,7 +127,7 @@ fn read(paths: &[PathBuf]) -> (Vec<Policy>, Vec<Fault>) {
 
 fn summary(policy: &Policy) -> Summary<'_> {
     let count = |kind: fn(&Target) -> bool| {
-        let rules = policy.allow.iter();
+        let rules = policy.written();
         rules.filter(|rule| kind(&rule.target)).count()
     };
     Summary {

@@ -1,21 +1,22 @@
 //! `egress-agent doctor`: what this host can enforce.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use egress_common::abi::RULE_FIRST;
 use serde::Serialize;
 
+use super::check::{Output, json, print};
 use crate::{
-    host::Hierarchy,
+    host::{Hierarchy, layers::Layers},
     kernel::{
         Plane, Settings, attach,
         instance::{self, Instance},
         probe,
     },
-    launch::scope,
+    launch::layers,
 };
 
-/// The first kernel with hooks for unix sockets.
-const UNIX_HOOKS: (u32, u32) = (6, 7);
+/// Version of the JSON form.
+const SCHEMA: &str = "egress-agent/doctor/v1";
 
 /// Say what this host can enforce, layer by layer, and what stays open.
 ///
@@ -27,12 +28,14 @@ pub struct DoctorArgs {
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For machines
-    Json,
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    /// A connector can be confined here.
+    ok: bool,
+    findings: Vec<Finding>,
+    /// Empty where the data plane cannot be loaded.
+    layers: Vec<LayerFinding>,
 }
 
 #[derive(Serialize)]
@@ -40,6 +43,19 @@ struct Finding {
     what: &'static str,
     state: State,
     detail: String,
+}
+
+#[derive(Serialize)]
+struct LayerFinding {
+    layer: &'static str,
+    state: State,
+    /// First kernel that has it.
+    since: String,
+    does: &'static str,
+    /// Why it does not hold; `null`: it holds.
+    why: Option<String>,
+    /// What stays open without it, here or elsewhere.
+    open: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,100 +68,111 @@ enum State {
 
 /// Prints the findings. Answers the exit code.
 pub fn run(args: &DoctorArgs) -> u8 {
-    let findings = examine();
-    match args.output {
-        Output::Text => print(&findings),
-        Output::Json => match serde_json::to_string_pretty(&findings) {
-            Ok(json) => println!("{json}"),
-            Err(error) => return super::fail(error),
-        },
-    }
-    u8::from(
-        findings
-            .iter()
-            .any(|finding| finding.state == State::Missing),
-    )
+    let report = examine();
+    print(&match args.output {
+        Output::Text => text(&report),
+        Output::Json => json(&report),
+    });
+    u8::from(!report.ok)
 }
 
-fn examine() -> Vec<Finding> {
-    let host = probe::check_host();
-    let release = probe::kernel_release();
-    let cgroup = Hierarchy::find();
-    let running = instance::running().map_or_else(
-        |error| error.to_string(),
-        |names| {
-            if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            }
-        },
-    );
-    vec![
-        Finding {
-            what: "kernel",
-            state: State::Ok,
-            detail: format!(
-                "Linux {release}; {}.{} or newer is needed",
-                probe::OLDEST_KERNEL.0,
-                probe::OLDEST_KERNEL.1
+fn examine() -> Report {
+    let (findings, layers) = match trial() {
+        Ok((programs, layers)) => (host(Ok(programs)), layer_findings(&layers)),
+        Err(error) => (host(Err(error)), Vec::new()),
+    };
+    let missing = |finding: &Finding| finding.state == State::Missing;
+    Report {
+        schema: SCHEMA,
+        ok: !findings.iter().any(missing),
+        findings,
+        layers,
+    }
+}
+
+/// What does not depend on the kernel's version alone; `trial`: the programs that loaded.
+fn host(trial: Result<String, String>) -> Vec<Finding> {
+    let (major, minor) = probe::OLDEST_KERNEL;
+    let mut findings = vec![
+        known(
+            "kernel",
+            format!(
+                "Linux {}; {major}.{minor} or newer is needed",
+                probe::kernel_release()
             ),
-        },
-        finding(
+        ),
+        found(
             "root, bpf file system",
-            host.map(|()| "the data plane can be loaded and pinned".to_owned()),
+            probe::check_host().map(|()| "the data plane can be loaded and pinned".to_owned()),
         ),
-        finding(
+        found(
             "cgroup2",
-            cgroup.map(|found| format!("mounted at {}", found.mount().display())),
+            Hierarchy::find().map(|found| format!("mounted at {}", found.mount().display())),
         ),
-        finding("IP packets, TCP, UDP", trial()),
-        Finding {
-            what: "names",
-            state: State::Ok,
-            detail: "the connector's own DNS door; port 53 of any host leads there".to_owned(),
-        },
-        Finding {
-            what: "other ways out",
-            state: State::Ok,
-            detail: "at launch: no inherited descriptors, no capabilities, no new privileges, own \
-                     session and IPC namespace, system call filter (io_uring, ptrace, keyrings, \
-                     namespaces, other socket families)"
+        found("data plane", trial),
+        known(
+            "names",
+            "the connector's own DNS door; port 53 of any host leads there".to_owned(),
+        ),
+        known(
+            "other ways out",
+            "at launch: no inherited descriptors, no capabilities, no new privileges, own session \
+             and IPC namespace"
                 .to_owned(),
-        },
-        unix_sockets(),
-        abstract_sockets(),
-        Finding {
-            what: "files and FIFOs",
-            state: State::Open,
-            detail: "a helper outside that reads what the connector writes is not stopped"
-                .to_owned(),
-        },
-        Finding {
-            what: "permitted destinations",
-            state: State::Open,
-            detail: "what is hidden inside permitted traffic is not looked at".to_owned(),
-        },
-        Finding {
-            what: "running instances",
-            state: State::Ok,
-            detail: running,
-        },
-    ]
+        ),
+        known("running instances", running()),
+    ];
+    findings.extend(OPEN_EVERYWHERE.map(|(what, detail)| Finding {
+        what,
+        state: State::Open,
+        detail: detail.to_owned(),
+    }));
+    findings
+}
+
+fn running() -> String {
+    match instance::running() {
+        Err(error) => error.to_string(),
+        Ok(names) if names.is_empty() => "none".to_owned(),
+        Ok(names) => names.join(", "),
+    }
+}
+
+fn layer_findings(layers: &Layers) -> Vec<LayerFinding> {
+    let finding = |(layer, why): (crate::host::layers::Layer, Option<&str>)| {
+        let (major, minor) = layer.since();
+        LayerFinding {
+            layer: layer.name(),
+            state: if why.is_none() {
+                State::Ok
+            } else {
+                State::Open
+            },
+            since: format!("{major}.{minor}"),
+            does: layer.does(),
+            why: why.map(str::to_owned),
+            open: layer.open(),
+        }
+    };
+    layers.all().map(finding).collect()
 }
 
 /// Brings a data plane up and down again, for loading says more than a version number.
-fn trial() -> Result<String, String> {
+fn trial() -> Result<(String, Layers), String> {
     probe::check_host().map_err(|_| "not tried: see above".to_owned())?;
     let instance = Instance::create("doctor").map_err(|error| error.to_string())?;
-    let attached = attach(&instance);
+    let layers = attach(&instance);
     let ended = instance.end().map_err(|error| error.to_string());
-    attached.and(ended)?;
+    let layers = layers?;
+    ended?;
     let programs: Vec<&str> = attach::names().collect();
-    Ok(format!("loaded and attached: {}", programs.join(", ")))
+    Ok((
+        format!("loaded and attached: {}", programs.join(", ")),
+        layers,
+    ))
 }
 
-fn attach(instance: &Instance) -> Result<(), String> {
+fn attach(instance: &Instance) -> Result<Layers, String> {
     let level = instance
         .connector()
         .level()
@@ -159,55 +186,21 @@ fn attach(instance: &Instance) -> Result<(), String> {
         Plane::load(&settings, instance.pins().clone()).map_err(|error| error.to_string())?;
     plane
         .attach(instance.parent().path())
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok(layers::find(&plane))
 }
 
-fn unix_sockets() -> Finding {
-    let new = probe::kernel_version(&probe::kernel_release())
-        .is_some_and(|version| version >= UNIX_HOOKS);
-    let detail = match (new, scope::supported().paths) {
-        (true, true) => {
-            "cgroup programs at connect and sendmsg judge every path; Landlock keeps own sockets \
-             in the connector's own folder"
-        }
-        (true, false) => {
-            "cgroup programs at connect and sendmsg judge every path; without Landlock a helper \
-             outside can call in where the connector makes a socket"
-        }
-        (false, _) => {
-            "no hooks before Linux 6.7: connectors can make no unix sockets but pairs, and a \
-             policy with a rule for one is not started"
-        }
-    };
+fn known(what: &'static str, detail: String) -> Finding {
     Finding {
-        what: "unix sockets",
+        what,
         state: State::Ok,
-        detail: detail.to_owned(),
+        detail,
     }
 }
 
-fn abstract_sockets() -> Finding {
-    let detail = if scope::supported().abstracts {
-        "Landlock keeps the connector to its own; with a rule for one, names decide. A helper \
-         outside can call in where the connector listens"
-    } else {
-        "by name; the connector's own are refused, too (Landlock has them from Linux 6.12). A \
-         helper outside can call in where the connector listens"
-    };
-    Finding {
-        what: "abstract unix sockets",
-        state: State::Open,
-        detail: detail.to_owned(),
-    }
-}
-
-fn finding<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) -> Finding {
+fn found<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) -> Finding {
     match result {
-        Ok(detail) => Finding {
-            what,
-            state: State::Ok,
-            detail,
-        },
+        Ok(detail) => known(what, detail),
         Err(error) => Finding {
             what,
             state: State::Missing,
@@ -216,13 +209,45 @@ fn finding<E: std::fmt::Display>(what: &'static str, result: Result<String, E>) 
     }
 }
 
-fn print(findings: &[Finding]) {
-    for finding in findings {
-        let state = match finding.state {
+/// What no layer of any host stops; `docs/threat-model.md` has the whole list.
+const OPEN_EVERYWHERE: [(&str, &str); 3] = [
+    (
+        "permitted destinations",
+        "what is hidden inside permitted traffic is not looked at",
+    ),
+    (
+        "files and FIFOs",
+        "a helper outside that reads what the connector writes is not stopped",
+    ),
+    (
+        "abstract unix sockets",
+        "a helper outside can call in where the connector listens on one",
+    ),
+];
+
+fn text(report: &Report) -> String {
+    let mut lines = Vec::new();
+    let mut add = |state: State, what: &str, detail: &str| {
+        let state = match state {
             State::Ok => "ok     ",
             State::Missing => "missing",
             State::Open => "open   ",
         };
-        println!("{state}  {:<24}  {}", finding.what, finding.detail);
+        lines.push(format!("{state}  {what:<24}  {detail}\n"));
+    };
+    for finding in &report.findings {
+        add(finding.state, finding.what, &finding.detail);
     }
+    for layer in &report.layers {
+        let what = format!("layer {}", layer.layer);
+        match &layer.why {
+            None => add(layer.state, &what, layer.does),
+            Some(why) => {
+                let (since, open) = (&layer.since, layer.open);
+                let detail = format!("{why} (from Linux {since} on); open without it: {open}");
+                add(layer.state, &what, &detail);
+            }
+        }
+    }
+    lines.concat()
 }

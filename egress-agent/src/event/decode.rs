@@ -4,8 +4,9 @@ use std::mem::{offset_of, size_of};
 
 use egress_common::{
     abi::{MAX_CONNECTORS, MAX_RULES, UNIX_NAME_MAX},
-    event::Event,
+    event::{Event, SniEvent},
     key::Addr,
+    sni::{NAME_ROOM, NameKey},
     unix::{UnixEvent, UnixKey},
     verdict::{Action, Layer, Reason},
 };
@@ -15,9 +16,10 @@ use egress_common::{
 pub enum DecodeError {
     /// Another size than the record has.
     #[error(
-        "the record has {0} bytes instead of {event} or {unix}",
+        "the record has {0} bytes instead of {event}, {unix} or {sni}",
         event = size_of::<Event>(),
-        unix = size_of::<UnixEvent>()
+        unix = size_of::<UnixEvent>(),
+        sni = size_of::<SniEvent>()
     )]
     Length(usize),
     /// A layer this version does not know.
@@ -44,6 +46,9 @@ pub enum DecodeError {
     /// A unix socket's name that is longer than any or of no kind.
     #[error("the unix socket's name is none")]
     Name,
+    /// A name in TLS that is longer than any.
+    #[error("the name in TLS is too long")]
+    Sni,
 }
 
 /// One record of the ring.
@@ -54,6 +59,21 @@ pub struct Decoded {
     /// The path of a unix socket, or `@` and its abstract name; any bytes. `None`: the
     /// denial is of something else.
     pub unix: Option<Vec<u8>>,
+    /// A connection that was refused for its name.
+    pub sni: Option<Stranger>,
+}
+
+/// A connection that was refused for its name, or for having none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stranger {
+    /// The name that was said, in lower case; any bytes. Empty: none could be read.
+    pub name: Vec<u8>,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// Its own address.
+    pub source: Addr,
+    /// Its own port.
+    pub source_port: u16,
 }
 
 /// Reads one record. The address comes out in canonical form, or all zero where the hook
@@ -65,9 +85,45 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         return Ok(Decoded {
             event: checked(event)?,
             unix: Some(name(key).ok_or(DecodeError::Name)?),
+            sni: None,
         });
     }
-    checked(bytes).map(|event| Decoded { event, unix: None })
+    if bytes.len() == size_of::<SniEvent>()
+        && let Some((event, _)) = bytes.split_at_checked(size_of::<Event>())
+    {
+        return Ok(Decoded {
+            event: checked(event)?,
+            unix: None,
+            sni: Some(stranger(bytes)?),
+        });
+    }
+    checked(bytes).map(|event| Decoded {
+        event,
+        unix: None,
+        sni: None,
+    })
+}
+
+/// What a record about a name has beside the event. The name stands back to front.
+fn stranger(bytes: &[u8]) -> Result<Stranger, DecodeError> {
+    let length = DecodeError::Length(bytes.len());
+    let len = u16::from_ne_bytes(field(bytes, offset_of!(SniEvent, name_len)).ok_or(length)?);
+    if usize::from(len) >= NAME_ROOM {
+        return Err(DecodeError::Sni);
+    }
+    if field(bytes, offset_of!(SniEvent, pad)) != Some([0; 4]) {
+        return Err(DecodeError::Padding);
+    }
+    let name = bytes.get(offset_of!(SniEvent, name) + offset_of!(NameKey, name)..);
+    let name = name.and_then(|name| name.get(..len.into())).ok_or(length)?;
+    Ok(Stranger {
+        name: name.iter().rev().copied().collect(),
+        cookie: u64::from_ne_bytes(field(bytes, offset_of!(SniEvent, cookie)).ok_or(length)?),
+        source: address(field(bytes, offset_of!(SniEvent, source)).ok_or(length)?),
+        source_port: u16::from_ne_bytes(
+            field(bytes, offset_of!(SniEvent, source_port)).ok_or(length)?,
+        ),
+    })
 }
 
 /// The name, as policies write it. Empty where the hook could not read it.
@@ -281,12 +337,48 @@ pub(crate) mod tests {
         assert_eq!(decode(&bytes), Err(DecodeError::Name));
     }
 
+    /// The record of a refused name, by hand as well.
+    pub(crate) fn encode_sni(event: &Event, name: &[u8]) -> Vec<u8> {
+        let mut bytes = encode(event);
+        bytes.extend(77_u64.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend([0xff, 0xff, 10, 0, 0, 1]);
+        bytes.extend(40_000_u16.to_ne_bytes());
+        bytes.extend(u16::try_from(name.len()).unwrap().to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(1_u16.to_ne_bytes());
+        bytes.extend(name.iter().rev());
+        bytes.resize(360, 0);
+        bytes
+    }
+
+    #[test]
+    fn names_in_tls() {
+        let mut event = sample();
+        event.layer = Layer::Sni.code();
+        event.reason = Reason::SniStranger.code();
+        let read = |name: &[u8]| decode(&encode_sni(&event, name)).map(|it| it.sni.unwrap());
+        let stranger = read(b"giftshop.club").unwrap();
+        assert_eq!(stranger.name, b"giftshop.club");
+        assert_eq!((stranger.cookie, stranger.source_port), (77, 40_000));
+        assert_eq!(stranger.source, Addr::from_v4(0x0a00_0001));
+        assert_eq!(read(b"").unwrap().name, b"");
+        assert_eq!(read(&[b'a'; 253]).unwrap().name.len(), 253);
+        let mut bytes = encode_sni(&event, b"a");
+        bytes[98..100].copy_from_slice(&254_u16.to_ne_bytes());
+        assert_eq!(decode(&bytes), Err(DecodeError::Sni));
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             if let Ok(decoded) = decode(&bytes) {
                 prop_assert!(decoded.event.count >= 1);
-                let size = if decoded.unix.is_some() { 192 } else { 72 };
+                let size = match (decoded.unix, decoded.sni) {
+                    (Some(_), _) => 192,
+                    (_, Some(_)) => 360,
+                    _ => 72,
+                };
                 prop_assert_eq!(bytes.len(), size);
             }
         }

@@ -261,7 +261,12 @@ fn destination(decoded: &Decoded, layer: Layer, lookups: &dyn Lookups) -> Destin
     Destination {
         ip,
         port: (layer != Layer::Socket && ip.is_some()).then_some(event.port),
-        name: ip.and_then(|_| lookups.name(event.connector, &event.addr)),
+        // For TLS the name that was said: the one that was granted is not what was wanted.
+        name: match &decoded.sni {
+            Some(stranger) if stranger.name.is_empty() => None,
+            Some(stranger) => Some(String::from_utf8_lossy(&stranger.name).into_owned()),
+            None => ip.and_then(|_| lookups.name(event.connector, &event.addr)),
+        },
         query: None,
         path: decoded
             .unix

@@ -32,6 +32,7 @@ fn plain(event: &Event) -> Decoded {
     Decoded {
         event: *event,
         unix: None,
+        sni: None,
     }
 }
 
@@ -217,6 +218,7 @@ fn a_unix_socket_has_a_path_and_a_type() {
     let decoded = Decoded {
         event,
         unix: Some(b"/run/a\xff.sock".to_vec()),
+        sni: None,
     };
     let mut enricher = Enricher::with_source("i1", Box::new(Fake::default()));
     let record = enricher.denial(&decoded, &Names, 0, NOW, true).unwrap();

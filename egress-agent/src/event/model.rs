@@ -47,6 +47,8 @@ pub enum Body {
     Denied(Denial),
     /// Something would have been refused, but the connector is only audited.
     WouldDeny(Denial),
+    /// Which layers of the boundary hold for a connector.
+    Layers(LayersFound),
     /// A connector was started.
     Started(Started),
     /// A connector ended; the whole account.
@@ -68,6 +70,7 @@ impl Body {
     pub fn connector(&self) -> Option<&str> {
         match self {
             Self::Denied(body) | Self::WouldDeny(body) => body.connector.as_deref(),
+            Self::Layers(body) => Some(&body.connector),
             Self::Started(body) => Some(&body.connector),
             Self::Stopped(body) => Some(&body.connector),
             Self::Lost(body) => body.connector.as_deref(),
@@ -152,6 +155,30 @@ pub struct Parent {
     pub pid: u32,
     /// Name of its main thread.
     pub comm: String,
+}
+
+/// Which layers of the boundary hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LayersFound {
+    /// Name of the connector.
+    pub connector: String,
+    /// Instance of the data plane.
+    pub instance: String,
+    /// Names of those that hold.
+    pub active: Vec<String>,
+    /// Those that do not.
+    pub missing: Vec<MissingLayer>,
+}
+
+/// A layer that does not hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MissingLayer {
+    /// Its name.
+    pub layer: String,
+    /// Why it does not hold.
+    pub why: String,
+    /// What stays open without it.
+    pub open: String,
 }
 
 /// A connector was started.

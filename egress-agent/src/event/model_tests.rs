@@ -66,6 +66,16 @@ pub(crate) fn every_kind() -> Vec<Record> {
             process: None,
             ..denial()
         }),
+        Body::Layers(LayersFound {
+            connector: connector(),
+            instance: instance(),
+            active: vec!["connect".into(), "packet".into()],
+            missing: vec![MissingLayer {
+                layer: "lsm".into(),
+                why: "bpf is not in lsm=".into(),
+                open: "descriptors passed in".into(),
+            }],
+        }),
         Body::Started(Started {
             connector: connector(),
             instance: instance(),

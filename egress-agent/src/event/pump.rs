@@ -4,6 +4,7 @@
 //! answer of the DNS door.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
@@ -11,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use egress_common::{key::Addr, verdict::Reason};
+use egress_common::{
+    event::Event,
+    key::Addr,
+    verdict::{Action, Reason},
+};
 use tokio::{
     runtime::Builder,
     sync::{mpsc, oneshot},
@@ -19,8 +24,9 @@ use tokio::{
 };
 
 use super::{
+    decode::Stranger,
     enrich::{Enricher, Lookups, NameRefusal},
-    model::{Body, Exit, RuleTotal, Stopped},
+    model::{Body, Exit, RuleTotal, Stopped, Warning},
     sink::{self, Sink, SinkError},
     stream::Stream,
     tally::{Exact, by_name},
@@ -28,6 +34,7 @@ use super::{
 use crate::{
     dns::{DoorStats, Refusal},
     grant::Keeper,
+    host::sockets::{self, Connection},
     kernel::{
         PlaneError,
         maps::Maps,
@@ -118,6 +125,7 @@ impl Pump {
             id: config.connector_id,
             rules: config.rules,
             keeper: config.keeper,
+            unended: Cell::new(false),
         };
         let (door, maps, ring) = (config.door, config.maps, config.ring);
         let refusals = config.refusals;
@@ -190,6 +198,8 @@ struct Known {
     id: u32,
     rules: HashMap<u32, String>,
     keeper: Arc<Keeper>,
+    /// It was said that a refused connection could not be ended.
+    unended: Cell<bool>,
 }
 
 impl Lookups for Known {
@@ -333,18 +343,31 @@ impl Running {
     fn allowed(&self) -> Vec<RuleTotal> {
         let mut slots: Vec<_> = self.known.rules.iter().collect();
         slots.sort();
-        slots
-            .into_iter()
-            .filter_map(|(slot, rule)| {
-                let stat = self.maps.rule_stat(*slot).ok()?;
-                (stat.connections != 0 || stat.packets != 0).then(|| RuleTotal {
+        let mut totals: Vec<RuleTotal> = Vec::new();
+        for (slot, rule) in slots {
+            let Ok(stat) = self.maps.rule_stat(*slot) else {
+                continue;
+            };
+            if stat.connections == 0 && stat.packets == 0 {
+                continue;
+            }
+            // A rule has several slots where it checks names on some of its ports only, or
+            // was changed under the same id.
+            match totals.iter_mut().find(|total| total.rule == *rule) {
+                Some(total) => {
+                    total.connections = total.connections.saturating_add(stat.connections);
+                    total.packets = total.packets.saturating_add(stat.packets);
+                    total.bytes = total.bytes.saturating_add(stat.bytes);
+                }
+                None => totals.push(RuleTotal {
                     rule: rule.clone(),
                     connections: stat.connections,
                     packets: stat.packets,
                     bytes: stat.bytes,
-                })
-            })
-            .collect()
+                }),
+            }
+        }
+        totals
     }
 
     /// The kernel's counters, and the door's refusals that never reached the stream.
@@ -381,6 +404,31 @@ fn take<'a>(stream: &'a mut Stream, known: &'a Known) -> impl FnMut(&[u8]) + 'a 
     let mut taken = 0_usize;
     move |bytes| {
         taken = taken.saturating_add(1);
-        let _counted_as_malformed = stream.record(bytes, known, taken > BACKLOG);
+        // One that cannot be read is counted as malformed.
+        if let Ok(decoded) = stream.record(bytes, known, taken > BACKLOG)
+            && decoded.event.action == Action::Deny.code()
+            && let Some(stranger) = &decoded.sni
+            && let Err(error) = sockets::end_connection(&connection(&decoded.event, stranger))
+            && !known.unended.replace(true)
+        {
+            stream.note(Body::Warning(Warning {
+                connector: Some(known.connector.clone()),
+                instance: stream.instance().to_owned(),
+                topic: "sni".into(),
+                message: format!(
+                    "a connection that was refused for its name could not be ended: {error}; \
+                     nothing of it leaves, but its program waits"
+                ),
+            }));
+        }
+    }
+}
+
+/// The socket of a connection that was refused for its name.
+fn connection(event: &Event, stranger: &Stranger) -> Connection {
+    Connection {
+        local: (stranger.source, stranger.source_port),
+        peer: (event.addr, event.port),
+        cookie: stranger.cookie,
     }
 }

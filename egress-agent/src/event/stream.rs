@@ -66,17 +66,18 @@ impl Stream {
 
     /// One record of the ring. `backlog`: more wait behind it, where the caller knows; that
     /// the stream has fallen behind it sees itself, and then reads nothing slow. A record that cannot be read
-    /// is counted, and reported by the next [`Stream::counters`] of connector 0.
+    /// is counted, and reported by the next [`Stream::counters`] of connector 0. Answers what
+    /// was read.
     pub fn record(
         &mut self,
         bytes: &[u8],
         lookups: &dyn Lookups,
         backlog: bool,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<Decoded, DecodeError> {
         match decode(bytes) {
             Ok(decoded) => {
                 self.event(&decoded, lookups, backlog);
-                Ok(())
+                Ok(decoded)
             }
             Err(error) => {
                 self.book(0).malformed();

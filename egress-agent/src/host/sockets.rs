@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
+use egress_common::key::Addr;
 use nix::{
     errno::Errno,
     libc,
@@ -64,6 +65,48 @@ pub fn destroy(cgroups: &HashSet<u64>) -> io::Result<usize> {
         }
     }
     Ok(destroyed)
+}
+
+/// One TCP connection, as the data plane reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connection {
+    /// Own address and port.
+    pub local: (Addr, u16),
+    /// The peer's.
+    pub peer: (Addr, u16),
+    /// The socket's cookie, by which no other one is meant.
+    pub cookie: u64,
+}
+
+/// Destroys the socket of one connection of this network namespace: what waits on it, or uses
+/// it next, gets `ECONNABORTED`. False where it has ended by itself.
+pub fn end_connection(connection: &Connection) -> io::Result<bool> {
+    // An IPv6 socket with an IPv4 peer is found by the IPv4 addresses, too.
+    let v4 = connection.peer.0.v4().is_some();
+    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
+    let protocol = low_byte(libc::IPPROTO_TCP);
+    match end(low_byte(family), protocol, &connection_id(connection)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `struct inet_diag_sockid`, `include/uapi/linux/inet_diag.h`.
+fn connection_id(connection: &Connection) -> SocketId {
+    let mut bytes = Vec::with_capacity(SOCKET_ID);
+    bytes.extend(connection.local.1.to_be_bytes());
+    bytes.extend(connection.peer.1.to_be_bytes());
+    for (addr, _) in [connection.local, connection.peer] {
+        match addr.v4() {
+            Some(v4) => bytes.extend(v4.to_be_bytes().into_iter().chain([0; 12])),
+            None => bytes.extend(addr.octets()),
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend((connection.cookie as u32).to_ne_bytes());
+    bytes.extend(((connection.cookie >> 32) as u32).to_ne_bytes());
+    array(&bytes, 0).unwrap_or([0; SOCKET_ID])
 }
 
 /// Socket ids of a family and protocol that belong to one of the cgroups.

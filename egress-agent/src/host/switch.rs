@@ -7,7 +7,7 @@
 /// One layer that can be taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// The hooks of `connect()`, and those that show the program the DNS server it addressed.
+    /// The hooks of `connect()`.
     Connect,
     /// The hooks of `sendto()` and its relatives.
     Sendmsg,

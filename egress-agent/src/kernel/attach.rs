@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::ProgramArray,
+    maps::{MapData, ProgramArray},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
         CgroupSockopt, links::FdLink,
@@ -66,7 +66,8 @@ pub fn attach_all(
         source,
     })?;
     let mut links = Vec::new();
-    called(ebpf)?;
+    // Held until the packet program is loaded, which refers to it.
+    let _table = called(ebpf)?;
     // The packet program first: with it alone nothing unapproved leaves.
     if !switch::is_off(Part::Packet) {
         links.push((EGRESS, egress(ebpf, &file)?));
@@ -158,7 +159,7 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
 
 /// Enters the programs that the packet program calls. The kernel empties such a table when
 /// nobody but programs holds it (`kernel/bpf/arraymap.c` `fd_array_map_clear`); its pin does.
-fn called(ebpf: &mut Ebpf) -> Result<(), PlaneError> {
+fn called(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, PlaneError> {
     let table = ebpf
         .take_map(map::PROGRAMS)
         .ok_or(PlaneError::Missing(map::PROGRAMS))?;
@@ -177,7 +178,7 @@ fn called(ebpf: &mut Ebpf) -> Result<(), PlaneError> {
         let fd = program.fd().map_err(refused)?;
         table.set(*place, fd, 0).map_err(failed)?;
     }
-    Ok(())
+    Ok(table)
 }
 
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {

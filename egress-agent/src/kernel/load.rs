@@ -13,9 +13,9 @@ use super::{
     btf::{self, Structures},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
+    packet::PacketMemory,
     pin::PinFolder,
     ring::RingMap,
-    shared::SharedMemory,
     unix::{UnixError, UnixPrograms},
 };
 use crate::host::switch::{self, Part};
@@ -121,24 +121,20 @@ impl Plane {
             .map(|name| (*name, pins.map(name)))
             .collect();
         let structures = Structures::read(Path::new(btf::FILE));
-        let types = Types::read(&structures);
         // Without it every name is refused, which is said where a rule needs one.
-        let shared = structures.as_ref().ok().and_then(SharedMemory::of);
+        let memory = structures.as_ref().ok().and_then(PacketMemory::find);
+        let types = Types::read(structures.as_ref());
         drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
+        for (name, place) in memory.iter().flat_map(PacketMemory::constants) {
+            loader.override_global(name, place, true);
+        }
         if let Ok(types) = &types {
             loader.btf(Some(types.btf()));
             for (name, place) in types.offsets() {
                 loader.override_global(name, place, true);
             }
-        }
-        if let Some(shared) = &shared {
-            loader
-                .override_global(abi::global::SKB_HEAD, &shared.head, true)
-                .override_global(abi::global::SKB_END, &shared.end, true)
-                .override_global(abi::global::SHARED_AT, &shared.flags, true)
-                .override_global(abi::global::SHARED_MASK, &shared.mask, true);
         }
         loader
             .override_global(abi::global::CONNECTOR_LEVEL, &level, true)

@@ -97,12 +97,12 @@ pub(super) struct Types {
 }
 
 impl Types {
-    /// Reads the running kernel's types.
-    pub(super) fn read(structures: &io::Result<Structures>) -> Result<Self, LsmError> {
+    /// Takes what is needed out of the running kernel's types.
+    pub(super) fn read(structures: Result<&Structures, &io::Error>) -> Result<Self, LsmError> {
         if switch::is_off(Part::Lsm) {
             return Err(LsmError::Unsupported("switched off by a test".to_owned()));
         }
-        let structures = structures.as_ref().map_err(|error| unsupported(error))?;
+        let structures = structures.map_err(|error| unsupported(&error))?;
         let mut offsets = Vec::new();
         for (constant, structure, member) in OFFSETS {
             let place = structures.offset(structure, member);

@@ -6,10 +6,10 @@ pub mod instance;
 pub mod load;
 pub mod lsm;
 pub mod maps;
+mod packet;
 pub mod pin;
 pub mod probe;
 pub mod ring;
-mod shared;
 pub mod unix;
 
 pub use load::{Plane, PlaneError, Settings};

@@ -42,10 +42,7 @@ pub fn check_host() -> Result<(), HostFault> {
     if !geteuid().is_root() {
         return Err(HostFault::NotRoot);
     }
-    let release = kernel_release();
-    if kernel_version(&release).is_some_and(|version| version < OLDEST_KERNEL) {
-        return Err(HostFault::Kernel { release });
-    }
+    new_enough(kernel_release())?;
     if !is_bpffs(Path::new(super::pin::MOUNT)) {
         return Err(HostFault::NoBpfFs);
     }
@@ -55,6 +52,15 @@ pub fn check_host() -> Result<(), HostFault> {
         Some(by) => Err(HostFault::Clock(by)),
         None => Ok(()),
     }
+}
+
+/// Whether a kernel of this release is one the data plane was made for. What it really offers
+/// is seen when the programs are loaded; older ones were never tried.
+fn new_enough(release: String) -> Result<(), HostFault> {
+    if kernel_version(&release).is_some_and(|version| version < OLDEST_KERNEL) {
+        return Err(HostFault::Kernel { release });
+    }
+    Ok(())
 }
 
 /// What `uname -r` says; empty if the call fails.
@@ -95,7 +101,17 @@ fn is_bpffs(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{kernel_version, moved_boot_clock};
+    use super::{kernel_version, moved_boot_clock, new_enough};
+
+    #[test]
+    fn kernels_before_5_10_are_refused_by_name() {
+        let said =
+            |release: &str| new_enough(release.to_owned()).map_err(|fault| fault.to_string());
+        let old = "Linux 5.9.16-1 is too old: the data plane needs 5.10 or newer";
+        assert_eq!(said("5.9.16-1"), Err(old.to_owned()));
+        assert!(said("4.19.0-27-cloud-amd64").is_err());
+        assert_eq!(said("5.10.0-46-cloud-amd64"), Ok(()));
+    }
 
     #[test]
     fn reads_offsets_of_clocks() {

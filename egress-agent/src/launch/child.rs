@@ -111,7 +111,9 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
 /// The connector's view of the file system.
 fn mounted(spec: &Spec) -> Result<(), String> {
     own::namespace().map_err(|error| error.to_string())?;
-    queues::cover()?;
+    if !switch::is_off(Part::Ipc) {
+        queues::cover()?;
+    }
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
     }

@@ -91,6 +91,13 @@ const CLONE_NEWTIME: u64 = 0x80;
 /// `TIOCSTI` and `TIOCLINUX`, `include/uapi/asm-generic/ioctls.h`: input into a terminal.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
+/// The bits of socket(2)'s second argument that are no flags (`SOCK_TYPE_MASK`,
+/// `include/linux/net.h`).
+const SOCKET_KIND: u64 = 0xf;
+/// The packet socket of Linux 2.0: asked for with `AF_INET`, the kernel makes it an
+/// `AF_PACKET` one (`net/socket.c` `__sock_create`).
+const SOCK_PACKET: u64 = 10;
+
 fn refused() -> Result<BpfProgram, FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in DENIED {
@@ -98,10 +105,16 @@ fn refused() -> Result<BpfProgram, FilterError> {
     }
     rules.insert(
         libc::SYS_socket,
-        vec![rule(vec![
-            condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
-            unlike(2, libc::NETLINK_ROUTE as u64)?,
-        ])?],
+        vec![
+            rule(vec![
+                condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
+                unlike(2, libc::NETLINK_ROUTE as u64)?,
+            ])?,
+            rule(vec![
+                condition(0, SeccompCmpOp::Eq, libc::AF_INET as u64)?,
+                condition(1, SeccompCmpOp::MaskedEq(SOCKET_KIND), SOCK_PACKET)?,
+            ])?,
+        ],
     );
     rules.insert(
         libc::SYS_socketpair,

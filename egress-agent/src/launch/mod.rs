@@ -11,17 +11,16 @@ pub mod child;
 pub mod env;
 pub mod filter;
 pub mod harden;
+pub mod layers;
 pub mod mounts;
 pub mod own;
 pub mod queues;
 pub mod scope;
 pub mod signals;
-pub mod sockets;
 pub mod spawn;
 pub mod spec;
 pub mod stdio;
 
 pub use signals::Signals;
-pub use sockets::{Unenforceable, unix_sockets};
 pub use spawn::{LaunchError, Ready, Started, start};
 pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};

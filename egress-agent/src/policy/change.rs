@@ -16,6 +16,8 @@
 //!    address is decided as by the old policy. Otherwise as by the new one.
 //! 4. *New rules are switched on.*
 //!
+//! The table of names is a trie of the same kind and goes over in the same order.
+//!
 //! Deleting first would let an address fall through to a wide permission that a denial stood
 //! in front of; the tests try such orders as well.
 
@@ -24,7 +26,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use egress_common::{abi::MAX_PREFIXES, grant::PrefixRules, key::PrefixKey};
+use egress_common::{abi::MAX_PREFIXES, grant::PrefixRules, key::PrefixKey, sni::NameKey};
 
 use super::{compile::Tables, model::List};
 
@@ -33,21 +35,27 @@ use super::{compile::Tables, model::List};
 pub struct Installed {
     /// Entries of the prefix table by length and key.
     pub prefixes: BTreeMap<(u32, PrefixKey), PrefixRules>,
-    /// Rules that are switched on.
-    pub on: BTreeSet<u32>,
+    /// Entries of the table of names by length and key.
+    pub names: BTreeMap<(u32, NameKey), PrefixRules>,
+    /// Rules that are switched on, and their flags.
+    pub on: BTreeMap<u32, u16>,
 }
 
 /// One write to the data plane.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Step {
-    /// Switches a rule off.
-    Off(u32),
+    /// Switches a rule off that has these flags.
+    Off(u32, u16),
     /// Writes or replaces an entry of the prefix table.
     Write(u32, PrefixKey, PrefixRules),
     /// Deletes an entry of the prefix table.
     Delete(u32, PrefixKey),
-    /// Switches a rule on.
-    On(u32),
+    /// Writes or replaces an entry of the table of names.
+    WriteName(u32, NameKey, PrefixRules),
+    /// Deletes an entry of the table of names.
+    DeleteName(u32, NameKey),
+    /// Switches a rule on that has these flags.
+    On(u32, u16),
 }
 
 /// The steps to another policy, in their order.
@@ -73,17 +81,23 @@ impl Installed {
     /// Notes a step that was carried out.
     pub fn note(&mut self, step: &Step) {
         match step {
-            Step::Off(rule) => {
+            Step::Off(rule, _) => {
                 self.on.remove(rule);
             }
-            Step::On(rule) => {
-                self.on.insert(*rule);
+            Step::On(rule, flags) => {
+                self.on.insert(*rule, *flags);
             }
             Step::Write(bits, key, rules) => {
                 self.prefixes.insert((*bits, *key), *rules);
             }
             Step::Delete(bits, key) => {
                 self.prefixes.remove(&(*bits, *key));
+            }
+            Step::WriteName(bits, key, rules) => {
+                self.names.insert((*bits, *key), *rules);
+            }
+            Step::DeleteName(bits, key) => {
+                self.names.remove(&(*bits, *key));
             }
         }
     }
@@ -93,47 +107,66 @@ impl Installed {
 pub fn change(installed: &Installed, tables: &Tables) -> Result<Change, Overfull> {
     // Denials hold without being switched on.
     let wanted = tables.rules.iter().filter(|rule| rule.list != List::Deny);
-    let wanted: BTreeSet<u32> = wanted.map(|rule| rule.slot).collect();
-    let new: BTreeMap<(u32, PrefixKey), PrefixRules> = tables
-        .prefixes
-        .iter()
-        .map(|(bits, key, rules)| ((*bits, *key), *rules))
-        .collect();
-    let mut writes: Vec<_> = new
-        .iter()
-        .filter(|(place, rules)| installed.prefixes.get(place) != Some(rules))
-        .collect();
-    writes.sort_by_key(|((bits, _), _)| Reverse(*bits));
-    let mut stale: Vec<_> = installed
-        .prefixes
-        .keys()
-        .filter(|place| !new.contains_key(place))
-        .collect();
-    stale.sort_by_key(|(bits, _)| *bits);
-    let together = new.len().saturating_add(stale.len());
+    let wanted: BTreeMap<u32, u16> = wanted.map(|rule| (rule.slot, rule.flags)).collect();
+    let (writes, deletes) = entries(&installed.prefixes, &tables.prefixes);
+    let (named, unnamed) = entries(&installed.names, &tables.names);
+    let together = tables.prefixes.len().saturating_add(deletes.len());
     if together > MAX_PREFIXES as usize {
         return Err(Overfull(together));
     }
-    let write = writes
-        .into_iter()
-        .map(|((bits, key), rules)| Step::Write(*bits, *key, *rules));
-    let delete = stale
-        .into_iter()
-        .map(|(bits, key)| Step::Delete(*bits, *key));
+    let mut entries: Vec<Step> = Vec::new();
+    entries.extend(writes.map(|(bits, key, rules)| Step::Write(bits, key, rules)));
+    entries.extend(
+        deletes
+            .into_iter()
+            .map(|(bits, key)| Step::Delete(bits, key)),
+    );
+    entries.extend(named.map(|(bits, key, rules)| Step::WriteName(bits, key, rules)));
+    entries.extend(
+        unnamed
+            .into_iter()
+            .map(|(bits, key)| Step::DeleteName(bits, key)),
+    );
+    let beside = |rules: &BTreeMap<u32, u16>, others: &BTreeMap<u32, u16>| -> Vec<(u32, u16)> {
+        let rules = rules.iter().filter(|(rule, _)| !others.contains_key(rule));
+        rules.map(|(rule, flags)| (*rule, *flags)).collect()
+    };
+    let (off, on) = (
+        beside(&installed.on, &wanted),
+        beside(&wanted, &installed.on),
+    );
     Ok(Change {
-        off: installed
-            .on
-            .difference(&wanted)
-            .copied()
-            .map(Step::Off)
+        off: off
+            .into_iter()
+            .map(|(rule, flags)| Step::Off(rule, flags))
             .collect(),
-        entries: write.chain(delete).collect(),
-        on: wanted
-            .difference(&installed.on)
-            .copied()
-            .map(Step::On)
+        entries,
+        on: on
+            .into_iter()
+            .map(|(rule, flags)| Step::On(rule, flags))
             .collect(),
     })
+}
+
+/// An entry of one of the tries: length, key, value.
+type Entry<K> = (u32, K, PrefixRules);
+
+/// The entries of one table to write, the longest first, and those to delete, the shortest
+/// first.
+fn entries<K: Copy + Ord>(
+    installed: &BTreeMap<(u32, K), PrefixRules>,
+    tables: &[Entry<K>],
+) -> (impl Iterator<Item = Entry<K>>, Vec<(u32, K)>) {
+    let mut writes: Vec<Entry<K>> = tables
+        .iter()
+        .filter(|(bits, key, rules)| installed.get(&(*bits, *key)) != Some(rules))
+        .copied()
+        .collect();
+    writes.sort_by_key(|(bits, key, _)| (Reverse(*bits), *key));
+    let kept: BTreeSet<(u32, K)> = tables.iter().map(|(bits, key, _)| (*bits, *key)).collect();
+    // In the order of their lengths.
+    let stale = installed.keys().filter(|place| !kept.contains(place));
+    (writes.into_iter(), stale.copied().collect())
 }
 
 impl Change {

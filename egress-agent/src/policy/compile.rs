@@ -9,15 +9,16 @@ use egress_common::{
         MAX_CONNECTORS, MAX_PREFIXES, MAX_RULES, MAX_UNIX_NAMES, RULE_FIRST, UNIX_NAME_MAX,
         UNIX_NAME_ROOM,
     },
-    grant::PrefixRules,
+    grant::{self, PrefixRules},
     key::PrefixKey,
+    sni::NameKey,
     unix::{UnixGrant, UnixKey},
 };
 
 use super::{
     fault::{Complaint, Fault, Faults},
     model::{List, Policy, Rule, Target},
-    prefixes,
+    names, prefixes,
 };
 
 /// A policy as the data plane takes it.
@@ -31,6 +32,10 @@ pub struct Tables {
     /// Entries of the prefix table: length in bits (with [`PrefixKey::FIXED_BITS`]), key,
     /// value. No two have the same length and key.
     pub prefixes: Vec<(u32, PrefixKey, PrefixRules)>,
+    /// Entries of the table of names in TLS: length in bits (with [`NameKey::FIXED_BITS`]), key,
+    /// value. No two have the same length and key. There are at most as many as rules, so the
+    /// table has room for those of two policies.
+    pub names: Vec<(u32, NameKey, PrefixRules)>,
     /// Names of unix sockets, each once; a denial wins over a permission.
     pub unix: Vec<(UnixKey, UnixGrant)>,
 }
@@ -44,6 +49,8 @@ pub struct CompiledRule {
     pub id: String,
     /// Which list it stands in.
     pub list: List,
+    /// `Rule::TLS` and `Rule::ECH` of the data plane.
+    pub flags: u16,
     /// Why the connector needs it.
     pub why: Option<String>,
 }
@@ -125,6 +132,13 @@ pub(super) fn assemble(
             }
         }
     }
+    let mut named = Vec::new();
+    for entry in names::entries(connector, policy, &rules) {
+        match entry {
+            Ok(entry) => named.push(entry),
+            Err(misfit) => misfits.push(misfit),
+        }
+    }
     if prefixes.len() > MAX_PREFIXES as usize {
         misfits.push(Misfit {
             rule: None,
@@ -155,6 +169,7 @@ pub(super) fn assemble(
         connector,
         rules,
         prefixes,
+        names: named,
         unix,
     })
 }
@@ -208,11 +223,12 @@ pub fn unix_key(connector: u32, name: &str) -> Option<UnixKey> {
 }
 
 fn number(policy: &Policy, slots: &[u32]) -> Result<Vec<CompiledRule>, Complaint> {
-    let named = |list: List| move |rule: &Rule| (list, rule.id.clone(), rule.why.clone());
+    let named =
+        |list: List| move |rule: &Rule| (list, rule.id.clone(), flags(rule), rule.why.clone());
     let allow = policy.allow.iter().map(named(List::Allow));
     let deny = policy.deny.iter().map(named(List::Deny));
     let callers = policy.listen.iter();
-    let listen = callers.map(|rule| (List::Listen, rule.id.clone(), rule.why.clone()));
+    let listen = callers.map(|rule| (List::Listen, rule.id.clone(), 0, rule.why.clone()));
     let count = policy.rule_count();
     if slots.len() < count {
         return Err(Complaint::new(
@@ -222,11 +238,17 @@ fn number(policy: &Policy, slots: &[u32]) -> Result<Vec<CompiledRule>, Complaint
     }
     let rules = slots.iter().zip(allow.chain(deny).chain(listen));
     Ok(rules
-        .map(|(&slot, (list, id, why))| CompiledRule {
+        .map(|(&slot, (list, id, flags, why))| CompiledRule {
             slot,
             id,
             list,
+            flags,
             why,
         })
         .collect())
+}
+
+fn flags(rule: &Rule) -> u16 {
+    let flag = |on: bool, flag: u16| if on { flag } else { 0 };
+    flag(rule.tls, grant::Rule::TLS) | flag(rule.tls && rule.ech, grant::Rule::ECH)
 }

@@ -14,6 +14,7 @@ pub mod locate;
 pub mod lower;
 pub mod model;
 pub mod name;
+mod names;
 mod prefixes;
 pub mod schema;
 pub mod slots;

@@ -6,6 +6,7 @@ use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
 
 use super::name::{HostPattern, Name};
+use crate::host::layers::Layer;
 
 /// One connector's policy.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,7 +15,8 @@ pub struct Policy {
     pub connector: String,
     /// Whether refusals are carried out or only reported.
     pub mode: Mode,
-    /// What it may reach. Empty: nothing.
+    /// What it may reach. Empty: nothing. A rule of the file that checks the name in TLS on
+    /// some of its ports only stands here in two parts, one behind the other, with one id.
     pub allow: Vec<Rule>,
     /// What it may not reach whatever `allow` says.
     pub deny: Vec<Rule>,
@@ -24,6 +26,8 @@ pub struct Policy {
     pub dns: DnsSettings,
     /// How it is started, where the file says so.
     pub run: Option<Run>,
+    /// Layers without which it is not started.
+    pub require: Vec<Layer>,
     /// The file it was read from.
     pub source: PathBuf,
 }
@@ -54,6 +58,10 @@ pub struct Rule {
     pub why: Option<String>,
     /// Answers that point inside (private, loopback, link-local …) are accepted.
     pub private: bool,
+    /// A TCP connection has to begin with a TLS ClientHello that names a permitted host.
+    pub tls: bool,
+    /// Such a ClientHello may carry an encrypted one.
+    pub ech: bool,
 }
 
 /// One entry of `listen:`: callers that may reach a TCP port of the connector's.
@@ -155,6 +163,11 @@ pub struct Environment {
 }
 
 impl PortSpan {
+    /// Whether two spans have a port in common.
+    pub const fn meets(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// Whether the span holds a port.
     pub const fn holds(&self, port: u16) -> bool {
         self.first <= port && port <= self.last
@@ -242,6 +255,12 @@ impl Rule {
 }
 
 impl Policy {
+    /// Rules of `allow` as the file counts them: of one in two parts, the first.
+    pub fn written(&self) -> impl Iterator<Item = &Rule> {
+        let rules = self.allow.chunk_by(|one, next| one.id == next.id);
+        rules.filter_map(|parts| parts.first())
+    }
+
     /// Rules of all three lists.
     pub fn rule_count(&self) -> usize {
         self.allow
@@ -250,12 +269,20 @@ impl Policy {
             .saturating_add(self.listen.len())
     }
 
-    /// The list and the place in it of the rule that stands at a place in `allow`, `deny` and
-    /// `listen` taken together.
+    /// The list, and the place in the file's list, of the rule that stands at a place in
+    /// `allow`, `deny` and `listen` taken together.
     pub fn place_of(&self, index: usize) -> (List, usize) {
         let (allow, deny) = (self.allow.len(), self.deny.len());
         match index.checked_sub(allow) {
-            None => (List::Allow, index),
+            None => {
+                let mut parts = self.allow.chunk_by(|one, next| one.id == next.id);
+                let mut seen = 0_usize;
+                let written = parts.position(|parts| {
+                    seen = seen.saturating_add(parts.len());
+                    seen > index
+                });
+                (List::Allow, written.unwrap_or(index))
+            }
             Some(rest) => match rest.checked_sub(deny) {
                 None => (List::Deny, rest),
                 Some(rest) => (List::Listen, rest),

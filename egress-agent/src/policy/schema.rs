@@ -6,9 +6,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_yaml::Value;
+
+use crate::host::layers::Layer;
 
 /// A value of its kind, or whatever else was written.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -64,13 +66,32 @@ pub struct Document {
     pub dns: Option<Loose<Dns>>,
     /// How the connector is started.
     pub run: Option<Loose<Run>>,
-    /// Reserved; must be empty.
-    #[schemars(length(max = 0))]
-    pub require: Option<Loose<Vec<Loose<String>>>>,
+    /// Layers of the boundary without which the connector is not started.
+    pub require: Option<Loose<Vec<Loose<LayerName>>>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: Unknown,
+}
+
+/// Name of a layer of the boundary.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct LayerName(pub String);
+
+impl JsonSchema for LayerName {
+    fn schema_name() -> Cow<'static, str> {
+        "Layer".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<&str> = Layer::ALL.iter().map(|layer| layer.name()).collect();
+        json_schema!({
+            "description": "A layer of the boundary; `egress-agent doctor` explains each.",
+            "type": "string",
+            "enum": names,
+        })
+    }
 }
 
 /// What happens to a flow that no rule permits.
@@ -116,6 +137,12 @@ pub struct Long {
     pub why: Option<Loose<String>>,
     /// Host rules only: accept answers that point inside (private, loopback, link-local).
     pub private: Option<Loose<bool>>,
+    /// Host rules over TCP only. require: a connection has to begin with a TLS ClientHello that
+    /// names a permitted host. off: it need not. Missing: required on port 443 alone.
+    pub tls: Option<Loose<Tls>>,
+    /// Where names are checked: whether the ClientHello may carry an encrypted one, whose name
+    /// nobody can read. refuse is the default.
+    pub ech: Option<Loose<Ech>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -170,6 +197,26 @@ pub enum Sources {
 pub enum CallerProtocol {
     /// TCP.
     Tcp,
+}
+
+/// Whether the name in TLS is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// On every port of the rule.
+    Require,
+    /// On none.
+    Off,
+}
+
+/// What happens to an encrypted ClientHello inside the readable one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ech {
+    /// It passes.
+    Allow,
+    /// The connection is refused.
+    Refuse,
 }
 
 /// A port or a range of ports.

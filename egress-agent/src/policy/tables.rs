@@ -41,7 +41,10 @@ impl Memory {
     pub fn install(&mut self, tables: &Tables, connector: Connector) {
         self.connectors.insert(tables.connector, connector);
         self.prefixes.extend_from_slice(&tables.prefixes);
+        self.names.extend_from_slice(&tables.names);
         self.unix.extend(tables.unix.iter().copied());
+        self.flags
+            .extend(tables.rules.iter().map(|rule| (rule.slot, rule.flags)));
         self.active
             .extend(tables.rules.iter().map(|rule| rule.slot));
     }

@@ -22,6 +22,7 @@ use crate::{
         pump::Pump,
     },
     grant::Keeper,
+    host::layers::Layers,
     policy::{
         Faults, load_file,
         model::{Mode, Policy},
@@ -43,6 +44,8 @@ pub struct Start {
     pub keeper: Arc<Keeper>,
     /// Where names go that are to be kept fresh.
     pub more: mpsc::Sender<Vec<Prefetched>>,
+    /// Which layers hold.
+    pub layers: Layers,
     /// Name of the instance.
     pub instance: String,
     /// The command line says that nothing is refused, whatever the file says.
@@ -164,7 +167,9 @@ impl Reload {
         if !asked && live.is_whole() && policy == **live.policy() {
             return Ok(());
         }
-        let ready = match live.prepare(Arc::new(policy), &self.start.names) {
+        let required = self.start.layers.require(&policy.require);
+        let ready = required.map_err(Refused::from);
+        let ready = match ready.and_then(|()| live.prepare(Arc::new(policy), &self.start.names)) {
             Ok(ready) => ready,
             Err(Refused::Faults(faults)) => {
                 self.kept(&say::faults(&faults), stream);

@@ -5,7 +5,7 @@ use std::io;
 use crate::{
     dns::upstream::UpstreamError,
     grant::KeeperError,
-    host::CgroupError,
+    host::{CgroupError, layers::Unmet},
     kernel::PlaneError,
     policy::{Faults, change::Overfull, slots::OutOfSlots},
 };
@@ -36,6 +36,9 @@ pub enum Refused {
     /// No room for both policies at once.
     #[error(transparent)]
     Overfull(#[from] Overfull),
+    /// It requires a layer that does not hold.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
     /// No upstream resolver.
     #[error("cannot resolve names: {0}")]
     Upstream(#[from] UpstreamError),

@@ -247,7 +247,7 @@ impl Live {
             self.carry_out(step)?;
         }
         for step in &change.off {
-            if let Step::Off(rule) = step {
+            if let Step::Off(rule, _) = step {
                 keeper.remove_rule(*rule)?;
             }
         }
@@ -277,16 +277,21 @@ impl Live {
         let (old, new) = (slots(&self.tables), slots(&ready.tables));
         let ids = |tables: &Tables, beside: &BTreeSet<u32>| -> Vec<String> {
             let rules = tables.rules.iter();
-            rules
-                .filter(|rule| !beside.contains(&rule.slot))
-                .map(|rule| rule.id.clone())
-                .collect()
+            let rules = rules.filter(|rule| !beside.contains(&rule.slot));
+            let mut ids: Vec<String> = rules.map(|rule| rule.id.clone()).collect();
+            // Of a rule in two parts.
+            ids.dedup();
+            ids
         };
         let rules = ready.tables.rules.iter();
         Changed {
             added: ids(&ready.tables, &old),
             removed: ids(&self.tables, &new),
-            slots: new.difference(&self.installed.on).copied().collect(),
+            slots: new
+                .iter()
+                .filter(|slot| !self.installed.on.contains_key(slot))
+                .copied()
+                .collect(),
             denies_more: !self.whole
                 || rules
                     .filter(|rule| rule.list == List::Deny)
@@ -297,10 +302,17 @@ impl Live {
 
     fn carry_out(&mut self, step: &Step) -> Result<(), PlaneError> {
         match step {
-            Step::Off(rule) => self.switches.set_rule(*rule, self.id, false, 0)?,
-            Step::On(rule) => self.switches.set_rule(*rule, self.id, true, 0)?,
+            Step::Off(rule, flags) => self.switches.set_rule(*rule, self.id, false, *flags)?,
+            Step::On(rule, flags) => {
+                // The flags stand before the switch is thrown: a rule that asks for names
+                // never permits anything without.
+                self.switches.set_rule(*rule, self.id, false, *flags)?;
+                self.switches.set_rule(*rule, self.id, true, *flags)?;
+            }
             Step::Write(bits, key, rules) => self.switches.set_prefix(*bits, key, rules)?,
             Step::Delete(bits, key) => self.switches.delete_prefix(*bits, key)?,
+            Step::WriteName(bits, key, rules) => self.switches.set_name(*bits, key, rules)?,
+            Step::DeleteName(bits, key) => self.switches.delete_name(*bits, key)?,
         }
         self.installed.note(step);
         Ok(())
@@ -322,8 +334,8 @@ impl Live {
     /// Permits nothing any more. An audited connector is enforced from here on.
     fn switch_off(&mut self) -> Result<(), PlaneError> {
         self.set_mode(Mode::Enforce)?;
-        for rule in self.installed.on.clone() {
-            self.carry_out(&Step::Off(rule))?;
+        for (rule, flags) in self.installed.on.clone() {
+            self.carry_out(&Step::Off(rule, flags))?;
         }
         Ok(())
     }
@@ -332,6 +344,7 @@ impl Live {
     /// is not in them: those flows are under no rule that could be removed.
     fn memory(&self, keeper: &Keeper) -> Memory {
         let prefixes = self.installed.prefixes.iter();
+        let names = self.installed.names.iter();
         Memory {
             connectors: [(self.id, self.record)].into(),
             grants: keeper.grants().into_iter().collect(),
@@ -339,7 +352,11 @@ impl Live {
                 .map(|((bits, key), rules)| (*bits, *key, *rules))
                 .collect(),
             unix: self.tables.unix.iter().copied().collect(),
-            active: self.installed.on.iter().copied().chain(RESERVED).collect(),
+            names: names
+                .map(|((bits, key), rules)| (*bits, *key, *rules))
+                .collect(),
+            flags: self.installed.on.clone(),
+            active: self.installed.on.keys().copied().chain(RESERVED).collect(),
             now_ns: boot_ns(),
             ..Memory::default()
         }

@@ -2,7 +2,8 @@
 
 use crate::{
     dns::Prefetched,
-    event::model::{Body, NameUnresolved, Warning},
+    event::model::{Body, LayersFound, MissingLayer, NameUnresolved, Warning},
+    host::layers::Layers,
     policy::{
         Faults,
         model::{Mode, Policy},
@@ -19,6 +20,23 @@ pub fn warning(connector: &str, instance: &str, topic: &str, message: String) ->
         instance: instance.to_owned(),
         topic: topic.to_owned(),
         message,
+    })
+}
+
+/// Which layers of the boundary hold.
+pub fn layers(connector: &str, instance: &str, layers: &Layers) -> Body {
+    Body::Layers(LayersFound {
+        connector: connector.to_owned(),
+        instance: instance.to_owned(),
+        active: layers.active().map(|layer| layer.to_string()).collect(),
+        missing: layers
+            .missing()
+            .map(|(layer, why)| MissingLayer {
+                layer: layer.to_string(),
+                why: why.to_owned(),
+                open: layer.open().to_owned(),
+            })
+            .collect(),
     })
 }
 

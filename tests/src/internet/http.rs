@@ -44,31 +44,18 @@ where
         let headers = headers(&mut stream, arrival, state).await?;
         let body = body(&mut stream, &headers).await?;
         state.scan(&body, arrival);
-        let host = headers.get("host").unwrap_or_default().to_owned();
-        let answered = token::new();
-        state.add_request(HttpRequest {
-            host: host.clone(),
-            sni: place.sni.clone(),
-            to: place.to,
+        let asked = Asked {
+            host: headers.get("host").unwrap_or_default().to_owned(),
             line: line.trim_end().trim_end_matches(" HTTP/1.1").to_owned(),
-            body: String::from_utf8_lossy(&body).into_owned(),
-            answered: answered.clone(),
-        });
-        if let Some(answer) = repository(&line, &headers, &body, state).await? {
-            stream.get_mut().write_all(&answer).await?;
+            body,
+        };
+        let offered = repository(&line, &headers, &asked.body, state).await?;
+        let text = answer(place, asked, state);
+        if let Some(offered) = offered {
+            stream.get_mut().write_all(&offered).await?;
             stream.get_mut().flush().await?;
             continue;
         }
-        let answer = json!({
-            "ok": true,
-            "host": host,
-            "address": place.to.ip(),
-            "port": place.to.port(),
-            "from": place.peer,
-            "received": body.len(),
-            "token": answered,
-        });
-        let text = format!("{answer}\n");
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             text.len()
@@ -80,7 +67,40 @@ where
         };
         stream.get_mut().write_all(sent.as_bytes()).await?;
         stream.get_mut().flush().await?;
+        if headers.get("connection") == Some("close") {
+            return stream.get_mut().shutdown().await;
+        }
     }
+}
+
+/// A request, whatever version of HTTP it came in.
+pub(super) struct Asked {
+    pub(super) host: String,
+    pub(super) line: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// Remembers a request and says what it is answered.
+pub(super) fn answer(place: &Place, asked: Asked, state: &State) -> String {
+    let answered = token::new();
+    let answer = json!({
+        "ok": true,
+        "host": asked.host,
+        "address": place.to.ip(),
+        "port": place.to.port(),
+        "from": place.peer,
+        "received": asked.body.len(),
+        "token": answered,
+    });
+    state.add_request(HttpRequest {
+        host: asked.host,
+        sni: place.sni.clone(),
+        to: place.to,
+        line: asked.line,
+        body: String::from_utf8_lossy(&asked.body).into_owned(),
+        answered,
+    });
+    format!("{answer}\n")
 }
 
 /// The answer of the host of repositories, where there is one and the path is its.

@@ -4,9 +4,11 @@
 mod dns;
 mod git;
 mod http;
+mod http2;
 mod sniff;
 mod state;
 mod tcp;
+mod tls;
 
 use std::{
     io::{BufRead, Write},
@@ -75,6 +77,7 @@ async fn carry_out(request: Request, state: &Arc<State>) -> Result<Reply> {
         Request::Packets(ip) => Reply::Flows(state.flows(ip)),
         Request::Queries => Reply::Queries(state.queries()),
         Request::Requests => Reply::Requests(state.requests()),
+        Request::Connections(ip) => Reply::Connections(state.connections(ip)),
         Request::Missed => Reply::Missed(state.missed()),
         Request::Set(record) => {
             state.set(record);

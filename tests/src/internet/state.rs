@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::{
-    protocol::{Behaviour, FlowCount, HttpRequest, Query, Record, Sighting},
+    protocol::{Behaviour, Connection, FlowCount, HttpRequest, Query, Record, Sighting},
     token,
 };
 
@@ -39,6 +39,7 @@ struct Seen {
     flows: BTreeMap<(IpAddr, u8, u16), u64>,
     queries: Vec<Query>,
     requests: Vec<HttpRequest>,
+    connections: Vec<Arc<Mutex<Connection>>>,
     certificates: BTreeMap<String, Arc<ServerConfig>>,
     repositories: Option<PathBuf>,
 }
@@ -108,7 +109,11 @@ impl State {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if seen.repositories.is_some() {
+            // They are answered over HTTP/1.1 alone.
+            config.alpn_protocols.remove(0);
+        }
         let config = Arc::new(config);
         seen.certificates.insert(subject, config.clone());
         Ok(config)
@@ -144,6 +149,19 @@ impl State {
 
     pub(super) fn add_request(&self, request: HttpRequest) {
         self.seen().requests.push(request);
+    }
+
+    pub(super) fn add_connection(&self, connection: Arc<Mutex<Connection>>) {
+        self.seen().connections.push(connection);
+    }
+
+    /// Every TCP connection to an address, as far as it has come.
+    pub(super) fn connections(&self, ip: IpAddr) -> Vec<Connection> {
+        let seen = self.seen();
+        let all = seen.connections.iter();
+        all.map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .filter(|one| one.to.ip() == ip)
+            .collect()
     }
 
     /// The folder whose repositories every HTTP server offers.

@@ -8,12 +8,14 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor};
 
-use super::{http, state::State};
+use super::{
+    http,
+    state::State,
+    tls::{self, Tap},
+};
 use crate::{protocol::Sighting, token};
 
-const TLS_HANDSHAKE: u8 = 0x16;
 const PROTOCOL: u8 = 6;
 /// Longer than any token: what is kept of one read to find a token that the next one ends.
 const OVERLAP: usize = 64;
@@ -43,35 +45,26 @@ pub(super) async fn dialled(mut stream: TcpStream, text: String, state: &State) 
     }
 }
 
-async fn serve(stream: TcpStream, state: &State) -> Result<()> {
+async fn serve(stream: TcpStream, state: &Arc<State>) -> Result<()> {
     let to = stream.local_addr()?;
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-    let peer = stream.peer_addr()?.ip().to_canonical();
+    let place = http::Place {
+        to,
+        peer: stream.peer_addr()?.ip().to_canonical(),
+        sni: None,
+    };
+    let tap = Tap::new(stream, arrival("stream", to), state.clone())?;
     let mut first = [0; 1];
-    if stream.peek(&mut first).await? == 0 {
+    if tap.peek(&mut first).await? == 0 {
         return Ok(());
     }
-    if first[0] == TLS_HANDSHAKE {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let name = start.client_hello().server_name().map(str::to_owned);
-        let config = state.certificate(name.as_deref(), to.ip())?;
-        let stream = start.into_stream(config).await?;
-        let place = http::Place {
-            to,
-            peer,
-            sni: name,
-        };
-        return Ok(http::serve(stream, &place, &arrival("tls", to), state).await?);
+    if first[0] == tls::HANDSHAKE {
+        return tls::serve(tap, place, state).await;
     }
     if first[0].is_ascii_uppercase() {
-        let place = http::Place {
-            to,
-            peer,
-            sni: None,
-        };
-        return Ok(http::serve(stream, &place, &arrival("http", to), state).await?);
+        return Ok(http::serve(tap, &place, &arrival("http", to), state).await?);
     }
-    Ok(raw(stream, &arrival("stream", to), state).await?)
+    Ok(raw(tap, &arrival("stream", to), state).await?)
 }
 
 /// Reads to the end; each token is answered with `ok TOKEN`.

@@ -20,6 +20,10 @@ mod packet;
 mod ring;
 mod sys;
 mod tcp;
+mod tls;
+mod tls_client;
+pub mod tls_many;
+mod tls_pages;
 mod udp;
 mod unix;
 mod uring;
@@ -68,6 +72,8 @@ pub struct Vector {
     pub about: &'static str,
     /// Whether the same way to a declared address has to work.
     pub control: bool,
+    /// From which Linux on this project's agent lets the control through.
+    pub control_since: (u32, u32),
     /// What the harness has to do beside it.
     pub needs: Needs,
     /// What proves that it got out.
@@ -174,6 +180,8 @@ pub const FAMILIES: &[Family] = &[
     family("io-uring", uring::VECTORS),
     family("foreign-abis", abi::VECTORS),
     family("names", names::VECTORS),
+    family("names-in-tls", tls::VECTORS),
+    family("names-in-shared-pages", tls_pages::VECTORS),
     family("loopback", local::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
@@ -214,6 +222,11 @@ pub fn main(arguments: &[String]) -> Result<()> {
         }
         ["burst", count] => udp::burst(count.parse()?),
         ["drip", target, token, seconds] => tcp::drip(target.parse()?, token, seconds.parse()?),
+        ["rustls", urls @ ..] => tls_client::main(urls),
+        ["hellos", file, from, width, target] => {
+            tls_many::main(file, from.parse()?, width.parse()?, target.parse()?)
+        }
+        ["hello", count, pairs @ ..] => tls_many::in_turns(count.parse()?, pairs),
         ["list"] => {
             for family in FAMILIES {
                 for vector in family.vectors {
@@ -244,6 +257,7 @@ impl Vector {
             name,
             about,
             control: false,
+            control_since: (0, 0),
             needs: Needs::Nothing,
             evidence: Evidence::Stranger,
             root: false,
@@ -258,6 +272,17 @@ impl Vector {
     const fn controlled(mut self) -> Self {
         self.control = true;
         self
+    }
+
+    /// As `controlled`, where the agent needs a newer kernel to tell it from a way out.
+    const fn controlled_since(mut self, major: u32, minor: u32) -> Self {
+        self.control_since = (major, minor);
+        self.controlled()
+    }
+
+    /// Whether this project's agent lets the control through on this kernel.
+    pub fn control_is_known(&self) -> bool {
+        sys::kernel() >= self.control_since
     }
 
     const fn by_root(mut self) -> Self {

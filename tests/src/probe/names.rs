@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Attempt, Evidence, Job, Vector, sys};
-use crate::zone;
+use crate::{hello::build::Hello, zone};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const DNS: u16 = 53;
@@ -270,19 +270,6 @@ pub(super) const VECTORS: &[Vector] = &[
         |job| rebind(job, "mapped.rebind.example", super::PORT),
     ),
     Vector::new(
-        "shared-address-sni",
-        "a stranger's name in the TLS handshake with the declared address (cilium#31803)",
-        |job| {
-            let to = SocketAddr::from((*job.permitted.ip(), job.permitted.port()));
-            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-            stream.write_all(&hello(&name(job)))?;
-            std::thread::sleep(Duration::from_millis(100));
-            Ok(())
-        },
-    )
-    .proven_by(Evidence::Anywhere)
-    .limit("a destination is an address: until the name in the handshake is read"),
-    Vector::new(
         "shared-address-host",
         "a stranger's name in a Host header to the declared address",
         |job| {
@@ -348,22 +335,9 @@ fn with_option(mut message: Vec<u8>, job: &Job) -> Vec<u8> {
     message
 }
 
-/// A TLS 1.2 client hello with a server name (RFC 6066 section 3).
+/// A client hello with a server name (RFC 6066 section 3).
 fn hello(name: &str) -> Vec<u8> {
-    let with_length = |data: &[u8]| {
-        let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
-        [&length.to_be_bytes(), data].concat()
-    };
-    let entry = [&[0], with_length(name.as_bytes()).as_slice()].concat();
-    let list = with_length(&with_length(&entry));
-    let extensions = with_length(&[&[0, 0], list.as_slice()].concat());
-    let mut body = vec![3, 3];
-    body.extend([7; 32]);
-    body.extend([0, 0, 2, 0xc0, 0x2f, 1, 0]);
-    body.extend(extensions);
-    let mut handshake = vec![1, 0];
-    handshake.extend(with_length(&body));
-    [&[22, 3, 1], with_length(&handshake).as_slice()].concat()
+    Hello::named(name).record()
 }
 
 /// Looks a name up and talks to whatever the answer is, or to what it is known to be.

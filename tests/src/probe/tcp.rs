@@ -15,6 +15,7 @@ use super::{
     Attempt, Job, Needs, Vector, listening,
     sys::{self, MPTCP, address},
 };
+use crate::process::patience;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -402,7 +403,7 @@ fn orphan(job: &Job) -> Attempt {
     std::process::Command::new("/bin/sh")
         .args(["-c", &script])
         .status()?;
-    thread::sleep(Duration::from_millis(1500));
+    thread::sleep(Duration::from_millis(1500) * patience().min(3));
     Ok(())
 }
 

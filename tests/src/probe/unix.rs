@@ -16,21 +16,21 @@ pub(super) const VECTORS: &[Vector] = &[
         "a stream socket by its path, as of a container engine (CVE-2025-32955)",
         |job| connected(job, SOCK_STREAM, &path(job, "stream.sock")),
     )
-    .controlled(),
+    .controlled_since(6, 7),
     Vector::new("unix-seqpacket", "a seqpacket socket by its path", |job| {
         connected(job, SOCK_SEQPACKET, &path(job, "seqpacket.sock"))
     })
-    .controlled(),
+    .controlled_since(6, 7),
     Vector::new("unix-dgram", "a datagram socket, sendto", |job| {
         datagram(job, &path(job, "dgram.sock"))
     })
-    .controlled(),
+    .controlled_since(6, 7),
     Vector::new(
         "unix-dgram-connected",
         "a datagram socket, connected",
         |job| connected(job, SOCK_DGRAM, &path(job, "dgram.sock")),
     )
-    .controlled(),
+    .controlled_since(6, 7),
     Vector::new(
         "unix-dgram-sendmmsg",
         "a datagram socket, sendmmsg",
@@ -61,13 +61,13 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("unix-abstract", "an abstract stream socket", |job| {
         connected(job, SOCK_STREAM, accomplice::ABSTRACT)
     })
-    .controlled(),
+    .controlled_since(6, 7),
     Vector::new(
         "unix-abstract-dgram",
         "an abstract datagram socket",
         |job| datagram(job, &format!("{}-dgram", accomplice::ABSTRACT)),
     )
-    .controlled(),
+    .controlled_since(6, 7),
     Vector::new("unix-symlink", "through a symbolic link", |job| {
         connected(job, SOCK_STREAM, &path(job, "link.sock"))
     }),

@@ -40,7 +40,20 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("confinement/node_axios", "needs a package registry"),
     ("confinement/node_fetch", "emulation is too slow for node"),
     ("confinement/python_httpx", "needs a package registry"),
+    ("layers/", "names the layers of the host's own kernel"),
+    (
+        "must_work/",
+        "needs node, git, a database and more in the machine",
+    ),
     ("real_mcp/", "needs a package registry"),
+    ("tls_clients/go", "needs a compiler"),
+    ("tls_clients/java", "needs a compiler"),
+    ("tls_clients/node", "needs a package registry"),
+    ("tls_clients/python", "needs a package registry"),
+    (
+        "sni/the_kernel_agrees_with_a_plain_reader",
+        "emulation is too slow for it",
+    ),
 ];
 
 /// Test programs that are no kernel tests.

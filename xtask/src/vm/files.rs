@@ -19,12 +19,13 @@ use super::{
 use crate::host;
 
 /// What a test may take in emulation. Seconds.
-const CASE_SECONDS: u64 = 240;
+const CASE_SECONDS: u64 = 480;
 
 /// What the tests start, in every machine.
-const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent grep head \
-    id ip kill ln ls mkdir mount mv nsenter od ps python3 readlink rm sed seq setpriv sleep sort \
-    stat tail tee timeout touch tr true umount uname unshare wc wget";
+const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent gnutls-cli \
+    grep head id ip kill ln ls mkdir mount mv nsenter od openssl printf ps python3 readlink \
+    rm sed seq setpriv sleep sort stat tail tc tee timeout touch tr true umount uname \
+    unshare wc wget";
 
 /// Parts of a kernel that distributions build as modules: the wire between two namespaces, the
 /// list of sockets and their end, and what the bypass suite tries; a host would load most of

@@ -1,31 +1,22 @@
 //! Several kernels' reports side by side, as the tables of `docs/kernels.md`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{results, verdict::Report};
-use crate::host;
+use crate::report::Part;
 
-const DOCUMENT: &str = "docs/kernels.md";
-/// Around what is written into the document.
-const BEGIN: &str = "<!-- measured: `cargo xtask vm --write` writes this part -->\n";
-const END: &str = "<!-- end of what was measured -->";
+/// Where the tables stand.
+const TABLES: Part = Part {
+    document: "docs/kernels.md",
+    begin: "<!-- measured: `cargo xtask vm --write` writes this part -->\n",
+    end: "<!-- end of what was measured -->",
+};
 
 /// Puts everything that was measured into the document.
 pub(crate) fn write() -> Result<()> {
-    let reports = results::all()?;
-    let file = host::workspace().join(DOCUMENT);
-    let text = fs::read_to_string(&file).with_context(|| DOCUMENT.to_owned())?;
-    let (before, rest) = text.split_once(BEGIN).context("no place for the tables")?;
-    let (_, after) = rest.split_once(END).context("no end of the tables")?;
-    let tables = tables(&reports);
-    fs::write(&file, format!("{before}{BEGIN}\n{tables}\n{END}{after}"))?;
-    println!("written: {DOCUMENT}");
-    Ok(())
+    TABLES.write(&tables(&results::all()?))
 }
 
 /// One row a test program, then what the ways out came to, then those that differ.

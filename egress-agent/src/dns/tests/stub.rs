@@ -270,6 +270,8 @@ fn rule(id: &str, target: Target, ports: &[(u16, u16)]) -> Rule {
         },
         why: None,
         private: false,
+        tls: false,
+        ech: false,
     }
 }
 
@@ -282,6 +284,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
+        require: Vec::new(),
         source: "test.yaml".into(),
     }
 }

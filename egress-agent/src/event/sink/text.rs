@@ -48,6 +48,7 @@ pub fn line(record: &Record, color: bool) -> String {
     match &record.body {
         Body::Denied(denial) => line.denial("denied", RED, denial),
         Body::WouldDeny(denial) => line.denial("would-deny", YELLOW, denial),
+        Body::Layers(body) => line.layers(body),
         Body::Started(body) => {
             line.head("started", GREEN, Some(&body.connector));
             line.rest(&format!(
@@ -146,6 +147,21 @@ impl Line {
         }
         if denial.lost > 0 {
             self.cell(&format!("+{} lost", denial.lost), 0, MAGENTA);
+        }
+    }
+
+    fn layers(&mut self, body: &crate::event::model::LayersFound) {
+        let style = if body.missing.is_empty() {
+            GREEN
+        } else {
+            YELLOW
+        };
+        self.head("layers", style, Some(&body.connector));
+        self.rest(&words(&body.active));
+        for missing in &body.missing {
+            let layer = escape::field(&missing.layer);
+            let (why, open) = (escape::inner(&missing.why), escape::inner(&missing.open));
+            self.rest(&format!("without {layer} ({why}): open: {open}"));
         }
     }
 

@@ -164,7 +164,9 @@ impl<'a> Case<'a> {
         let granted = self.policy.rules_for(name);
         let granted = granted.filter(|(_, rule)| rule.takes(port, protocol));
         let slots = granted.filter_map(|(index, _)| self.tables.slot_of_allow(index));
-        if let Some(rule) = slots.min() {
+        // A rule that asks for no name goes first, as in the ledger.
+        let asks = |slot: &u32| self.tables.rule(*slot).is_some_and(|rule| rule.flags != 0);
+        if let Some(rule) = slots.min_by_key(|slot| (asks(slot), *slot)) {
             let grant = Grant {
                 expires_ns: 0,
                 rule,

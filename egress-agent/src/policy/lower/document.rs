@@ -5,11 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{listen, rule, settings, value};
+use super::{listen, rule, settings, tls::Written, value};
+use crate::host::layers::Layer;
 use crate::policy::{
-    fault::{Findings, Step, quote},
+    fault::{Complaint, Findings, Step, quote},
     model::{DnsSettings, Listen, Mode, Policy, Rule},
-    schema::{self, Caller, Document, Entry, Loose},
+    schema::{self, Caller, Document, Entry, LayerName, Loose},
 };
 
 /// Rules one policy may have, those of all lists together.
@@ -31,15 +32,16 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         );
     }
     repeats(&allow, &deny, &listen, findings);
-    require(document, findings);
+    let require = require(document, findings);
     Policy {
         connector,
         mode: mode(document, findings),
-        allow: allow.into_iter().map(|(_, rule)| rule).collect(),
-        deny: deny.into_iter().map(|(_, rule)| rule).collect(),
+        allow: parts(allow),
+        deny: parts(deny),
         listen: listen.into_iter().map(|(_, rule)| rule).collect(),
         dns: dns(document, findings),
         run: run(document, findings),
+        require,
         source: PathBuf::from(source),
     }
 }
@@ -92,7 +94,7 @@ fn mode(document: &Document, findings: &mut Findings) -> Mode {
     }
 }
 
-type Placed<T = Rule> = (Vec<Step>, T);
+type Placed<T = Written> = (Vec<Step>, T);
 
 fn rules(
     key: &str,
@@ -103,6 +105,11 @@ fn rules(
     each(key, list, findings, |entry, findings| {
         rule::lower(entry, deny, findings)
     })
+}
+
+fn parts(rules: Vec<Placed>) -> Vec<Rule> {
+    let written = rules.into_iter().map(|(_, rule)| rule);
+    written.flat_map(Written::parts).collect()
 }
 
 fn callers(
@@ -141,10 +148,10 @@ fn repeats(allow: &[Placed], deny: &[Placed], listen: &[Placed<Listen>], finding
     let mut ids = HashMap::new();
     let mut meanings = HashMap::new();
     let mut all = Vec::new();
-    for (path, rule) in allow {
+    for (path, Written { rule, .. }) in allow {
         all.push((path, &rule.id, rule::derived_id(rule, false)));
     }
-    for (path, rule) in deny {
+    for (path, Written { rule, .. }) in deny {
         all.push((path, &rule.id, rule::derived_id(rule, true)));
     }
     for (path, rule) in listen {
@@ -175,18 +182,38 @@ fn spoken(path: &[Step]) -> String {
     }
 }
 
-fn require(document: &Document, findings: &mut Findings) {
-    const HELP: &str = "remove it: this version has no layers to require";
+fn require(document: &Document, findings: &mut Findings) -> Vec<Layer> {
+    const HELP: &str = "write a list of layers, such as “require: [unix, sni]”";
     let Some(entries) = value::field("require", &document.require, HELP, findings) else {
-        return;
+        return Vec::new();
     };
+    let mut layers = Vec::new();
     findings.within("require", |findings| {
-        for index in 0..entries.len() {
+        for (index, name) in entries.iter().enumerate() {
             findings.within(index, |findings| {
-                findings.note("this version does not know this requirement", HELP);
+                let Some(LayerName(name)) = value::entry("a layer", name, HELP, findings) else {
+                    return;
+                };
+                match Layer::of_name(name) {
+                    None => findings.complain(no_layer(name)),
+                    Some(layer) if layers.contains(&layer) => {
+                        findings.note(format!("“{layer}” stands here twice"), "remove one");
+                    }
+                    Some(layer) => layers.push(layer),
+                }
             });
         }
     });
+    layers
+}
+
+fn no_layer(name: &str) -> Complaint {
+    let known: Vec<String> = Layer::ALL.iter().map(ToString::to_string).collect();
+    let help = match value::nearest(name, &known) {
+        Some(meant) => format!("did you mean “{meant}”?"),
+        None => format!("known here: {}", known.join(", ")),
+    };
+    Complaint::new(format!("{} is no layer", quote(name)), help)
 }
 
 fn dns(document: &Document, findings: &mut Findings) -> DnsSettings {

@@ -7,6 +7,7 @@ mod ports;
 mod rule;
 mod settings;
 mod target;
+mod tls;
 mod value;
 
 pub use document::lower;

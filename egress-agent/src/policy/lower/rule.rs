@@ -1,6 +1,6 @@
 //! One entry of `allow:` or `deny:`.
 
-use super::{ports, target, value};
+use super::{ports, target, tls::Written, value};
 use crate::policy::{
     fault::{Complaint, Findings, quote},
     model::{PortSpan, Protocols, Rule, Target},
@@ -11,17 +11,20 @@ use crate::policy::{
 const MAX_HOST_PORTS: usize = 256;
 
 /// What an entry means; `None` where it means nothing.
-pub(super) fn lower(entry: &Loose<Entry>, deny: bool, findings: &mut Findings) -> Option<Rule> {
+pub(super) fn lower(entry: &Loose<Entry>, deny: bool, findings: &mut Findings) -> Option<Written> {
     const HELP: &str =
         "write “host:port”, or a mapping with “host:”, “cidr:” or “unix:” and “ports:”";
-    let mut rule = match value::entry("a rule", entry, HELP, findings)? {
-        Entry::Short(text) => short(text, deny, findings)?,
-        Entry::Long(long) => self::long(long, deny, findings)?,
+    let mut written = match value::entry("a rule", entry, HELP, findings)? {
+        Entry::Short(text) => Written::silent(short(text, deny, findings)?, deny),
+        Entry::Long(long) => {
+            let rule = self::long(long, deny, findings)?;
+            Written::said(rule, long, deny, findings)
+        }
     };
-    if rule.id.is_empty() {
-        rule.id = derived_id(&rule, deny);
+    if written.rule.id.is_empty() {
+        written.rule.id = derived_id(&written.rule, deny);
     }
-    Some(rule)
+    Some(written)
 }
 
 /// The id of a rule that has none of its own; the same for every spelling of one meaning.
@@ -62,6 +65,8 @@ fn short(text: &str, deny: bool, findings: &mut Findings) -> Option<Rule> {
                 protocols: short.protocols.unwrap_or(default_protocols(deny)),
                 why: None,
                 private: false,
+                tls: false,
+                ech: false,
             })
         }
         Err(complaint) => {
@@ -97,6 +102,8 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
         protocols: if unix { Protocols::NONE } else { protocols },
         why,
         private: private == Some(&true),
+        tls: false,
+        ech: false,
     })
 }
 

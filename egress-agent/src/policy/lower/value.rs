@@ -58,7 +58,8 @@ pub(super) fn unknown<T: JsonSchema>(place: &str, unknown: &Unknown, findings: &
     }
 }
 
-fn nearest<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
+/// The one of some words that was probably meant.
+pub(super) fn nearest<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
     if key.len() > 32 {
         return None;
     }

@@ -89,6 +89,7 @@ proptest! {
             listen,
             dns: DnsSettings::default(),
             run: None,
+            require: Vec::new(),
             source: "p.yaml".into(),
         };
         let Ok(tables) = compile(&policy, 7, RULE_FIRST) else {

@@ -11,13 +11,15 @@ use proptest::prelude::*;
 
 use super::{
     callers::{call, lets_in, listen},
+    names::{asked, checked_port, host_rule, name, permits},
     oracle::{Answer, ENFORCED, address, cases, flow, oracle, port, rule, within, within_net},
     policy,
 };
 use crate::policy::{
-    change::{Change, Installed, change},
+    change::{Change, Installed, Step, change},
     compile::{Tables, compile_at},
     model::{DnsSettings, Listen, Mode, Policy, Rule},
+    name::Name,
     slots::{Slots, room},
     tables::Memory,
 };
@@ -30,8 +32,13 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
         let choice = (rule(), any::<bool>(), any::<bool>());
         prop::collection::vec(choice, 0..most)
     };
+    let hosts = prop::collection::vec((host_rule(), any::<bool>(), any::<bool>()), 0..6);
+    let denied = prop::collection::vec((host_rule(), any::<bool>(), any::<bool>()), 0..3);
     let callers = prop::collection::vec((listen(), any::<bool>(), any::<bool>()), 0..5);
-    (rules(8), rules(6), callers).prop_map(|(allow, deny, callers)| {
+    let lists = (rules(8), rules(6), hosts, denied, callers);
+    lists.prop_map(|(mut allow, mut deny, hosts, denied, callers)| {
+        allow.extend(hosts);
+        deny.extend(denied);
         let policy = |new| Policy {
             connector: "x".into(),
             mode: Mode::Enforce,
@@ -40,6 +47,7 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             listen: pick(&callers, new),
             dns: DnsSettings::default(),
             run: None,
+            require: Vec::new(),
             source: PathBuf::from("p.yaml"),
         };
         (policy(false), policy(true))
@@ -68,7 +76,12 @@ fn memory(installed: &Installed) -> Memory {
     memory.prefixes = prefixes
         .map(|((bits, key), rules)| (*bits, *key, *rules))
         .collect();
-    memory.active = installed.on.clone();
+    let names = installed.names.iter();
+    memory.names = names
+        .map(|((bits, key), rules)| (*bits, *key, *rules))
+        .collect();
+    memory.flags = installed.on.clone();
+    memory.active = installed.on.keys().copied().collect();
     memory
 }
 
@@ -94,6 +107,7 @@ proptest! {
         (old, new) in pair(),
         probes in prop::collection::vec((address(), port(), any::<bool>()), 8),
         inside in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>()), 16),
+        names in prop::collection::vec((name(), checked_port()), 16),
         calls in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>(), port()), 12),
     ) {
         let mut slots = Slots::new(room(0));
@@ -114,18 +128,25 @@ proptest! {
         let steps = change(&installed, &after).unwrap_or_else(|error| panic!("{error}"));
         for step in steps.steps() {
             installed.note(step);
+            let now = memory(&installed);
             for &(addr, port, tcp) in &probes {
                 let protocol = if tcp { TCP } else { UDP };
                 let either = [&old, &new].into_iter()
                     .any(|policy| oracle(policy, addr, port, protocol) == Answer::Allowed);
-                let allowed = is_allowed(&installed, addr, port, protocol);
+                let verdict = decide(&flow(CONNECTOR, addr, port, protocol), &now);
+                let allowed = verdict.action == Action::Allow;
                 prop_assert!(either || !allowed, "{} {} after {:?}", addr, port, step);
+            }
+            for (name, port) in &names {
+                let either = permits(&old, name, *port) || permits(&new, name, *port);
+                let (action, _) = asked(&now, 7, name, *port);
+                prop_assert!(either || action != Action::Allow, "{} {} after {:?}", name, port, step);
             }
             for &(caller, port) in &callers {
                 let flow = call(CONNECTOR, caller, port);
                 let either = flow.addr.is_loopback() || lets_in(&old, caller, port)
                     || lets_in(&new, caller, port);
-                let allowed = decide(&flow, &memory(&installed)).action == Action::Allow;
+                let allowed = decide(&flow, &now).action == Action::Allow;
                 prop_assert!(either || !allowed, "{} calls {} after {:?}", caller, port, step);
             }
         }
@@ -160,6 +181,42 @@ fn other_orders_permit_what_neither_policy_permits() {
         steps.iter().any(|step| {
             installed.note(step);
             is_allowed(&installed, denied, 443, TCP)
+        })
+    };
+    assert!(!passes(false));
+    assert!(passes(true), "deleting first opens a gap");
+}
+
+#[test]
+fn other_orders_let_a_denied_name_be_said() {
+    let wide = "allow: ['*.a.example:443']";
+    let old = policy(&format!("{wide}\ndeny: [{{host: '*.b.a.example'}}]"));
+    let new = policy(&format!(
+        "{wide}\ndeny: [{{host: c.b.a.example}}, {{host: d.b.a.example}}]"
+    ));
+    let mut slots = Slots::new(room(0));
+    let (Some(before), Some(after)) = (compiled(&mut slots, &old), compiled(&mut slots, &new))
+    else {
+        panic!("they fit");
+    };
+    let denied = Name::parse("c.b.a.example").unwrap_or_else(|error| panic!("{error}"));
+    let passes = |reversed: bool| {
+        let mut installed = install(&before);
+        let change = change(&installed, &after).unwrap_or_else(|error| panic!("{error}"));
+        // A denied name makes rules about names new ones: as if those were in force already.
+        installed
+            .on
+            .extend(change.on.iter().filter_map(|step| match step {
+                Step::On(rule, flags) => Some((*rule, *flags)),
+                _ => None,
+            }));
+        let mut steps = change.entries;
+        if reversed {
+            steps.reverse();
+        }
+        steps.iter().any(|step| {
+            installed.note(step);
+            asked(&memory(&installed), 7, &denied, 443).0 == Action::Allow
         })
     };
     assert!(!passes(false));

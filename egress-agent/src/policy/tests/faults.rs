@@ -62,8 +62,42 @@ fn missing_and_wrong_top_level() {
         "allow: [7, ~, [a]]\n",
         &["the number 7", "a rule is empty", "a list"],
     );
-    expect("require: [lsm]\n", &["does not know this requirement"]);
+    expect(
+        "require: [lms, unix, unix, 7, everything]\n",
+        &[
+            "p.yaml:3:11: “lms” is no layer; did you mean “lsm”?",
+            "“unix” stands here twice",
+            "a layer is the number 7",
+            "“everything” is no layer; known here: connect, sendmsg,",
+        ],
+    );
+    expect("require: lsm\n", &["write a list of layers"]);
     expect("tls: off\n", &["unknown key “tls”"]);
+    expect(
+        r#"allow:
+  - {host: a.example, ports: [443], tls: maybe}
+  - {host: b.example, ports: [443], tls: true}
+  - {cidr: 10.0.0.0/8, ports: [443], tls: require}
+  - {unix: /run/a, ech: allow}
+  - {host: c.example, ports: [443], protocol: udp, tls: off}
+  - {host: d.example, ports: [80], ech: allow}
+  - {host: e.example, ports: [443], tls: off, ech: refuse}
+  - {host: f.example, ports: [443], ech: yes}
+deny:
+  - {host: f.example, tls: require}
+"#,
+        &[
+            "p.yaml:4:42: “tls” is “maybe”; write “tls: require” or “tls: off”",
+            "“tls” is the truth value true",
+            "p.yaml:6:38: “tls” belongs to “host” rules of “allow” only",
+            "“ech” belongs to “host” rules of “allow” only",
+            "QUIC is not looked into",
+            "p.yaml:9:36: “ech” belongs to rules whose TLS is checked",
+            "p.yaml:10:47: “ech” belongs to rules whose TLS is checked",
+            "“ech” is “yes”",
+            "p.yaml:13:23: “tls” belongs to “host” rules of “allow” only",
+        ],
+    );
     for name in ["", "-a", "a b", "A", "é", "a/b", &"a".repeat(65)] {
         let text = format!("version: 1\nconnector: \"{name}\"\n");
         assert_eq!(faults_of(&text).len(), 1, "{name:?}");

@@ -11,6 +11,7 @@ mod explained;
 mod faults;
 mod hostile;
 mod meaning;
+mod names;
 mod oracle;
 mod shipped;
 

@@ -202,6 +202,8 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
         },
         why: None,
         private: false,
+        tls: false,
+        ech: false,
     })
 }
 
@@ -215,6 +217,7 @@ fn policies() -> impl Strategy<Value = Policy> {
         listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
+        require: Vec::new(),
         source: PathBuf::from("p.yaml"),
     })
 }

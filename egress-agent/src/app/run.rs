@@ -8,19 +8,21 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
-use egress_common::abi::OWN_FOLDER;
-use nix::sys::signal::Signal;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
+use super::{
+    fault::RunError,
+    start::{layers, secured, spec, unix_sockets, used},
+};
 use crate::{
     dns::{self, Door, Names, NamesConfig},
     event::{
         model::{Body, Exit, Started},
-        pump::{Pump, PumpConfig, PumpError},
+        pump::{Pump, PumpConfig},
     },
     exit,
     grant::Keeper,
@@ -30,11 +32,11 @@ use crate::{
     },
     kernel::{
         Plane, Settings,
-        instance::{Instance, InstanceError, clean_leftovers},
-        lsm::{self, LsmError, LsmPrograms},
+        instance::{Instance, Leftovers, clean_leftovers},
+        lsm::{LsmError, LsmPrograms},
         probe,
     },
-    launch::{self, LaunchError, Signals, Spec, UnixSockets, canary::Song, env, signals::forward},
+    launch::{self, Signals, UnixSockets, signals::forward},
     policy::{
         model::{Mode, Policy},
         slots,
@@ -73,67 +75,6 @@ pub struct Run {
     pub color: bool,
 }
 
-/// Why a run failed; the connector was not started, or ended with the agent's help.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// This host cannot carry the data plane.
-    #[error(transparent)]
-    Host(#[from] probe::HostFault),
-    /// The instance could not be made or ended.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// A cgroup could not be read.
-    #[error(transparent)]
-    Cgroup(#[from] crate::host::CgroupError),
-    /// The data plane was refused.
-    #[error(transparent)]
-    Plane(#[from] crate::kernel::PlaneError),
-    /// The policy is not in the data plane.
-    #[error(transparent)]
-    Start(#[from] reload::fault::StartError),
-    /// A changed policy left the data plane open.
-    #[error("{0}; the connector was ended")]
-    Reload(#[from] reload::fault::Broken),
-    /// The DNS door could not be opened.
-    #[error("cannot open the DNS door on loopback: {0}")]
-    Door(#[source] std::io::Error),
-    /// No upstream resolver.
-    #[error("cannot resolve names: {0}")]
-    Names(#[from] dns::upstream::UpstreamError),
-    /// Permitted names have no address.
-    #[error(
-        "a permitted name has no address, and nothing was started: {0}; mend the policy or \
-         the resolver, or start nevertheless with --start-unresolved"
-    )]
-    Unresolved(String),
-    /// A rule for a unix socket on a kernel that cannot judge those.
-    #[error(transparent)]
-    Unix(#[from] launch::Unenforceable),
-    /// A signal came before the connector was started.
-    #[error("ended by {0} before the connector was started")]
-    Signal(Signal),
-    /// The launcher failed.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// The stream of events could not be opened.
-    #[error(transparent)]
-    Stream(#[from] PumpError),
-    /// Waiting for the connector or a signal failed.
-    #[error("cannot wait for the connector: {0}")]
-    Wait(#[source] std::io::Error),
-}
-
-impl RunError {
-    /// The exit code for this failure.
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Launch(LaunchError::Failed { code, .. }) => *code,
-            Self::Signal(signal) => exit::of_signal(*signal as i32),
-            _ => exit::AGENT_FAILED,
-        }
-    }
-}
-
 /// Runs a connector from beginning to end. Answers its exit code.
 pub async fn run(run: Run) -> Result<u8, RunError> {
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
@@ -157,7 +98,7 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
 async fn confined(
     run: &Run,
     instance: &Instance,
-    cleaned: &[String],
+    cleaned: &Leftovers,
     hangup: tokio::signal::unix::Signal,
     mut signals: Signals,
 ) -> Result<u8, RunError> {
@@ -169,14 +110,7 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     switch::reached(Step::Loaded);
-    let unix = launch::unix_sockets(&policy, plane.unix())?;
-    let unhooked = plane.unix().err().map(|error| {
-        let then = match policy.mode {
-            Mode::Enforce => "the connector can make no unix sockets but pairs",
-            Mode::Audit => "unix sockets are not watched",
-        };
-        format!("{error}; {then}")
-    });
+    let unix = unix_sockets(&policy, plane.unix())?;
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -191,6 +125,7 @@ async fn confined(
     plane.attach(instance.parent().path())?;
     switch::reached(Step::Attached);
     let modules = plane.take_lsm();
+    let layers = layers(&policy, &plane)?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -221,23 +156,17 @@ async fn confined(
         color: run.color,
     })?;
     switch::reached(Step::StreamOpen);
-    for leftover in cleaned {
+    for told in leftovers(cleaned) {
         stream.say(say::warning(
             &policy.connector,
             instance.name(),
             "leftovers",
-            format!("ended {leftover}, which a dead agent had left"),
+            told,
         ));
     }
 
-    if let Some(without) = unhooked {
-        stream.say(say::warning(
-            &policy.connector,
-            instance.name(),
-            "unix",
-            without,
-        ));
-    }
+    let used = used(&layers, policy.mode);
+    stream.say(say::layers(&policy.connector, instance.name(), &used));
 
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
@@ -245,6 +174,7 @@ async fn confined(
         names: Arc::clone(&names),
         keeper: Arc::clone(&keeper),
         more,
+        layers,
         instance: instance.name().to_owned(),
         audit: run.audit,
         watch: run.watch,
@@ -344,7 +274,7 @@ async fn launched(
         instance: instance.name().to_owned(),
         mode: say::mode_name(run.policy.mode).to_owned(),
         policy: Some(run.policy.source.display().to_string()),
-        rules: run.policy.allow.len() as u64,
+        rules: run.policy.written().count() as u64,
         pid: Some(started.pid),
         uid: run.user.uid,
         command: run
@@ -382,46 +312,16 @@ async fn launched(
     }
 }
 
-/// Attaches the programs for security modules and shows that they fire. After an error they
-/// are gone again.
-fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
-    modules.attach(instance.parent().path(), instance.pins())?;
-    let silent = match launch::canary::send(instance.parent().path()) {
-        Song::Fires => return Ok(()),
-        Song::Silent => LsmError::Silent,
-        Song::Unproven(why) => LsmError::Unproven(why),
-    };
-    // A pin that stays can refuse only more.
-    let _stays_closed = lsm::detach(instance.pins());
-    Err(silent)
-}
-
-fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
-    let name = run
-        .user
-        .name
-        .clone()
-        .unwrap_or_else(|| run.user.uid.to_string());
-    let own = OsString::from(OWN_FOLDER.trim_end_matches('/'));
-    let identity = [
-        ("HOME", run.user.home.clone().into_os_string()),
-        ("USER", OsString::from(&name)),
-        ("LOGNAME", OsString::from(&name)),
-        ("SHELL", run.user.shell.clone().into_os_string()),
-    ];
-    // Where the connector's own unix sockets work.
-    let folders = [("TMPDIR", own.clone()), ("XDG_RUNTIME_DIR", own)];
-    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
-    Spec {
-        cgroup_procs: instance.copy().path().join("cgroup.procs"),
-        uid: run.user.uid,
-        gid: run.user.gid,
-        groups: run.user.groups.clone(),
-        command: run.command.clone(),
-        env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
-        enforced: run.policy.mode == Mode::Enforce,
-        unix,
-    }
+/// What became of that which dead agents had left, for people.
+fn leftovers(cleaned: &Leftovers) -> impl Iterator<Item = String> {
+    let ended = cleaned
+        .ended
+        .iter()
+        .map(|name| format!("ended {name}, which a dead agent had left"));
+    let kept = cleaned.kept.iter().map(|(name, error)| {
+        format!("{name}, which a dead agent had left, stays confined: {error}; the next start tries again")
+    });
+    ended.chain(kept)
 }
 
 /// Deletes ended grants now and then. The kernel refuses them by itself; this makes room.

@@ -1,0 +1,8 @@
+//! One confined run, from its beginning to its end.
+
+mod fault;
+mod run;
+mod start;
+
+pub use fault::RunError;
+pub use run::{Run, run};
