@@ -145,6 +145,10 @@ pub mod global {
         pub const SKB_HEAD: &str = "SKB_HEAD";
         /// `struct sk_buff`: `end`.
         pub const SKB_END: &str = "SKB_END";
+        /// `struct sk_buff`: `sk`.
+        pub const SKB_SOCK: &str = "SKB_SOCK";
+        /// `struct tcp_sock`: `write_seq`.
+        pub const TCP_WRITE_SEQ: &str = "TCP_WRITE_SEQ";
         /// `struct skb_shared_info`: `flags`, or `tx_flags` before Linux 5.12.
         pub const SHARED_FLAGS: &str = "SHARED_FLAGS";
         /// `struct skb_shared_info`: `nr_frags`.

@@ -150,7 +150,8 @@ pub struct SocketState {
     pub pending: u32,
     /// Sequence number of the first byte of the stream that is not judged yet.
     pub position: u32,
-    /// Bytes of a hello that was not whole, as they came last.
+    /// Bytes of a hello that was not whole, as they came last; in the highest bit, whether more
+    /// were written behind them.
     pub partial: u32,
     /// When it came so first. Boot clock, units of 2^20 ns.
     pub partial_since: u32,

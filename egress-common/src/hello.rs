@@ -21,7 +21,8 @@ pub const MAX_FRAGMENT: u32 = 1 << 14;
 /// is what OpenSSL takes.
 const MAX_MESSAGE: u32 = 1 << 18;
 /// Most octets of a name.
-const MAX_NAME: u32 = NAME_ROOM as u32 - 1;
+const MAX_NAME: u32 = 253;
+const _: () = assert!(MAX_NAME as usize + 1 == NAME_ROOM);
 /// Most octets of a label (RFC 1035 section 2.3.4).
 const MAX_LABEL: u32 = 63;
 
@@ -343,7 +344,8 @@ pub fn name<P: Payload>(payload: &P, at: u32, len: u32, key: &mut NameKey) -> Re
         let letter = within(octet | 0x20, b'a', b'z');
         let dot = is(octet, u32::from(b'.'));
         let other = is(octet, u32::from(b'-')) | is(octet, u32::from(b'_'));
-        *to = (octet | upper << 5) as u8;
+        let [lower, ..] = (octet | upper << 5).to_le_bytes();
+        *to = lower;
         colon |= is(octet, u32::from(b':'));
         bad |= 1 ^ (letter | digit | other | dot);
         // A label of none ends here, or one that is too long goes on.
@@ -390,8 +392,18 @@ fn opaque(number: u32) -> u32 {
 /// N bytes that lie in front of `end`.
 #[inline(always)]
 fn inside<P: Payload, const N: usize>(payload: &P, at: u32, end: u32) -> Result<[u8; N], Reason> {
-    if at + N as u32 > end {
+    if at + size::<N>() > end {
         return Err(Reason::SniMalformed);
     }
     payload.load(at).ok_or(Reason::SniMalformed)
 }
+
+/// A number of bytes as offsets are counted.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of bytes")]
+const fn size<const N: usize>() -> u32 {
+    N as u32
+}
+
+#[cfg(test)]
+#[path = "hello_tests.rs"]
+mod tests;

@@ -35,37 +35,30 @@ impl NameKey {
 
     /// The entry for one name, and its length in bits; `None` where the name is too long or
     /// empty. Names come in lower case and without a trailing dot.
-    pub const fn exact(connector: u16, name: &[u8]) -> Option<(u32, Self)> {
-        Self::entry(connector, name)
+    pub fn exact(connector: u16, name: &[u8]) -> Option<(u32, Self)> {
+        Self::entry(connector, name, 0)
     }
 
     /// The entry for every name that ends in a dot and this suffix, and its length in bits.
-    pub const fn wildcard(connector: u16, suffix: &[u8]) -> Option<(u32, Self)> {
-        match Self::entry(connector, suffix) {
-            Some((bits, mut key)) if suffix.len() < NAME_ROOM - 1 => {
-                key.name[suffix.len()] = b'.';
-                Some((bits, key))
-            }
-            _ => None,
-        }
+    pub fn wildcard(connector: u16, suffix: &[u8]) -> Option<(u32, Self)> {
+        Self::entry(connector, suffix, b'.')
     }
 
-    /// With the octet behind the name, an end mark, in its length.
-    const fn entry(connector: u16, name: &[u8]) -> Option<(u32, Self)> {
-        let len = name.len();
-        if len == 0 || len >= NAME_ROOM {
+    /// With one octet behind the name.
+    fn entry(connector: u16, name: &[u8], behind: u8) -> Option<(u32, Self)> {
+        let octets = u32::try_from(name.len()).ok()?.checked_add(1)?;
+        if name.is_empty() || name.len() >= NAME_ROOM {
             return None;
         }
         let mut key = Self {
             connector,
             name: [0; NAME_ROOM],
         };
-        let mut at = 0;
-        while at < len {
-            key.name[at] = name[len - 1 - at];
-            at += 1;
+        let reversed = name.iter().rev().chain([&behind]);
+        for (to, from) in key.name.iter_mut().zip(reversed) {
+            *to = *from;
         }
-        Some((Self::FIXED_BITS + 8 * (len as u32 + 1), key))
+        Some((Self::FIXED_BITS + 8 * octets, key))
     }
 }
 
@@ -82,14 +75,12 @@ pub struct NameQuery {
 impl NameQuery {
     /// The question for a name in lower case and without a trailing dot; `None` where no
     /// entry could be so long.
-    pub const fn of(connector: u16, name: &[u8]) -> Option<Self> {
-        match NameKey::exact(connector, name) {
-            Some((_, key)) => Some(Self {
-                bits: NameKey::ALL_BITS,
-                key,
-            }),
-            None => None,
-        }
+    pub fn of(connector: u16, name: &[u8]) -> Option<Self> {
+        let (_, key) = NameKey::exact(connector, name)?;
+        Some(Self {
+            bits: NameKey::ALL_BITS,
+            key,
+        })
     }
 }
 

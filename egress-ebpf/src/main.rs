@@ -20,8 +20,8 @@ mod hook;
 mod kin;
 mod lookup;
 mod maps;
+mod memory;
 mod scratch;
-mod shared;
 mod socket;
 
 use aya_ebpf::{

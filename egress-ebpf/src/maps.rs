@@ -26,7 +26,7 @@ use crate::scratch::Scratch;
 #[unsafe(no_mangle)]
 pub static CONNECTOR_LEVEL: Global<i32> = Global::new(i32::MAX);
 
-/// Where the kernel notes that a packet's memory can still change; see [`crate::shared`].
+/// Where the kernel notes that a packet's memory can still change; see [`crate::memory`].
 #[unsafe(no_mangle)]
 pub static SKB_HEAD: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`.
@@ -47,6 +47,12 @@ pub static PAGE_HEAD: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`.
 #[unsafe(no_mangle)]
 pub static PAGE_MAPPING: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static SKB_SOCK: Global<u32> = Global::new(0);
+/// As `SKB_HEAD`.
+#[unsafe(no_mangle)]
+pub static TCP_WRITE_SEQ: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`. With the default everything is taken to be shared.
 #[unsafe(no_mangle)]
 pub static SHARED_MASK: Global<u32> = Global::new(0);

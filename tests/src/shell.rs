@@ -8,12 +8,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agent::{Agent, Confined, Report};
+use crate::{
+    agent::{Agent, Confined, Report},
+    process::patience,
+};
 
 const LOOP: &str =
     r##"n=0; while IFS= read -r line; do n=$((n+1)); eval "$line" 2>&1; echo "#done $n $?"; done"##;
-/// One command.
-const STEP: Duration = Duration::from_secs(30);
+/// One command; the first waits for the agent's start, and several may start at once.
+const STEP: Duration = Duration::from_secs(60);
 
 /// The shell and its agent.
 pub struct Shell {
@@ -70,7 +73,8 @@ impl Shell {
                 });
             }
             let why = || format!("{line}: {}{}", new, self.confined.agent.stderr());
-            ensure!(start.elapsed() < STEP, "it takes too long: {}", why());
+            let limit = STEP * patience();
+            ensure!(start.elapsed() < limit, "it takes too long: {}", why());
             thread::sleep(Duration::from_millis(2));
         }
     }

@@ -28,7 +28,7 @@ const CALL: Duration = Duration::from_secs(15);
 /// Vectors that run at the same time; most of them wait.
 const WIDTH: usize = 12;
 /// The same where everything is slow: they would take each other's time.
-const WIDTH_SLOW: usize = 3;
+const WIDTH_SLOW: usize = 6;
 /// What a dead program left in its sockets is sent again within this time (TCP's first
 /// retransmissions), and the accomplices outside have passed on what they heard.
 const AFTERMATH: Duration = Duration::from_millis(2500);

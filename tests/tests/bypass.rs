@@ -45,13 +45,28 @@ fn through_the_name_service() -> Result<()> {
 }
 
 #[test]
-fn names_in_tls() -> Result<()> {
-    try_family("names-in-tls")
+fn other_names_in_tls() -> Result<()> {
+    try_family("tls-names")
 }
 
 #[test]
-fn names_in_shared_pages() -> Result<()> {
-    try_family("names-in-shared-pages")
+fn other_forms_of_a_hello() -> Result<()> {
+    try_family("tls-forms")
+}
+
+#[test]
+fn hellos_by_other_calls() -> Result<()> {
+    try_family("tls-segments")
+}
+
+#[test]
+fn second_hellos() -> Result<()> {
+    try_family("tls-second-hellos")
+}
+
+#[test]
+fn hellos_in_shared_pages() -> Result<()> {
+    try_family("tls-shared-pages")
 }
 
 #[test]

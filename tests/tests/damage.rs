@@ -85,7 +85,7 @@ fn the_cgroup_is_removed_before_the_connector_joins() -> Result<()> {
     let parent = cgroup2()?.join("egress-agent");
     for again in [false, true] {
         let known = folders(&parent)?;
-        let tries = Tries::fresh();
+        let tries = Tries::default();
         let mut confined =
             faulty(&world, "STOP_AT", "Resolved").start(&["/bin/bash", "-c", &tries.script])?;
         stopped(&mut confined)?;
@@ -119,7 +119,7 @@ fn pins_that_are_removed_open_nothing_while_the_agent_lives() -> Result<()> {
     let world = World::alone()?;
     let before = Leftovers::now()?;
     let known = folders(Path::new(PINS))?;
-    let tries = Tries::fresh();
+    let tries = Tries::default();
     let script = format!(
         "{}\necho up; read line; (try) || echo refused again",
         tries.script
@@ -148,7 +148,7 @@ fn pins_of_another_version_are_ended_like_ones_own() -> Result<()> {
         "not ours",
     ] {
         let known = folders(Path::new(PINS))?;
-        let tries = Tries::fresh();
+        let tries = Tries::default();
         let report = tries.run(faulty(&world, "KILL_AT", "ConnectorEnded"))?;
         ensure!(report.code() == 137, "{report}");
         let own = instance(Path::new(PINS), &known)?;
@@ -172,7 +172,7 @@ fn a_leftover_that_cannot_be_ended_holds_nobody_up() -> Result<()> {
     let world = World::alone()?;
     let before = Leftovers::now()?;
     let known = folders(Path::new(PINS))?;
-    let tries = Tries::fresh();
+    let tries = Tries::default();
     let report = tries.run(faulty(&world, "KILL_AT", "ConnectorEnded"))?;
     ensure!(report.code() == 137, "{report}");
     let version = folders(&instance(Path::new(PINS), &known)?)?;
@@ -200,7 +200,7 @@ fn a_leftover_that_cannot_be_ended_holds_nobody_up() -> Result<()> {
 #[test]
 fn the_disk_under_the_events_is_full() -> Result<()> {
     let world = World::new()?;
-    let tries = Tries::fresh();
+    let tries = Tries::default();
     let script = format!(
         "{}\nfor n in $(seq 3000); do (exec 3<>/dev/tcp/{}/$((10000 + n))) 2>/dev/null; done; echo done",
         tries.script,
@@ -340,7 +340,7 @@ fn few_descriptors_start_nothing_or_all() -> Result<()> {
     let before = Leftovers::now()?;
     let mut fates = Vec::new();
     for limit in [12, 20, 28, 36, 44, 52, 64] {
-        let tries = Tries::fresh();
+        let tries = Tries::default();
         let agent = world
             .agent(rules())
             .behind(&format!("ulimit -n {limit}; exec \"$@\""));
@@ -366,7 +366,7 @@ fn memory_runs_out() -> Result<()> {
     let world = World::alone()?;
     let before = Leftovers::now()?;
     let memory = Memory::limited(96 << 20)?;
-    let tries = Tries::fresh();
+    let tries = Tries::default();
     let script = format!(
         "{}\npython3 -c 'x = bytearray(400 << 20)' || echo ended by $?; echo on",
         tries.script
@@ -383,7 +383,7 @@ fn memory_runs_out() -> Result<()> {
     // So little that the agent itself is refused memory, or ended.
     for limit in [2 << 20, 4 << 20, 6 << 20, 8 << 20, 10 << 20] {
         let memory = Memory::limited(limit)?;
-        let tries = Tries::fresh();
+        let tries = Tries::default();
         let report = tries.run(world.agent(rules()).behind(&memory.line()))?;
         tries.held(&world).with_context(|| limit.to_string())?;
         ensure!([0, 125, 137].contains(&report.code()), "{limit}: {report}");

@@ -52,7 +52,7 @@ fn the_agent_is_killed_at_every_step() -> Result<()> {
     let steps = steps()?;
     let ran = steps.iter().position(|step| *step == RAN).context(RAN)?;
     for (number, step) in steps.iter().enumerate() {
-        let tries = Tries::fresh();
+        let tries = Tries::default();
         let report = tries.run(faulty(&world, "KILL_AT", step))?;
         let at = || format!("killed at {step}: {report}");
         let of_launcher = LAUNCHER.contains(step);
@@ -88,7 +88,7 @@ fn the_next_agent_is_killed_while_it_clears_up() -> Result<()> {
     let steps = steps()?;
     let end = steps.iter().position(|step| *step == END).context(END)?;
     for step in &steps[end..] {
-        let tries = Tries::fresh();
+        let tries = Tries::default();
         let first = tries.run(faulty(&world, "KILL_AT", "ConnectorEnded"))?;
         ensure!(first.code() == 137, "{first}");
         let second = faulty(&world, "KILL_AT", step).run(&["true"])?;

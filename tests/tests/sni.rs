@@ -9,7 +9,7 @@ use egress_tests::{
     event::Denial,
     hello::{
         mutate::{DECLARED, Dice, mutant},
-        naive::{Judgement, judge},
+        naive::{Judgement, declared_length, judge},
     },
     probe::{FAMILIES, tls_many::pack},
     process::{must, patience},
@@ -23,6 +23,10 @@ use egress_tests::{
 const ALLOW: [&str; 2] = ["allowed.example:443", "\"*.ingest.sentry.io:443\""];
 /// How soon a program is told. Milliseconds.
 const TOLD_MS: u64 = 250;
+
+/// Octets that TCP sends in one packet where the other side is far away: two segments
+/// (`tcp_min_tso_segs`). A longer hello is held back.
+const AT_FIRST: usize = 2 * 1448;
 
 /// Each way to say something else, and what the stream calls it.
 const REASONS: &[(&str, &str)] = &[
@@ -51,7 +55,7 @@ const REASONS: &[(&str, &str)] = &[
     ("in-the-syn", "sni-early"),
     ("retry-early-data", "sni-early-data"),
     ("urgent-first", "sni-urgent"),
-    ("multipath", "sni-transport"),
+    ("multipath", "sni-stranger"),
 ];
 
 #[test]
@@ -268,7 +272,7 @@ fn pages_do_not_change_on_a_slow_wire() -> Result<()> {
     must(tc, std::time::Duration::from_secs(5))?;
     let family = FAMILIES
         .iter()
-        .find(|family| family.name == "names-in-shared-pages");
+        .find(|family| family.name == "tls-shared-pages");
     let vectors = all_of(family.context("no such family")?);
     let rows = try_some(&world, &stage, &Wrap::Agent, vectors, false)?;
     let text = table(&rows);
@@ -324,7 +328,14 @@ fn the_kernel_agrees_with_a_plain_reader() -> Result<()> {
         let expected = matches!(&judgement, Judgement::Named(name) if is_declared(name));
         let received = arrived.get(&port).copied().unwrap_or_default();
         passed += usize::from(expected);
-        if expected != (received > 0) || (expected && received != mutant.len() as u64) {
+        let whole = mutant.len() as u64;
+        let held = expected && mutant.len() > AT_FIRST && received == 0;
+        let fits = match judgement {
+            // What is not whole is held back; a hello in front of it need not be.
+            Judgement::Unfinished => received <= declared_length(mutant, is_declared) as u64,
+            _ => received == if expected { whole } else { 0 },
+        };
+        if !fits && !held {
             let word = said.get(&port).copied().unwrap_or("nothing");
             wrong.push(format!(
                 "{index} {judgement:?}: {received} of {}, said {word}",

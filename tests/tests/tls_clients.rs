@@ -72,7 +72,8 @@ fn reach_only_the_declared_name(clients: &[(&str, Client)]) -> Result<()> {
     }
     let attempts = world.agent(policy("clients", &ALLOW)).attempts(&commands)?;
     world.fence()?;
-    let connections = world.connections(zone::ALLOWED)?;
+    let mut connections = world.connections(zone::ALLOWED)?;
+    connections.extend(world.connections(zone::ALLOWED6)?);
     keep_hellos(clients[0].0, &connections)?;
     for (index, (name, client)) in clients.iter().enumerate() {
         let [control, stranger, again] = &labels[index];
@@ -380,7 +381,7 @@ fn go() -> Result<()> {
 #[test]
 fn rustls() -> Result<()> {
     let client = Client {
-        line: "$HOME/../bin/probe rustls https://$1/$2",
+        line: "$CLIENTS/../bin/probe rustls https://$1/$2",
         expected: TLS13,
     };
     reach_only_the_declared_name(&[("rustls", client)])

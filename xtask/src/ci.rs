@@ -11,13 +11,21 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::{build, host, setup, step, test, tidy, toolchain, vm};
+use crate::{build, fuzz, host, reproduce, setup, step, test, tidy, toolchain, vm};
 
 /// The release of cargo-deny that is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
 
-/// The two workspaces, each with a lock file of its own.
-const MANIFESTS: [&str; 2] = ["Cargo.toml", "egress-ebpf/Cargo.toml"];
+/// The workspaces, each with a lock file of its own.
+const MANIFESTS: [&str; 3] = ["Cargo.toml", "egress-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+
+/// What `ci` takes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Also run each of the fuzzer's targets for six seconds, whose build takes some minutes
+    #[arg(long)]
+    fuzz: bool,
+}
 
 /// What has been done so far.
 #[derive(Default)]
@@ -26,7 +34,7 @@ struct Record {
 }
 
 /// Runs every step; the error names those that failed.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     // Minutes of compiling, where it has to be installed: beside everything else.
     let deny = thread::spawn(cargo_deny);
@@ -34,13 +42,12 @@ pub(crate) fn run() -> Result<()> {
 
     record.step("format", "every file is formatted", || {
         components()?;
-        step::loud(host::cargo().args(["fmt", "--all", "--check"]))?;
-        step::loud(host::cargo().args([
-            "fmt",
-            "--check",
-            "--manifest-path",
-            "egress-ebpf/Cargo.toml",
-        ]))
+        for manifest in MANIFESTS {
+            let mut cargo = host::cargo();
+            cargo.args(["fmt", "--all", "--check", "--manifest-path", manifest]);
+            step::loud(&mut cargo)?;
+        }
+        Ok(())
     });
     record.step("tidy", "the house rules hold", tidy::run);
     record.step("set-up", "what is missing installs itself", || {
@@ -74,6 +81,16 @@ pub(crate) fn run() -> Result<()> {
     record.proven("test", || test::run(&test::Options::default()));
     if cfg!(target_arch = "x86_64") {
         record.proven("oldest kernel", vm::oldest);
+    }
+    record.step(
+        "reproduce",
+        "the eBPF object is the same in every folder",
+        reproduce::run,
+    );
+    if options.fuzz {
+        record.step("fuzz", "six seconds of each target find nothing", || {
+            fuzz::run(&fuzz::Options::smoke())
+        });
     }
     record.dependencies(deny);
     record.report(started.elapsed())

@@ -5,10 +5,14 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod dist;
+mod fuzz;
 mod host;
 mod layers;
+mod oracle;
 mod packages;
 mod report;
+mod reproduce;
 mod setup;
 mod step;
 mod test;
@@ -44,10 +48,18 @@ enum Task {
     Vm(vm::Options),
     /// Take away one layer of the boundary after the other, and write which way out each stops
     Layers,
+    /// Feed the parsers and the verdict with what nobody thought of (set-up included)
+    Fuzz(fuzz::Options),
+    /// Compare verdicts with a naive reading's, by the hundred million
+    Oracle(oracle::Options),
+    /// Pack what is shipped, with a bill of materials
+    Dist,
+    /// Check that the eBPF object comes out the same in every folder
+    Reproduce,
     /// Check the house rules
     Tidy,
     /// Everything a change must pass
-    Ci,
+    Ci(ci::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,8 +71,12 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Vm(options) => vm::run(&options).map(drop),
         Task::Layers => layers::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
+        Task::Oracle(options) => oracle::run(&options),
+        Task::Dist => dist::run(),
+        Task::Reproduce => reproduce::run(),
         Task::Tidy => tidy::run(),
-        Task::Ci => ci::run(),
+        Task::Ci(options) => ci::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

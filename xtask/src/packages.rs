@@ -178,6 +178,15 @@ const MACHINES: &[Package] = &[
     },
 ];
 
+/// For the fuzzer, without the others.
+const FUZZER: &[Package] = &[Package {
+    why: "the fuzzer's engine, which is written in C++",
+    test: Test::Program("c++"),
+    debian: "g++",
+    fedora: "gcc-c++",
+    arch: "gcc",
+}];
+
 impl Package {
     /// What is not here.
     pub(crate) fn missing() -> Vec<&'static Self> {
@@ -188,6 +197,11 @@ impl Package {
     pub(crate) fn missing_for_machines() -> Vec<&'static Self> {
         let all = PACKAGES.iter().chain(MACHINES);
         all.filter(|package| !package.here()).collect()
+    }
+
+    /// What of the fuzzer is not here.
+    pub(crate) fn missing_for_fuzzer() -> Vec<&'static Self> {
+        FUZZER.iter().filter(|package| !package.here()).collect()
     }
 
     /// What Debian and those like it call the package.

@@ -28,6 +28,8 @@ pub(crate) enum Extent {
     Everything,
     /// That, and what other kernels are run with.
     Machines,
+    /// What a build of the fuzzer needs.
+    Fuzzer,
 }
 
 /// Brings this host to where everything runs.
@@ -36,6 +38,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         Extent::Build => Vec::new(),
         Extent::Everything => Package::missing(),
         Extent::Machines => Package::missing_for_machines(),
+        Extent::Fuzzer => Package::missing_for_fuzzer(),
     };
     let tools = toolchain::tools(host::workspace());
     let no_compiler = compiler().is_err();
@@ -57,7 +60,8 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         others.and(linker)
     })?;
 
-    if extent != Extent::Build && !host::has_bpffs()? {
+    let confines = matches!(extent, Extent::Everything | Extent::Machines);
+    if confines && !host::has_bpffs()? {
         step::quiet(
             "bpffs",
             "mounting /sys/fs/bpf, where enforcement outlives the agent",

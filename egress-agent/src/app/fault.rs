@@ -7,8 +7,8 @@ use crate::{
     event::pump::PumpError,
     exit,
     host::layers::Unmet,
-    kernel::{instance::InstanceError, probe},
-    launch::LaunchError,
+    kernel::{instance::InstanceError, lsm::LsmError, probe},
+    launch::{self, LaunchError},
     reload,
 };
 
@@ -49,15 +49,11 @@ pub enum RunError {
     )]
     Unresolved(String),
     /// A rule for a unix socket on a kernel that cannot judge those.
-    #[error(
-        "the rule for the unix socket {name} cannot be enforced: {error}; take the rule out, or use Linux 6.7 or newer"
-    )]
-    Unix {
-        /// The rule's name or path.
-        name: String,
-        /// Why.
-        error: String,
-    },
+    #[error(transparent)]
+    Unix(#[from] launch::Unenforceable),
+    /// The programs for security modules fired a moment ago and cannot be attached now.
+    #[error("{0}; the connector was not started")]
+    Modules(#[from] LsmError),
     /// A signal came before the connector was started.
     #[error("ended by {0} before the connector was started")]
     Signal(Signal),

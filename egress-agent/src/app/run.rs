@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     fault::RunError,
-    start::{layers, secured, spec, unix_sockets, used},
+    start::{layers, proven, spec, used},
 };
 use crate::{
     dns::{self, Door, Names, NamesConfig},
@@ -33,7 +33,7 @@ use crate::{
     kernel::{
         Plane, Settings,
         instance::{Instance, Leftovers, clean_leftovers},
-        lsm::{LsmError, LsmPrograms},
+        lsm::LsmPrograms,
         probe,
     },
     launch::{self, Signals, UnixSockets, signals::forward},
@@ -110,7 +110,7 @@ async fn confined(
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     switch::reached(Step::Loaded);
-    let unix = unix_sockets(&policy, plane.unix())?;
+    let unix = launch::unix_sockets(&policy, plane.unix())?;
     let door = Door::bind().map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
@@ -124,8 +124,8 @@ async fn confined(
     switch::reached(Step::PolicyWritten);
     plane.attach(instance.parent().path())?;
     switch::reached(Step::Attached);
-    let modules = plane.take_lsm();
-    let layers = layers(&policy, &plane)?;
+    let modules = proven(instance, &mut plane);
+    let layers = layers(&policy, &plane, modules.as_ref().err())?;
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
@@ -207,7 +207,7 @@ async fn confined(
                 run,
                 instance,
                 unix,
-                modules,
+                modules: modules.ok(),
                 stream: &stream,
             };
             launched(ahead, serving, reload, &mut signals).await
@@ -236,7 +236,7 @@ struct Ahead<'a> {
     run: &'a Run,
     instance: &'a Instance,
     unix: UnixSockets,
-    modules: Result<LsmPrograms, LsmError>,
+    modules: Option<LsmPrograms>,
     stream: &'a Pump,
 }
 
@@ -256,14 +256,9 @@ async fn launched(
     } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
     switch::reached(Step::LauncherReady);
-    // Before this the launcher needs what these programs refuse.
-    if let Err(error) = modules.and_then(|modules| secured(instance, &modules)) {
-        stream.say(say::warning(
-            &run.policy.connector,
-            instance.name(),
-            "lsm",
-            format!("no second layer at the security modules: {error}"),
-        ));
+    if let Some(modules) = modules {
+        // Not before: the launcher has used what these programs refuse.
+        modules.attach(instance.parent().path(), instance.pins())?;
     }
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;

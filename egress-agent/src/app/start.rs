@@ -1,6 +1,6 @@
 //! What a start is made of: layers, unix sockets, what the launcher is told.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
 use egress_common::abi::OWN_FOLDER;
 
@@ -10,35 +10,25 @@ use crate::{
     kernel::{
         Plane,
         instance::Instance,
-        lsm::{self, LsmError, LsmPrograms},
-        unix::UnixError,
+        lsm::{LsmError, LsmPrograms},
     },
-    launch::{
-        self, Spec, UnixSockets,
-        canary::Song,
-        env,
-        scope::{self, Landlocked},
-    },
+    launch::{self, Spec, UnixSockets, canary, env},
     policy::model::{Mode, Policy, Rule, Target},
 };
 
-/// Attaches the programs for security modules and shows that they fire. After an error they
-/// are gone again.
-pub(super) fn secured(instance: &Instance, modules: &LsmPrograms) -> Result<(), LsmError> {
-    modules.attach(instance.parent().path(), instance.pins())?;
-    let silent = match launch::canary::send(instance.parent().path()) {
-        Song::Fires => return Ok(()),
-        Song::Silent => LsmError::Silent,
-        Song::Unproven(why) => LsmError::Unproven(why),
-    };
-    // A pin that stays can refuse only more.
-    let _stays_closed = lsm::detach(instance.pins());
-    Err(silent)
+/// The programs for security modules, where a canary shows that they fire.
+pub(super) fn proven(instance: &Instance, plane: &mut Plane) -> Result<LsmPrograms, LsmError> {
+    let modules = plane.take_lsm()?;
+    canary::prove(modules, instance.parent().path())
 }
 
 /// Which layers hold for this run. Fails where the policy requires others.
-pub(super) fn layers(policy: &Policy, plane: &Plane) -> Result<Layers, RunError> {
-    let mut layers = launch::layers::find(plane);
+pub(super) fn layers(
+    policy: &Policy,
+    plane: &Plane,
+    modules: Option<&LsmError>,
+) -> Result<Layers, RunError> {
+    let mut layers = launch::layers::find(plane, modules);
     let is_abstract =
         |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
     if policy.allow.iter().any(is_abstract) {
@@ -58,38 +48,6 @@ pub(super) fn used(layers: &Layers, mode: Mode) -> Layers {
             .into_iter()
             .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
     }
-}
-
-/// What the launcher is to do about unix sockets. Fails where rules name some that this
-/// kernel cannot tell from others.
-pub(super) fn unix_sockets(
-    policy: &Policy,
-    hooks: Result<(), &UnixError>,
-) -> Result<UnixSockets, RunError> {
-    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
-        Target::Unix(name) => Some(name.as_str()),
-        Target::Host(_) | Target::Cidr(_) => None,
-    });
-    let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
-    let enforced = policy.mode == Mode::Enforce;
-    if let (Err(error), true, Some(name)) =
-        (hooks, enforced, paths.first().or_else(|| abstracts.first()))
-    {
-        return Err(RunError::Unix {
-            name: (*name).to_owned(),
-            error: error.to_string(),
-        });
-    }
-    let offered = scope::supported();
-    Ok(UnixSockets {
-        sockets: hooks.is_ok() || !enforced,
-        landlock: Landlocked {
-            paths: enforced && offered.paths,
-            // The scope knows no exceptions: with a foreign socket to reach, names decide.
-            abstracts: enforced && offered.abstracts && abstracts.is_empty(),
-        },
-        paths: paths.into_iter().map(PathBuf::from).collect(),
-    })
 }
 
 /// What the launcher is told.

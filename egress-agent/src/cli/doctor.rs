@@ -12,7 +12,7 @@ use crate::{
         instance::{self, Instance},
         probe,
     },
-    launch::layers,
+    launch::{canary, layers},
 };
 
 /// Version of the JSON form.
@@ -187,7 +187,10 @@ fn attach(instance: &Instance) -> Result<Layers, String> {
     plane
         .attach(instance.parent().path())
         .map_err(|error| error.to_string())?;
-    Ok(layers::find(&plane))
+    let modules = plane
+        .take_lsm()
+        .and_then(|modules| canary::prove(modules, instance.parent().path()));
+    Ok(layers::find(&plane, modules.as_ref().err()))
 }
 
 fn known(what: &'static str, detail: String) -> Finding {

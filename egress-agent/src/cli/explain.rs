@@ -29,6 +29,9 @@ pub struct ExplainArgs {
     /// Ask about a call that comes in from this address; DEST is then :PORT
     #[arg(long, value_name = "ADDRESS")]
     pub from: Option<String>,
+    /// What a TLS client says as server name; "": none. Missing: the name in DEST
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub sni: Option<String>,
     /// Folder of policies
     #[arg(long, value_name = "DIR", default_value = POLICIES)]
     pub policies: PathBuf,
@@ -75,7 +78,7 @@ fn explanation(args: &ExplainArgs) -> Result<Explanation, Failure> {
         return explain_call(&policy()?, &call).map_err(Failure::Policy);
     }
     let dest = Dest::parse(&args.dest).map_err(Failure::Dest)?;
-    explain(&policy()?, &dest).map_err(Failure::Policy)
+    explain(&policy()?, &dest, args.sni.as_deref()).map_err(Failure::Policy)
 }
 
 fn load(connector: &str, folder: &Path) -> Result<Policy, Faults> {

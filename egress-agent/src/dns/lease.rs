@@ -1,6 +1,6 @@
 //! From a TTL to what is granted, what is told, and when to ask again. Pure.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use egress_common::{
     abi::RULE_NONE,
@@ -58,6 +58,8 @@ pub struct Holder {
     pub connector: u32,
     /// Slots of the rules of `allow`, in order.
     pub slots: Vec<u32>,
+    /// Which of these permit their addresses only with a name in TLS.
+    pub named: BTreeSet<u32>,
 }
 
 impl Holder {
@@ -108,6 +110,7 @@ pub fn grant(
                 leases.extend((span.first..=span.last).map(|port| Lease {
                     key: key(port),
                     rule: holder.slot(opening.rule),
+                    named: holder.named.contains(&holder.slot(opening.rule)),
                     // 0 would mean "never ends".
                     expires_ns: expires_ns.max(1),
                 }));

@@ -12,6 +12,7 @@
 //! | `verdict` ◦ | resolve, empty or refuse |
 //! | `address` ◦ | rebinding protection: what an answer may point to |
 //! | `lease` ◦ | TTL → lease, answered TTL and time of refresh |
+//! | `chain` ◦ | from an asked name along its aliases to the addresses |
 //! | `upstream` | the host's or the policy's servers, through hickory-resolver |
 //! | `names` | one name from verdict to grant; shared by the door and the refresher |
 //! | `report` | refusals and exact counters |
@@ -21,6 +22,7 @@
 pub mod address;
 pub mod answer;
 pub mod budget;
+pub mod chain;
 pub mod lease;
 pub mod names;
 pub mod opening;

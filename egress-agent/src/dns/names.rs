@@ -12,10 +12,11 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{
     answer::MAX_ADDRESSES,
     budget::Budget,
+    chain::Found,
     lease::{self, Granted, Holder},
     opening::{Opening, denier, openings},
     report::{DoorStats, Refusal},
-    upstream::{Found, Reply, Upstream, UpstreamError},
+    upstream::{Reply, Upstream, UpstreamError},
     verdict::{Denial, Family, audited, not_open},
 };
 use crate::{

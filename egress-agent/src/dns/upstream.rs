@@ -15,20 +15,20 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::ResponseCode,
-        rr::{Name as WireName, RData, Record, RecordType},
+        rr::{Name as WireName, RecordType},
     },
     system_conf::read_system_conf,
 };
 
-use super::verdict::Family;
+use super::{
+    chain::{Found, follow},
+    verdict::Family,
+};
 use crate::policy::{model::DnsSettings, name::Name};
 
 /// Longest wait for an answer, all servers, retries and aliases together. Below the 5 s after
 /// which glibc and musl ask again (resolv.conf(5) `timeout`).
 pub const TOTAL: Duration = Duration::from_millis(4500);
-/// Longest chain of aliases that is followed.
-pub const MAX_ALIASES: usize = 16;
-
 /// The servers a policy's names are asked from.
 pub struct Upstream {
     resolver: TokioResolver,
@@ -43,17 +43,6 @@ pub enum Reply {
     NoData,
     /// The name does not exist.
     NxDomain,
-}
-
-/// The addresses a name leads to.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Found {
-    /// Names on the way (CNAME targets) that are host names, in order.
-    pub aliases: Vec<Name>,
-    /// The addresses at the end, in the upstream's order, without repeats.
-    pub addresses: Vec<IpAddr>,
-    /// The lowest TTL on the way. Seconds.
-    pub ttl: u32,
 }
 
 /// Why there is no reply.
@@ -112,53 +101,6 @@ impl Upstream {
             Err(error) => negative(error),
         }
     }
-}
-
-/// Walks from the asked name along its aliases to the addresses at the end. Records of other
-/// names are passed over. `None`: there is no address at the end of the chain.
-fn follow(asked: &WireName, family: Family, records: &[Record]) -> Option<Found> {
-    let mut name = asked;
-    let mut found = Found {
-        ttl: u32::MAX,
-        ..Found::default()
-    };
-    for _ in 0..=MAX_ALIASES {
-        let mut target = None;
-        for record in records.iter().filter(|record| record.name == *name) {
-            let address = match (&record.data, family) {
-                (RData::A(a), Family::V4) => IpAddr::V4(a.0),
-                (RData::AAAA(aaaa), Family::V6) => IpAddr::V6(aaaa.0),
-                (RData::CNAME(alias), _) => {
-                    target = Some(&alias.0);
-                    found.ttl = found.ttl.min(record.ttl);
-                    continue;
-                }
-                _ => continue,
-            };
-            found.ttl = found.ttl.min(record.ttl);
-            if !found.addresses.contains(&address) {
-                found.addresses.push(address);
-            }
-        }
-        match target {
-            Some(next) if found.addresses.is_empty() => {
-                // A target that is no host name cannot be in a policy either.
-                found.aliases.extend(host_name(next));
-                name = next;
-            }
-            _ => break,
-        }
-    }
-    (!found.addresses.is_empty()).then_some(found)
-}
-
-/// A wire name as a policy knows it. From its labels, because the text form escapes some.
-fn host_name(name: &WireName) -> Option<Name> {
-    let labels: Vec<&[u8]> = name.iter().collect();
-    if labels.iter().any(|label| label.contains(&b'.')) {
-        return None;
-    }
-    Name::from_ascii(&labels.join(&b'.')).ok()
 }
 
 /// NXDOMAIN and NODATA are replies; everything else is a failure.

@@ -207,7 +207,6 @@ impl Partial {
             plain &= !label.contains(&b'.');
             if !text.is_empty() {
                 text.push(b'.');
-                self.shown.push('.');
             }
             text.extend_from_slice(label);
             show_label(&mut self.shown, label);
@@ -271,8 +270,12 @@ impl Partial {
     }
 }
 
-/// Appends a label in the presentation form of RFC 4343 section 2.1, cut at [`MAX_SHOWN`].
+/// Appends a label, with a dot between it and the one before, in the presentation form of
+/// RFC 4343 section 2.1, cut at [`MAX_SHOWN`].
 fn show_label(shown: &mut String, label: &[u8]) {
+    if !shown.is_empty() && shown.len() < MAX_SHOWN {
+        shown.push('.');
+    }
     for &byte in label {
         if shown.len() + 4 > MAX_SHOWN {
             return;
@@ -390,6 +393,19 @@ mod tests {
         assert_eq!(fault(&altered(|b| b.push(0))), Fault::Trailing);
         let shown = read(&altered(|b| b[14] = 0)).unwrap_err().shown;
         assert_eq!(shown, "a\\000i.example.com");
+    }
+
+    #[test]
+    fn what_is_shown_is_bounded_whatever_its_labels_are() {
+        let mut bytes = query("a.", A, None)[..12].to_vec();
+        bytes.push(63);
+        bytes.extend([0; 63]);
+        for _ in 0..90 {
+            bytes.extend([1, b'x']);
+        }
+        bytes.extend([0, 0, 1, 0, 1]);
+        let shown = read(&bytes).unwrap_err().shown;
+        assert!(shown.len() <= MAX_SHOWN && shown.starts_with("\\000"));
     }
 
     #[test]

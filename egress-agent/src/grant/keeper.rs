@@ -86,16 +86,8 @@ impl Keeper {
     /// Takes back everything a rule granted. The rule's switch in the kernel is thrown by
     /// the caller first; this only tidies the table.
     pub fn remove_rule(&self, rule: u32) -> Result<(), KeeperError> {
-        for (key, grant) in self.ledger().remove_rule(rule) {
-            match grant {
-                Some(mut grant) => {
-                    grant.ifindex = self.ifindex(&key);
-                    self.table.put(&key, &grant)?;
-                }
-                None => self.table.delete(&key)?,
-            }
-        }
-        Ok(())
+        let mut ledger = self.ledger();
+        self.carry_out(ledger.remove_rule(rule))
     }
 
     /// Takes back every grant that is not kept, whichever rules hold it. When it returns
@@ -118,10 +110,8 @@ impl Keeper {
     /// Deletes what ended before `now_ns` (boot clock). The kernel already refuses those;
     /// this makes room.
     pub fn sweep(&self, now_ns: u64) -> Result<(), KeeperError> {
-        for key in self.ledger().sweep(now_ns) {
-            self.table.delete(&key)?;
-        }
-        Ok(())
+        let mut ledger = self.ledger();
+        self.carry_out(ledger.sweep(now_ns))
     }
 
     /// The name under which an address was last granted.
@@ -137,6 +127,20 @@ impl Keeper {
     /// Whether nothing is granted.
     pub fn is_empty(&self) -> bool {
         self.ledger().is_empty()
+    }
+
+    /// Writes what destinations mean now. The books stay locked meanwhile.
+    fn carry_out(&self, changes: Vec<(GrantKey, Option<Grant>)>) -> Result<(), KeeperError> {
+        for (key, grant) in changes {
+            match grant {
+                Some(mut grant) => {
+                    grant.ifindex = self.ifindex(&key);
+                    self.table.put(&key, &grant)?;
+                }
+                None => self.table.delete(&key)?,
+            }
+        }
+        Ok(())
     }
 
     fn ifindex(&self, key: &GrantKey) -> u32 {

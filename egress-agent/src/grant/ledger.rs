@@ -16,13 +16,24 @@ pub struct Lease {
     pub rule: u32,
     /// Boot-clock end, nanoseconds; 0 = never.
     pub expires_ns: u64,
+    /// The rule permits its addresses only with a name in TLS.
+    pub named: bool,
 }
 
 /// All leases, and the grant that each destination has in the kernel because of them.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    leases: HashMap<GrantKey, BTreeMap<u32, u64>>,
+    leases: HashMap<GrantKey, Claims>,
     names: HashMap<Addr, Named>,
+}
+
+/// What rules hold of one destination, by their slots.
+type Claims = BTreeMap<u32, Claim>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Claim {
+    expires_ns: u64,
+    named: bool,
 }
 
 /// Under which name an address was granted, and how many destinations it has a part in.
@@ -34,7 +45,7 @@ struct Named {
 
 /// What a rule held before a lease was entered, to be put back where the kernel refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Before(Option<u64>);
+pub struct Before(Option<Claim>);
 
 impl Ledger {
     /// Enters a lease that came from `name`. A lease that ends earlier than what the rule
@@ -44,8 +55,14 @@ impl Ledger {
         let known = self.leases.contains_key(&lease.key);
         let rules = self.leases.entry(lease.key).or_default();
         let before = rules.get(&lease.rule).copied();
-        let end = before.map_or(lease.expires_ns, |end| later(end, lease.expires_ns));
-        rules.insert(lease.rule, end);
+        let end = before.map_or(lease.expires_ns, |claim| {
+            later(claim.expires_ns, lease.expires_ns)
+        });
+        let claim = Claim {
+            expires_ns: end,
+            named: lease.named,
+        };
+        rules.insert(lease.rule, claim);
         let grant = effective(rules).unwrap_or(NOTHING);
         let named = self.names.entry(lease.key.addr).or_insert_with(|| Named {
             name: String::new(),
@@ -67,8 +84,8 @@ impl Ledger {
             return;
         };
         match before.0 {
-            Some(end) => {
-                rules.insert(lease.rule, end);
+            Some(claim) => {
+                rules.insert(lease.rule, claim);
             }
             None => {
                 rules.remove(&lease.rule);
@@ -116,18 +133,23 @@ impl Ledger {
         all.filter_map(|(key, rules)| Some((*key, effective(rules)?)))
     }
 
-    /// Takes out what ended before `now_ns`. Answers the destinations to delete.
-    pub fn sweep(&mut self, now_ns: u64) -> Vec<GrantKey> {
-        let mut ended = Vec::new();
+    /// Takes out what ended before `now_ns`. Answers what each destination that means
+    /// something else than before means now; `None`: nothing.
+    pub fn sweep(&mut self, now_ns: u64) -> Vec<(GrantKey, Option<Grant>)> {
+        let mut changes = Vec::new();
         self.leases.retain(|key, rules| {
-            rules.retain(|_, end| *end == 0 || *end > now_ns);
-            if rules.is_empty() {
-                ended.push(*key);
+            let before = effective(rules);
+            rules.retain(|_, claim| claim.expires_ns == 0 || claim.expires_ns > now_ns);
+            let now = effective(rules);
+            if now != before {
+                changes.push((*key, now));
             }
             !rules.is_empty()
         });
-        self.unname(&ended);
-        ended
+        let gone = changes.iter().filter(|(_, grant)| grant.is_none());
+        let gone: Vec<GrantKey> = gone.map(|(key, _)| *key).collect();
+        self.unname(&gone);
+        changes
     }
 
     /// The name under which an address was last granted.
@@ -164,22 +186,24 @@ const NOTHING: Grant = Grant {
     ifindex: 0,
 };
 
-/// The claim that lasts longest speaks for the destination.
-fn effective(rules: &BTreeMap<u32, u64>) -> Option<Grant> {
-    rules
-        .iter()
-        .map(|(&rule, &expires_ns)| Grant {
-            expires_ns,
-            rule,
-            ifindex: 0,
-        })
-        .reduce(|best, next| {
-            if later(best.expires_ns, next.expires_ns) == best.expires_ns {
-                best
-            } else {
-                next
-            }
-        })
+/// The claim that lasts longest speaks for the destination. One that asks for no name comes
+/// first: by it the operator lets that address be spoken to in whatever way, and a name asked
+/// for by another rule would take that back.
+fn effective(rules: &Claims) -> Option<Grant> {
+    let (&rule, claim) = rules.iter().reduce(|best, next| {
+        let longer = later(best.1.expires_ns, next.1.expires_ns) != best.1.expires_ns;
+        match (best.1.named, next.1.named) {
+            (true, false) => next,
+            (false, true) => best,
+            _ if longer => next,
+            _ => best,
+        }
+    })?;
+    Some(Grant {
+        expires_ns: claim.expires_ns,
+        rule,
+        ifindex: 0,
+    })
 }
 
 /// The later of two ends, where 0 never ends.
@@ -203,7 +227,34 @@ mod tests {
             key,
             rule,
             expires_ns,
+            named: false,
         }
+    }
+
+    #[test]
+    fn a_claim_without_a_name_speaks_first_and_for_as_long_as_it_lasts() {
+        let named = Lease {
+            named: true,
+            ..lease(443, 8, 300)
+        };
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.enter("a.example", &named).0.rule, 8);
+        let (grant, _) = ledger.enter("b.example", &lease(443, 9, 100));
+        assert_eq!((grant.rule, grant.expires_ns), (9, 100));
+        assert_eq!(ledger.enter("a.example", &named).0.rule, 9);
+        assert_eq!(ledger.sweep(50), vec![]);
+        let left = ledger.sweep(150);
+        assert_eq!(left.len(), 1);
+        assert!(
+            left.iter()
+                .all(|(_, grant)| grant.is_some_and(|it| it.rule == 8))
+        );
+        let other = Lease {
+            rule: 10,
+            expires_ns: 900,
+            ..named
+        };
+        assert_eq!(ledger.enter("c.example", &other).0.rule, 10);
     }
 
     #[test]

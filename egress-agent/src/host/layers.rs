@@ -78,7 +78,7 @@ impl Layer {
             Self::Unix => (6, 7),
             Self::Landlock => (5, 19),
             Self::LandlockScope => (6, 12),
-            Self::Lsm => (6, 0),
+            Self::Lsm => (6, 1),
             _ => (5, 10),
         }
     }
@@ -101,7 +101,10 @@ impl Layer {
                  connector out of other processes' memory"
             }
             Self::LandlockScope => "keeps the connector to its own abstract unix sockets",
-            Self::Lsm => "repeats the above at the kernel's security hooks, independently",
+            Self::Lsm => {
+                "refuses at the kernel's security hooks, by itself, sockets and processes from \
+                 outside, other socket families, capabilities, keys and control files"
+            }
             Self::Sni => "checks the name in every TLS ClientHello to a permitted host",
         }
     }
@@ -127,10 +130,7 @@ impl Layer {
             Self::LandlockScope => {
                 "nothing, but the connector's own abstract unix sockets are refused, too"
             }
-            Self::Lsm => {
-                "sockets that the program which started the agent passes over standard input; \
-                 besides, whatever a fault in one of the other layers lets through"
-            }
+            Self::Lsm => "nothing, as long as nothing is wrong with the other layers",
             Self::Sni => "a permitted address can be spoken to under any other name that it serves",
         }
     }
@@ -228,7 +228,7 @@ mod tests {
         let error = layers.require(&[Layer::Sni, Layer::Lsm, Layer::Unix]);
         let text = error.map_or_else(|unmet| unmet.to_string(), |()| String::new());
         assert!(
-            text.contains("lsm (from Linux 6.0 on): not in lsm=; open"),
+            text.contains("lsm (from Linux 6.1 on): not in lsm=; open"),
             "{text}"
         );
         assert!(

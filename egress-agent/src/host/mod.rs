@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod layers;
 pub mod mountinfo;
+pub mod netlink;
 pub mod process;
 pub mod records;
 pub mod route;

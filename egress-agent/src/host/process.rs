@@ -106,9 +106,11 @@ impl Stat {
         Self::parse(&bounded(&proc.join(format!("{pid}/stat")), MAX_CMDLINE)?)
     }
 
+    /// Reads the text of `/proc/PID/stat`.
+    ///
     /// The name stands in parentheses and may itself hold parentheses, blanks and line
     /// ends; the last `)` ends it, because only numbers follow.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let open = bytes.iter().position(|&byte| byte == b'(')?;
         let close = bytes.iter().rposition(|&byte| byte == b')')?;
         let pid = std::str::from_utf8(bytes.get(..open)?).ok()?;
@@ -174,7 +176,9 @@ fn real_uid(status: &[u8]) -> Option<u32> {
         .ok()
 }
 
-fn arguments(bytes: &[u8]) -> Vec<String> {
+/// The arguments of a `/proc/PID/cmdline`: each ends with NUL. Bounded; an ellipsis marks what
+/// was left out.
+pub fn arguments(bytes: &[u8]) -> Vec<String> {
     let kept = bytes.get(..MAX_CMDLINE).unwrap_or(bytes);
     let text = kept.strip_suffix(b"\0").unwrap_or(kept);
     if text.is_empty() {
@@ -191,7 +195,7 @@ fn arguments(bytes: &[u8]) -> Vec<String> {
 }
 
 /// The line of the unified hierarchy, `0::PATH` (cgroups(7)).
-pub(super) fn cgroup_path(bytes: &[u8]) -> Option<PathBuf> {
+pub fn cgroup_path(bytes: &[u8]) -> Option<PathBuf> {
     bytes
         .split(|&byte| byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::"))

@@ -13,10 +13,13 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
-use egress_common::{grant::SocketState, key::Addr};
+use egress_common::{abi::RULE_NONE, grant::SocketState, key::Addr};
 use nix::libc;
 
-use super::sockets::{self, SocketId, array, attribute, low_byte};
+use super::{
+    netlink::{array, attribute},
+    sockets::{self, SocketId, low_byte},
+};
 
 /// `INET_DIAG_REQ_SK_BPF_STORAGES`, `include/uapi/linux/inet_diag.h`.
 const REQUEST_STORAGES: u16 = 2;
@@ -46,8 +49,8 @@ pub struct Socket {
     pub local_port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// The rule that approved its destination, `RULE_NONE` where none did; `None`: there is
-    /// no record, or it cannot be read.
+    /// The rule that approved its destination, or its address while a name is waited for;
+    /// `RULE_NONE` where none did; `None`: there is no record, or it cannot be read.
     pub rule: Option<u32>,
     family: u8,
     id: SocketId,
@@ -110,16 +113,21 @@ fn request(map: i32) -> Vec<u8> {
 }
 
 /// The rule in the record behind an `inet_diag_msg`; `None` where there is no record.
-fn rule(body: &[u8]) -> Option<u32> {
+pub fn rule(body: &[u8]) -> Option<u32> {
     let storages = attribute(sockets::attributes_of(body)?, STORAGES)?;
     let record = attribute(attribute(storages, STORAGE)?, VALUE)?;
     if record.len() < size_of::<SocketState>() {
         return None;
     }
-    array::<4>(record, offset_of!(SocketState, rule)).map(u32::from_ne_bytes)
+    let word = |at| array::<4>(record, at).map(u32::from_ne_bytes);
+    match word(offset_of!(SocketState, rule))? {
+        RULE_NONE => word(offset_of!(SocketState, pending)),
+        rule => Some(rule),
+    }
 }
 
-fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
+/// The socket that an `inet_diag_msg` is about; `None` where it is cut off.
+pub fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
     let id = sockets::id_of(body)?;
     let port = |offset| array::<2>(&id, offset).map(u16::from_be_bytes);
     let addr = if i32::from(family) == libc::AF_INET {

@@ -20,6 +20,8 @@ use nix::{
     },
 };
 
+use super::netlink::{HEADER, Messages, array, attribute};
+
 /// `SOCK_DIAG_BY_FAMILY`, `include/uapi/linux/sock_diag.h`.
 const BY_FAMILY: u16 = 20;
 /// `SOCK_DESTROY`, `include/uapi/linux/sock_diag.h`.
@@ -34,10 +36,6 @@ const DUMP_FLAG: u16 = 0x300;
 const ERROR: u16 = 2;
 /// `NLMSG_DONE`, `include/uapi/linux/netlink.h`.
 const DONE: u16 = 3;
-/// `NLA_TYPE_MASK`, `include/uapi/linux/netlink.h`: without the flags for nested ones.
-const ATTRIBUTE_KIND: u16 = 0x3fff;
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// Length of `struct inet_diag_sockid`.
 const SOCKET_ID: usize = 48;
 /// Offset of the socket id in `struct inet_diag_msg`.
@@ -104,8 +102,11 @@ fn connection_id(connection: &Connection) -> SocketId {
         }
     }
     bytes.extend([0; 4]);
-    bytes.extend((connection.cookie as u32).to_ne_bytes());
-    bytes.extend(((connection.cookie >> 32) as u32).to_ne_bytes());
+    // The lower half comes first, whatever the byte order (`net/core/sock_diag.c`
+    // `sock_diag_save_cookie`).
+    let [a, b, c, d, e, f, g, h] = connection.cookie.to_be_bytes();
+    bytes.extend(u32::from_be_bytes([e, f, g, h]).to_ne_bytes());
+    bytes.extend(u32::from_be_bytes([a, b, c, d]).to_ne_bytes());
     array(&bytes, 0).unwrap_or([0; SOCKET_ID])
 }
 
@@ -122,10 +123,10 @@ fn list(family: u8, protocol: u8, cgroups: &HashSet<u64>) -> io::Result<Vec<Sock
 
 /// `struct inet_diag_sockid` as bytes: by it the kernel finds a socket again, and only that
 /// one, for it holds a cookie.
-pub(super) type SocketId = [u8; SOCKET_ID];
+pub type SocketId = [u8; SOCKET_ID];
 
 /// The socket id of an `inet_diag_msg`.
-pub(super) fn id_of(body: &[u8]) -> Option<SocketId> {
+pub fn id_of(body: &[u8]) -> Option<SocketId> {
     array(body, MSG_SOCKET_ID)
 }
 
@@ -221,50 +222,14 @@ fn send(diag: &OwnedFd, message: &[u8]) -> io::Result<()> {
 }
 
 /// The cgroup attribute of an `inet_diag_msg`.
-pub(super) fn cgroup_of(body: &[u8]) -> Option<u64> {
+pub fn cgroup_of(body: &[u8]) -> Option<u64> {
     let value = attribute(attributes_of(body)?, CGROUP_ID)?;
     array::<8>(value, 0).map(u64::from_ne_bytes)
 }
 
 /// The attributes behind an `inet_diag_msg`.
-pub(super) fn attributes_of(body: &[u8]) -> Option<&[u8]> {
+pub fn attributes_of(body: &[u8]) -> Option<&[u8]> {
     body.get(MSG..)
-}
-
-/// The value of the first attribute of a kind (`include/uapi/linux/netlink.h`, `nlattr`).
-pub(super) fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(array::<2>(attributes, 0)?));
-        let found = u16::from_ne_bytes(array::<2>(attributes, 2)?);
-        if found & ATTRIBUTE_KIND == kind {
-            return attributes.get(4..length);
-        }
-        if length < 4 {
-            return None;
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-/// One netlink message.
-struct Message<'a> {
-    kind: u16,
-    body: &'a [u8],
-}
-
-/// The messages of a datagram; stops at the first one that is not whole.
-struct Messages<'a>(&'a [u8]);
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let length = usize::try_from(u32::from_ne_bytes(array::<4>(self.0, 0)?)).ok()?;
-        let kind = u16::from_ne_bytes(array::<2>(self.0, 4)?);
-        let body = self.0.get(HEADER..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, body })
-    }
 }
 
 fn error_of(body: &[u8]) -> io::Error {
@@ -272,10 +237,6 @@ fn error_of(body: &[u8]) -> io::Error {
         Some(code) => Errno::from_raw(code.saturating_neg()).into(),
         None => ErrorKind::InvalidData.into(),
     }
-}
-
-pub(super) fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
 }
 
 /// Families and protocols are small numbers.
@@ -288,12 +249,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_of_any_bytes_end() {
+    fn any_bytes_have_a_cgroup_or_none() {
         for length in 0..64 {
             let bytes = vec![length; usize::from(length)];
-            assert!(Messages(&bytes).count() <= 64);
             let _none = cgroup_of(&bytes);
         }
+    }
+
+    #[test]
+    fn a_connection_is_named_as_the_kernel_names_it() {
+        let connection = Connection {
+            local: (Addr::from_v4(0x0a00_0001), 40_000),
+            peer: (Addr::from_v4(0xcb00_7107), 443),
+            cookie: 0x0000_0002_0000_0001,
+        };
+        let id = connection_id(&connection);
+        assert_eq!(array(&id, 0), Some(40_000_u16.to_be_bytes()));
+        assert_eq!(array(&id, 2), Some(443_u16.to_be_bytes()));
+        assert_eq!(array(&id, 4), Some([10, 0, 0, 1]));
+        assert_eq!(array(&id, 20), Some([203, 0, 113, 7]));
+        assert_eq!(array(&id, 40), Some(1_u32.to_ne_bytes()));
+        assert_eq!(array(&id, 44), Some(2_u32.to_ne_bytes()));
+        let v6 = Connection {
+            local: (Addr::from_v6(0x2001_0db8_0000_0000, 1), 40_000),
+            peer: (Addr::from_v6(0x2001_0db8_0000_0000, 7), 443),
+            cookie: 1,
+        };
+        let octets = v6.peer.0.octets();
+        assert_eq!(array(&connection_id(&v6), 20), Some(octets));
     }
 
     #[test]

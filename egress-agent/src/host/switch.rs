@@ -38,10 +38,12 @@ pub enum Part {
     /// The mount namespace with the connector's own folder; for root, with the host's controls
     /// read-only.
     Mounts,
+    /// The pipes in the place of standard descriptors that are more than bytes.
+    Stdio,
     /// The programs at the hooks of security modules.
     Lsm,
-    /// The pipes in place of sockets as standard input, output and error.
-    Standard,
+    /// The look at the name in the first bytes of TLS.
+    Sni,
 }
 
 /// A step of a start or an end, at which a test can have the process killed or stopped.
@@ -184,8 +186,9 @@ mod on {
             ("session", Self::Session),
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
+            ("stdio", Self::Stdio),
             ("lsm", Self::Lsm),
-            ("standard", Self::Standard),
+            ("sni", Self::Sni),
         ];
     }
 

@@ -9,14 +9,12 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{MapData, ProgramArray},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr,
         CgroupSockopt, links::FdLink,
     },
 };
 
-use egress_common::abi::{self, map};
 use egress_sys::Hook;
 
 use super::{load::PlaneError, pin::PinFolder, unix::UnixPrograms};
@@ -39,13 +37,6 @@ const SOCK_CREATE: &str = "sock_create";
 const SETSOCKOPT: &str = "setsockopt";
 /// The packet program.
 const EGRESS: &str = "egress";
-/// The programs it calls, and their places in its table.
-const CALLED: &[(&str, u32)] = &[
-    ("strict", abi::program::STRICT),
-    ("sni", abi::program::SNI),
-    ("name", abi::program::NAME),
-];
-
 /// Every program of an instance.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SOCK_ADDR
@@ -66,8 +57,6 @@ pub fn attach_all(
         source,
     })?;
     let mut links = Vec::new();
-    // Held until the packet program is loaded, which refers to it.
-    let _table = called(ebpf)?;
     // The packet program first: with it alone nothing unapproved leaves.
     if !switch::is_off(Part::Packet) {
         links.push((EGRESS, egress(ebpf, &file)?));
@@ -157,30 +146,6 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
         })
 }
 
-/// Enters the programs that the packet program calls. The kernel empties such a table when
-/// nobody but programs holds it (`kernel/bpf/arraymap.c` `fd_array_map_clear`); its pin does.
-fn called(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, PlaneError> {
-    let table = ebpf
-        .take_map(map::PROGRAMS)
-        .ok_or(PlaneError::Missing(map::PROGRAMS))?;
-    let failed = |source| PlaneError::Map {
-        name: map::PROGRAMS,
-        source: Box::new(source),
-    };
-    let mut table = ProgramArray::try_from(table).map_err(failed)?;
-    for (name, place) in CALLED {
-        let program: &mut CgroupSkb = program(ebpf, name)?;
-        let refused = |source| PlaneError::Program {
-            name,
-            source: Box::new(source),
-        };
-        program.load().map_err(refused)?;
-        let fd = program.fd().map_err(refused)?;
-        table.set(*place, fd, 0).map_err(failed)?;
-    }
-    Ok(table)
-}
-
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
     let program: &mut CgroupSkb = program(ebpf, EGRESS)?;
     let attached = (|| {
@@ -195,7 +160,10 @@ fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
     fd_link(EGRESS, attached)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, PlaneError>
+pub(super) fn program<'a, P>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut P, PlaneError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {

@@ -11,6 +11,7 @@ use egress_common::{
 use super::{
     attach,
     btf::{self, Structures},
+    called::{Called, SniError},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     packet::PacketMemory,
@@ -104,6 +105,7 @@ pub struct Plane {
     pins: PinFolder,
     unix: Result<UnixPrograms, UnixError>,
     lsm: Result<LsmPrograms, LsmError>,
+    called: Called,
     held: Vec<PinnedLink>,
     switches: Option<Switches>,
     /// The counters, and the exact grants.
@@ -121,7 +123,6 @@ impl Plane {
             .map(|name| (*name, pins.map(name)))
             .collect();
         let structures = Structures::read(Path::new(btf::FILE));
-        // Without it every name is refused, which is said where a rule needs one.
         let memory = structures.as_ref().ok().and_then(PacketMemory::find);
         let types = Types::read(structures.as_ref());
         drop(structures);
@@ -161,13 +162,15 @@ impl Plane {
             other => other,
         };
         let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
-        let switches = Switches::take(&mut ebpf)?;
+        let called = Called::load(&mut ebpf, memory.is_some())?;
+        let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
             unix,
             lsm,
+            called,
             held: Vec::new(),
             switches: Some(switches),
             maps,
@@ -204,6 +207,11 @@ impl Plane {
     /// Whether the data plane judges unix sockets; if not, why.
     pub fn unix(&self) -> Result<(), &UnixError> {
         self.unix.as_ref().map(drop)
+    }
+
+    /// Whether the data plane checks names in TLS; if not, why.
+    pub fn sni(&self) -> Result<(), &SniError> {
+        self.called.sni.as_ref().copied()
     }
 
     /// The tables a policy is written into; they can be taken once, and are kept for as long

@@ -127,7 +127,13 @@ impl Types {
 }
 
 /// Loaded programs that wait to be attached.
-pub struct LsmPrograms(Vec<(&'static str, &'static str, OwnedFd)>);
+pub struct LsmPrograms(Vec<Loaded>);
+
+struct Loaded {
+    name: &'static str,
+    hook: &'static str,
+    program: OwnedFd,
+}
 
 impl LsmPrograms {
     /// Loads the programs of `ebpf`, whose constants were set from the same types.
@@ -141,41 +147,44 @@ impl LsmPrograms {
 
     /// The hooks, by the kernel's names.
     pub fn hooks(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|(_, hook, _)| *hook)
+        self.0.iter().map(|program| program.hook)
+    }
+
+    /// Attaches the programs at a cgroup for as long as the answer lives: for a canary.
+    pub fn hold(&self, cgroup: &Path) -> Result<Vec<OwnedFd>, LsmError> {
+        let cgroup = File::open(cgroup).map_err(|error| unsupported(&error))?;
+        let link = |program: &Loaded| link(program, &cgroup);
+        self.0.iter().map(link).collect()
     }
 
     /// Attaches the programs at a cgroup, below which nothing privileged may be left to do, and
     /// pins their links. After an error none of them stays attached, unless its pin could not
-    /// be removed. Whether they fire has to be tried.
+    /// be removed.
     pub fn attach(&self, cgroup: &Path, pins: &PinFolder) -> Result<(), LsmError> {
-        let attached = self.attach_each(cgroup, pins);
-        if attached.is_err() {
+        let links = self.hold(cgroup)?;
+        let pinned = self.0.iter().zip(&links).try_for_each(|(program, link)| {
+            let path = CString::new(pins.link(program.name).as_os_str().as_bytes());
+            let path = path.map_err(|error| refused(program, &error.into()))?;
+            egress_sys::pin(link.as_fd(), &path).map_err(|error| refused(program, &error))
+        });
+        if pinned.is_err() {
             // A pin that stays keeps refusing; the next start removes it.
-            let _stays_closed = detach(pins);
+            let _stays_closed = pins.remove_links(PREFIX);
         }
-        attached
-    }
-
-    fn attach_each(&self, cgroup: &Path, pins: &PinFolder) -> Result<(), LsmError> {
-        let cgroup = File::open(cgroup).map_err(|error| unsupported(&error))?;
-        for (name, _, program) in &self.0 {
-            let refused = |error: io::Error| LsmError::Program {
-                name,
-                why: error.to_string(),
-            };
-            let link = egress_sys::attach(Hook::Lsm, program.as_fd(), cgroup.as_fd());
-            let link = link.map_err(refused)?;
-            let path = CString::new(pins.link(name).as_os_str().as_bytes());
-            let path = path.map_err(|error| refused(error.into()))?;
-            egress_sys::pin(link.as_fd(), &path).map_err(refused)?;
-        }
-        Ok(())
+        pinned
     }
 }
 
-/// Takes the programs away.
-pub fn detach(pins: &PinFolder) -> io::Result<()> {
-    pins.remove_links(PREFIX)
+fn link(program: &Loaded, cgroup: &File) -> Result<OwnedFd, LsmError> {
+    egress_sys::attach(Hook::Lsm, program.program.as_fd(), cgroup.as_fd())
+        .map_err(|error| refused(program, &error))
+}
+
+fn refused(program: &Loaded, error: &io::Error) -> LsmError {
+    LsmError::Program {
+        name: program.name,
+        why: error.to_string(),
+    }
 }
 
 /// Loads the first of several programs whose hook the kernel has.
@@ -183,11 +192,17 @@ fn first(
     ebpf: &mut Ebpf,
     types: &Types,
     alternatives: &[(&'static str, &'static str)],
-) -> Result<(&'static str, &'static str, OwnedFd), LsmError> {
+) -> Result<Loaded, LsmError> {
     let mut missing = LsmError::Unsupported("no hook".to_owned());
     for (name, hook) in alternatives {
         match load(ebpf, name, hook, &types.btf) {
-            Ok(program) => return Ok((name, hook, program)),
+            Ok(program) => {
+                return Ok(Loaded {
+                    name,
+                    hook,
+                    program,
+                });
+            }
             Err(ProgramError::Btf(error)) => missing = unsupported(&error),
             Err(error) => {
                 return Err(LsmError::Program {

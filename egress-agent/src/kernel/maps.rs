@@ -26,6 +26,9 @@ use crate::host::route;
 
 /// What connectors may reach, but for the exact grants: what a policy is written into.
 pub struct Switches {
+    /// Whether the programs that check names are there. Without them a rule that asks for
+    /// names would permit nothing; the operator is told, and a policy can require them.
+    checks_names: bool,
     cgroups: HashMap<MapData, u64, u32>,
     connectors: Array<MapData, Connector>,
     prefixes: LpmTrie<MapData, PrefixKey, PrefixRules>,
@@ -46,8 +49,9 @@ pub struct Maps {
 
 impl Switches {
     /// Takes the maps out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
+    pub(super) fn take(ebpf: &mut Ebpf, checks_names: bool) -> Result<Self, PlaneError> {
         Ok(Self {
+            checks_names,
             cgroups: typed(ebpf, map::CGROUPS)?,
             connectors: typed(ebpf, map::CONNECTORS)?,
             prefixes: typed(ebpf, map::PREFIXES)?,
@@ -86,7 +90,7 @@ impl Switches {
         let rule = Rule {
             active: u32::from(active),
             connector: u16::try_from(connector).unwrap_or(0),
-            flags,
+            flags: if self.checks_names { flags } else { 0 },
         };
         self.rules.set(slot, rule, 0).map_err(failed(map::RULES))
     }

@@ -2,6 +2,7 @@
 
 pub mod attach;
 mod btf;
+pub mod called;
 pub mod instance;
 pub mod load;
 pub mod lsm;

@@ -1,5 +1,5 @@
 //! Where the running kernel notes that the memory of a packet can still change; how it is read
-//! is in `egress-ebpf/src/shared.rs`. Pure.
+//! is in `egress-ebpf/src/memory.rs`. Pure.
 
 use egress_common::abi::global::{self, offset};
 
@@ -26,6 +26,11 @@ impl PacketMemory {
         Some(Self(vec![
             (offset::SKB_HEAD, structures.offset("sk_buff", "head")?),
             (offset::SKB_END, structures.offset("sk_buff", "end")?),
+            (offset::SKB_SOCK, structures.offset("sk_buff", "sk")?),
+            (
+                offset::TCP_WRITE_SEQ,
+                structures.offset("tcp_sock", "write_seq")?,
+            ),
             (offset::SHARED_FLAGS, flags),
             (offset::SHARED_COUNT, shared("nr_frags")?),
             (offset::SHARED_FRAGS, shared("frags")?),

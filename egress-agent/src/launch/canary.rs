@@ -15,6 +15,7 @@ use std::{
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use super::spec::CANARY;
+use crate::kernel::lsm::{LsmError, LsmPrograms};
 
 /// Exit code: everything was refused.
 const REFUSED: u8 = 0;
@@ -23,19 +24,10 @@ const PASSED: u8 = 3;
 /// Exit code: it is refused without the programs, too, or nothing could be tried.
 const UNPROVEN: u8 = 4;
 
-/// What the canary found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Song {
-    /// The programs fire.
-    Fires,
-    /// They do not.
-    Silent,
-    /// It could not be told, and why.
-    Unproven(String),
-}
-
-/// Sends a canary into a cgroup and waits for it.
-pub fn send(cgroup: &Path) -> Song {
+/// Attaches the programs at a cgroup, sends a canary there and detaches them. Answers the
+/// programs, where they fire.
+pub fn prove(programs: LsmPrograms, cgroup: &Path) -> Result<LsmPrograms, LsmError> {
+    let attached = programs.hold(cgroup)?;
     let sent = Command::new("/proc/self/exe")
         .arg(CANARY)
         .arg(cgroup.join("cgroup.procs"))
@@ -44,16 +36,19 @@ pub fn send(cgroup: &Path) -> Song {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .output();
-    match sent {
-        Ok(output) => match output.status.code().map(u8::try_from) {
-            Some(Ok(REFUSED)) => Song::Fires,
-            Some(Ok(PASSED)) => Song::Silent,
-            _ => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                Song::Unproven(format!("{} ({})", said.trim(), output.status))
-            }
-        },
-        Err(error) => Song::Unproven(error.to_string()),
+    drop(attached);
+    let output = sent.map_err(|error| LsmError::Unproven(error.to_string()))?;
+    match output.status.code().map(u8::try_from) {
+        Some(Ok(REFUSED)) => Ok(programs),
+        Some(Ok(PASSED)) => Err(LsmError::Silent),
+        _ => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(LsmError::Unproven(format!(
+                "{} ({})",
+                said.trim(),
+                output.status
+            )))
+        }
     }
 }
 

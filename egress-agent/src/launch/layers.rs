@@ -5,14 +5,15 @@ use std::fs;
 use super::scope;
 use crate::{
     host::layers::{Layer, Layers},
-    kernel::Plane,
+    kernel::{Plane, lsm::LsmError},
 };
 
 /// Which system calls a filter can refuse, and how (`seccomp(2)`); Linux 4.14.
 const SECCOMP_ACTIONS: &str = "/proc/sys/kernel/seccomp/actions_avail";
 
-/// Asks the loaded data plane, and the kernel for what the launcher does.
-pub fn find(plane: &Plane) -> Layers {
+/// Asks the loaded data plane, and the kernel for what the launcher does. `modules`: why there
+/// are no programs for security modules, if the canary says so.
+pub fn find(plane: &Plane, modules: Option<&LsmError>) -> Layers {
     let landlock = scope::supported();
     Layers::find(|layer| match layer {
         // Without one of these the data plane does not load.
@@ -21,8 +22,8 @@ pub fn find(plane: &Plane) -> Layers {
         Layer::Seccomp => seccomp(),
         Layer::Landlock => (!landlock.paths).then(|| NO_LANDLOCK.to_owned()),
         Layer::LandlockScope => (!landlock.abstracts).then(|| NO_LANDLOCK.to_owned()),
-        Layer::Lsm => Some("this version has no programs for it".to_owned()),
-        Layer::Sni => Some("this version has no programs for it".to_owned()),
+        Layer::Lsm => modules.map(ToString::to_string),
+        Layer::Sni => plane.sni().err().map(ToString::to_string),
     })
 }
 

@@ -17,10 +17,12 @@ pub mod own;
 pub mod queues;
 pub mod scope;
 pub mod signals;
+pub mod sockets;
 pub mod spawn;
 pub mod spec;
 pub mod stdio;
 
 pub use signals::Signals;
+pub use sockets::{Unenforceable, unix_sockets};
 pub use spawn::{LaunchError, Ready, Started, start};
 pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};

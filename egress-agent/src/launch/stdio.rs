@@ -191,10 +191,12 @@ fn wait_after(error: &io::Error, file: &File, event: PollFlags) -> io::Result<()
 }
 
 fn carries_bytes_alone(file: &File) -> io::Result<bool> {
+    if switch::is_off(Part::Stdio) {
+        return Ok(true);
+    }
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
-    Ok(switch::is_off(Part::Standard)
-        || kind.is_file()
+    Ok(kind.is_file()
         || kind.is_fifo()
         || kind.is_char_device() && (file.is_terminal() || is_harmless(&metadata)))
 }

@@ -20,6 +20,7 @@ use super::{
     model::{List, Policy, Rule, Target},
     names, prefixes,
 };
+use crate::host::switch::{self, Part};
 
 /// A policy as the data plane takes it.
 #[derive(Clone, PartialEq, Debug)]
@@ -250,5 +251,6 @@ fn number(policy: &Policy, slots: &[u32]) -> Result<Vec<CompiledRule>, Complaint
 
 fn flags(rule: &Rule) -> u16 {
     let flag = |on: bool, flag: u16| if on { flag } else { 0 };
-    flag(rule.tls, grant::Rule::TLS) | flag(rule.tls && rule.ech, grant::Rule::ECH)
+    let tls = rule.tls && !switch::is_off(Part::Sni);
+    flag(tls, grant::Rule::TLS) | flag(tls && rule.ech, grant::Rule::ECH)
 }

@@ -36,8 +36,19 @@ pub fn must_end(socket: &Socket, connector: u32, before: &Memory, now: &Memory) 
         ifindex: 0,
     };
     let verdict = decide(&flow, now);
-    if verdict.action != Action::Deny {
-        return false;
+    match verdict.action {
+        Action::Deny => {}
+        // The kernel asks a connection for its name once, and goes by the rule of that name:
+        // what another rule would let the address do with a name is of no help to it.
+        Action::Check => {
+            return match socket.rule {
+                None | Some(RULE_NONE) => {
+                    !matches!(decide(&flow, before).action, Action::Deny | Action::Check)
+                }
+                Some(rule) => !now.active.contains(&rule),
+            };
+        }
+        _ => return false,
     }
     match socket.rule {
         None | Some(RULE_NONE) => decide(&flow, before).action != Action::Deny,

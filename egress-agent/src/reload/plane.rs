@@ -25,7 +25,7 @@ use std::{
 
 use egress_common::{
     abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, UDP},
-    grant::Connector,
+    grant::{Connector, Rule},
     key::{Addr, GrantKey, PrefixKey},
     unix::UnixKey,
 };
@@ -400,8 +400,10 @@ fn number(mode: Mode) -> u16 {
 
 fn holder(tables: &Tables) -> Holder {
     let allow = tables.rules.iter().filter(|rule| rule.list == List::Allow);
+    let named = allow.clone().filter(|rule| rule.flags & Rule::TLS != 0);
     Holder {
         connector: tables.connector,
+        named: named.map(|rule| rule.slot).collect(),
         slots: allow.map(|rule| rule.slot).collect(),
     }
 }

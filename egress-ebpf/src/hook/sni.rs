@@ -30,14 +30,17 @@ use super::{PASS, REFUSE, packet::call};
 use crate::{
     emit, header,
     lookup::rule_active,
+    memory::{is_shared, written},
     scratch::{self, Found},
-    shared::is_shared,
     socket,
 };
 
-/// A part of a hello may stay as it is for this long. Units of 2^20 ns: 2.4 s, so that the
-/// fourth try of the kernel's timer (`TCP_RTO_MIN`, doubled each time) ends it.
-const PATIENCE: u32 = 2_300;
+/// A part of a hello may stay as it is for this long, while its program has written no more.
+/// Units of 2^20 ns: 10 s.
+const PATIENCE: u32 = 9_540;
+/// The same where more is written already: then the peer's window or the path lets no more of
+/// it out at once. 0.25 s, so that the kernel's second try by its timer ends it.
+const PATIENCE_FULL: u32 = 240;
 
 /// Flags of a TCP header (RFC 9293 section 3.1).
 const SYN: u8 = 0x02;
@@ -163,19 +166,20 @@ fn fate(segment: &Segment) -> Fate {
     // SAFETY: not null.
     let position = unsafe { read_volatile(addr_of!((*state).position)) };
     let judged = position.wrapping_sub(segment.seq);
-    if (judged as i32) < 0 {
-        // Nothing overtakes what is not judged.
-        return Fate::Drop;
-    }
-    if judged >= segment.len {
+    if (judged as i32) >= 0 && judged >= segment.len {
         // Sent again, and judged before.
         return Fate::Pass;
     }
     if segment.flags & URGENT != 0 {
         return refuse(Reason::SniUrgent);
     }
+    // Wherever it belongs: the kernel may put it together with what comes before it.
     if is_shared(segment.skb) {
         return refuse(Reason::SniShared);
+    }
+    if (judged as i32) < 0 {
+        // Nothing overtakes what is not judged.
+        return Fate::Drop;
     }
     judge(segment, stage, position, judged)
 }
@@ -230,7 +234,7 @@ fn judge(segment: &Segment, stage: u8, position: u32, judged: u32) -> Fate {
             Next::Hello => {}
             Next::Skip(len) => {
                 if len > payload.len {
-                    return wait(state, payload.len);
+                    return wait(segment, payload.len);
                 }
                 // SAFETY: not null.
                 unsafe {
@@ -247,13 +251,13 @@ fn judge(segment: &Segment, stage: u8, position: u32, judged: u32) -> Fate {
                 unsafe { socket::open(state, SocketState::CHECKED) };
                 return Fate::Pass;
             }
-            Next::Partial => return wait(state, payload.len),
+            Next::Partial => return wait(segment, payload.len),
             Next::Refuse(reason) => return refuse(reason),
         }
     }
     let hello = hello::read(&payload);
     if hello.partial {
-        return wait(state, payload.len);
+        return wait(segment, payload.len);
     }
     Fate::Name(Found {
         hello,
@@ -264,9 +268,14 @@ fn judge(segment: &Segment, stage: u8, position: u32, judged: u32) -> Fate {
 
 /// Drops a part of a record, until it has been the same part for too long.
 #[inline(always)]
-fn wait(state: *mut SocketState, len: u32) -> Fate {
+fn wait(segment: &Segment, len: u32) -> Fate {
+    let state = segment.state;
     // SAFETY: a helper without pointers.
     let now = (unsafe { bpf_ktime_get_boot_ns() } >> 20) as u32;
+    let end = segment.seq.wrapping_add(segment.len);
+    let full = written(segment.skb).is_some_and(|written| written != end);
+    // Lengths are far below this bit.
+    let partial = len | u32::from(full) << 31;
     // SAFETY: not null.
     let (before, since) = unsafe {
         (
@@ -274,15 +283,16 @@ fn wait(state: *mut SocketState, len: u32) -> Fate {
             read_volatile(addr_of!((*state).partial_since)),
         )
     };
-    if before != len {
+    if before != partial {
         // SAFETY: not null.
         unsafe {
-            write_volatile(addr_of_mut!((*state).partial), len);
+            write_volatile(addr_of_mut!((*state).partial), partial);
             write_volatile(addr_of_mut!((*state).partial_since), now);
         }
         return Fate::Drop;
     }
-    if now.wrapping_sub(since) < PATIENCE {
+    let patience = if full { PATIENCE_FULL } else { PATIENCE };
+    if now.wrapping_sub(since) < patience {
         return Fate::Drop;
     }
     refuse(Reason::SniIncomplete)

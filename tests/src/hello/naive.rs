@@ -80,6 +80,19 @@ pub fn judge(bytes: &[u8]) -> Judgement {
     }
 }
 
+/// Octets of a hello at the front that has a name of which `declared` says yes, its record's head
+/// included; 0 where there is none.
+pub fn declared_length(bytes: &[u8], declared: fn(&str) -> bool) -> usize {
+    let [_, _, _, high, low, ..] = bytes else {
+        return 0;
+    };
+    let length = 5 + (usize::from(*high) << 8 | usize::from(*low));
+    match bytes.get(..length).map(judge) {
+        Some(Judgement::Named(name)) if declared(&name) => length,
+        _ => 0,
+    }
+}
+
 /// Judges what stands behind a hello: nothing or something encrypted is fine and has no name.
 fn behind(bytes: &[u8]) -> Judgement {
     match bytes {

@@ -146,6 +146,8 @@ pub(super) const VECTORS: &[Vector] = &[
         |job| {
             let mut said = "there is no pin".to_owned();
             remove_pins(Path::new("/sys/fs/bpf/egress-agent"), &mut said, 0);
+            // A link whose last pin is gone is detached a little later.
+            thread::sleep(Duration::from_millis(300));
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             match socket.send_to(job.bytes(), job.target) {
                 Ok(_) => Ok(()),

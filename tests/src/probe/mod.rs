@@ -22,8 +22,12 @@ mod sys;
 mod tcp;
 mod tls;
 mod tls_client;
+mod tls_forms;
 pub mod tls_many;
+mod tls_names;
 mod tls_pages;
+mod tls_retry;
+mod tls_segments;
 mod udp;
 mod unix;
 mod uring;
@@ -180,8 +184,11 @@ pub const FAMILIES: &[Family] = &[
     family("io-uring", uring::VECTORS),
     family("foreign-abis", abi::VECTORS),
     family("names", names::VECTORS),
-    family("names-in-tls", tls::VECTORS),
-    family("names-in-shared-pages", tls_pages::VECTORS),
+    family("tls-names", tls_names::VECTORS),
+    family("tls-forms", tls_forms::VECTORS),
+    family("tls-segments", tls_segments::VECTORS),
+    family("tls-second-hellos", tls_retry::VECTORS),
+    family("tls-shared-pages", tls_pages::VECTORS),
     family("loopback", local::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{document, policy, room, source, token::Source};
+use super::{document, policy, promise, room, source, token::Source};
 use crate::host;
 
 /// What breaks a rule, and where.
@@ -86,7 +86,13 @@ fn check(
             source::check(file, text, &source, faults, notes);
             room::check(file, &source, faults);
         }
-        Some("md") => document::names(file, text, files, faults),
+        Some("md") => {
+            document::names(file, text, files, faults);
+            if file == Path::new(promise::FILE) {
+                let read = |path: &Path| fs::read_to_string(host::workspace().join(path)).ok();
+                promise::check(text, files, read, faults);
+            }
+        }
         Some("yaml" | "yml") if file.starts_with("policies") => policy::check(file, text, faults),
         _ => {}
     }

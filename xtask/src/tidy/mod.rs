@@ -3,6 +3,7 @@
 mod check;
 mod document;
 mod policy;
+mod promise;
 mod room;
 mod source;
 mod token;

@@ -40,7 +40,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("confinement/node_axios", "needs a package registry"),
     ("confinement/node_fetch", "emulation is too slow for node"),
     ("confinement/python_httpx", "needs a package registry"),
-    ("layers/", "names the layers of the host's own kernel"),
+    ("closers/", "names the layers of the host's own kernel"),
     (
         "must_work/",
         "needs node, git, a database and more in the machine",

@@ -28,6 +28,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) files: &'a Path,
     /// Where the console's output goes.
     pub(crate) console: &'a Path,
+    /// More for the kernel's command line.
+    pub(crate) line: &'a str,
     /// The machine is stopped after this time.
     pub(crate) limit: Duration,
 }
@@ -95,7 +97,7 @@ impl Machine<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.files)
-            .args(["-append", KERNEL_LINE])
+            .args(["-append", &format!("{KERNEL_LINE} {}", self.line)])
             .arg("-serial")
             .arg(format!("file:{}", self.console.display()))
             .args(["-serial", "stdio"])

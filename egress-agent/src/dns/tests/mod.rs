@@ -638,6 +638,7 @@ fn replace(fixture: &Fixture, change: impl FnOnce(&mut crate::policy::Policy), s
     let holder = super::lease::Holder {
         connector: stub::CONNECTOR,
         slots: slots.to_vec(),
+        named: std::collections::BTreeSet::new(),
     };
     let ready = fixture.names.prepare(next.into(), holder).unwrap();
     fixture.names.replace(ready);

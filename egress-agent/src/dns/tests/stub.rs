@@ -234,6 +234,7 @@ pub(in crate::dns) fn holder(policy: &Policy) -> Holder {
     Holder {
         connector: CONNECTOR,
         slots: (8..).take(policy.allow.len()).collect(),
+        named: std::collections::BTreeSet::new(),
     }
 }
 

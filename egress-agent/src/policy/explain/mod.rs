@@ -3,6 +3,7 @@
 mod dest;
 mod inbound;
 mod near;
+mod sni;
 mod story;
 mod text;
 

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use egress_common::{abi::OWN_FOLDER, unix};
+
 use super::dest::{Dest, Place};
 use crate::policy::{
+    compile,
     fault::quote,
     model::{Mode, Policy, Rule, Target},
     name::{HostPattern, Name},
@@ -72,7 +75,7 @@ fn names(policy: &Policy, dest: &Dest, name: &Name, refused: bool, hints: &mut V
 }
 
 /// How a rule that does not cover a name comes close to it.
-fn kin(rule: &Rule, name: &Name) -> Option<String> {
+pub(super) fn kin(rule: &Rule, name: &Name) -> Option<String> {
     let id = quote(&rule.id);
     let Target::Host(pattern) = &rule.target else {
         return None;
@@ -135,7 +138,13 @@ fn sockets(policy: &Policy, path: &str, hints: &mut Vec<String>) {
             hints.push(format!("did you mean {} (rule {})?", own, quote(&rule.id)));
         }
     }
-    hints.push("a unix socket that the connector itself bound is permitted".into());
+    if compile::unix_key(1, path).is_some_and(|key| unix::looks_absent(&key)) {
+        hints.push("programs find it absent, and no event is made: every one tries it".into());
+    }
+    hints.push(format!(
+        "the connector's own sockets are those below {OWN_FOLDER}, and abstract ones where \
+         Landlock keeps it from those of others"
+    ));
 }
 
 fn takes(rule: &Rule, dest: &Dest) -> bool {
@@ -146,7 +155,8 @@ fn takes(rule: &Rule, dest: &Dest) -> bool {
             .is_none_or(|number| rule.protocols.has(number))
 }
 
-fn ports(rule: &Rule) -> String {
+/// The ports of a rule, spoken.
+pub(super) fn ports(rule: &Rule) -> String {
     let spans: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
     let word = match rule.ports.as_slice() {
         [only] if only.first == only.last => "port",

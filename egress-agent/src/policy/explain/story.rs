@@ -7,13 +7,14 @@ use egress_common::{
     decide::{Flow, audited, decide},
     grant::{Connector, Grant},
     key::{Addr, GrantKey},
+    unix,
     verdict::{Action, Layer, Reason, Verdict},
 };
 use serde::Serialize;
 
 use super::{
     dest::{Dest, Place, protocol_name},
-    near,
+    near, sni,
 };
 use crate::policy::{
     compile::{self, Tables},
@@ -96,16 +97,21 @@ pub struct RuleRef {
     pub why: Option<String>,
 }
 
-/// Explains a destination. Fails where the policy does not fit the data plane.
-pub fn explain(policy: &Policy, dest: &Dest) -> Result<Explanation, Faults> {
-    let case = Case::new(policy)?;
+/// Explains a destination, and what becomes of a TLS ClientHello with a name; without one, with
+/// the destination's own. Fails where the policy does not fit the data plane.
+pub fn explain(policy: &Policy, dest: &Dest, sni: Option<&str>) -> Result<Explanation, Faults> {
+    let case = Case {
+        sni,
+        ..Case::new(policy)?
+    };
     let answers = match &dest.place {
         Place::Unix(path) => vec![case.unix(path)],
         Place::Name(name) => case.each(dest, |port, protocol| case.name(name, port, protocol)),
         Place::Addr(addr) => case.each(dest, |port, protocol| case.addr(*addr, port, protocol)),
     };
     let refused = answers.iter().any(|answer| !answer.is_allowed());
-    let hints = near::hints(policy, dest, refused);
+    let mut hints = near::hints(policy, dest, refused);
+    hints.extend(case.about_name(&answers));
     Ok(Explanation::new(policy, answers, hints))
 }
 
@@ -128,13 +134,19 @@ impl Explanation {
 pub(super) struct Case<'a> {
     policy: &'a Policy,
     tables: Tables,
+    sni: Option<&'a str>,
 }
 
 impl<'a> Case<'a> {
     /// Fails where the policy does not fit the data plane.
     pub(super) fn new(policy: &'a Policy) -> Result<Self, Faults> {
         let tables = compile::compile(policy, CONNECTOR, RULE_FIRST)?;
-        Ok(Self { policy, tables })
+        let sni = None;
+        Ok(Self {
+            policy,
+            tables,
+            sni,
+        })
     }
 
     fn each(&self, dest: &Dest, stages: impl Fn(u16, u8) -> Vec<Stage>) -> Vec<Answer> {
@@ -176,7 +188,31 @@ impl<'a> Case<'a> {
         }
         let mut stages = vec![dns];
         stages.extend(self.network(&memory, ANSWER, port, protocol));
+        if stages.last().is_some_and(|stage| stage.action == CHECK) {
+            let said = self.sni.unwrap_or(name.as_str());
+            let verdict = sni::verdict(&memory, said, port);
+            stages.push(self.stage(Layer::Sni, verdict, None));
+        }
         stages
+    }
+
+    /// What to say of the name in TLS.
+    fn about_name(&self, answers: &[Answer]) -> Vec<String> {
+        let Some(name) = self.sni else {
+            return Vec::new();
+        };
+        let mut stages = answers.iter().flat_map(|answer| &answer.stages);
+        let asked = stages
+            .clone()
+            .any(|stage| stage.layer == Layer::Sni.as_str());
+        let stranger = Reason::SniStranger.as_str();
+        if stages.any(|stage| stage.reason == stranger) {
+            sni::near(self.policy, name)
+        } else if asked {
+            Vec::new()
+        } else {
+            vec![sni::unasked(name)]
+        }
     }
 
     fn dns(&self, name: &Name) -> Stage {
@@ -228,14 +264,11 @@ impl<'a> Case<'a> {
     }
 
     fn unix(&self, path: &str) -> Answer {
-        let names = |rule: &&Rule| matches!(&rule.target, Target::Unix(own) if own == path);
-        let deny = self.policy.deny.iter().find(names);
-        let allow = self.policy.allow.iter().find(names);
-        let stage = match (deny, allow) {
-            (Some(rule), _) => self.stage(Layer::Unix, refusal(Reason::DenyRule), Some(rule)),
-            (None, Some(rule)) => self.stage(Layer::Unix, PERMITTED, Some(rule)),
-            (None, None) => self.stage(Layer::Unix, refusal(Reason::UnixPath), None),
+        let verdict = match compile::unix_key(CONNECTOR, path) {
+            Some(key) => unix::decide(&key, &self.memory(true)),
+            None => refusal(Reason::UnixPath),
         };
+        let stage = self.stage(Layer::Unix, verdict, None);
         answer(format!("unix:{path}"), vec![stage])
     }
 
@@ -288,6 +321,9 @@ impl<'a> Case<'a> {
     }
 }
 
+/// The address is permitted; the name is looked at next.
+const CHECK: &str = Action::Check.as_str();
+
 const PERMITTED: Verdict = Verdict {
     action: Action::Allow,
     reason: Reason::None,
@@ -304,7 +340,7 @@ const fn refusal(reason: Reason) -> Verdict {
 
 /// The outcome of stages: that of the first one that does not permit.
 pub(super) fn answer(destination: String, stages: Vec<Stage>) -> Answer {
-    let denied = |stage: &&Stage| stage.action != Action::Allow.as_str();
+    let denied = |stage: &&Stage| ![Action::Allow.as_str(), CHECK].contains(&stage.action);
     let decisive = stages.iter().find(denied).or(stages.last());
     let (action, layer, reason) = decisive.map_or(
         (

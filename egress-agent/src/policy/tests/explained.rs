@@ -19,7 +19,7 @@ deny:
 
 fn ask(policy: &Policy, dest: &str) -> Explanation {
     let dest = Dest::parse(dest).unwrap_or_else(|complaint| panic!("{complaint}"));
-    explain(policy, &dest).unwrap_or_else(|faults| panic!("{faults}"))
+    explain(policy, &dest, None).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 /// Asserts action, layer, reason and rule of the first answer.
@@ -45,8 +45,8 @@ fn hints(explanation: &Explanation, expected: &str) {
 #[test]
 fn names() {
     let api = Some("api.example.org:443/tcp");
-    says("api.example.org", ("allow", "packet", "none", api));
-    says("API.example.org.:443/tcp", ("allow", "packet", "none", api));
+    says("api.example.org", ("allow", "sni", "none", api));
+    says("API.example.org.:443/tcp", ("allow", "sni", "none", api));
     let near = says("api.example.org:80", ("deny", "connect", "no-rule", None));
     hints(&near, "is permitted on port 443/tcp");
     says(
@@ -66,7 +66,7 @@ fn names() {
     let near = says("apl.example.org", ("deny", "dns", "name-not-allowed", None));
     hints(&near, "did you mean api.example.org");
     let cdn = Some("*.cdn.example.org:443/tcp");
-    says("a.cdn.example.org", ("allow", "packet", "none", cdn));
+    says("a.cdn.example.org", ("allow", "sni", "none", cdn));
     let denial = Some("deny:bad.cdn.example.org:1-65535/any");
     says("bad.cdn.example.org", ("deny", "dns", "deny-rule", denial));
 }
@@ -108,6 +108,88 @@ fn unix_sockets() {
         ("allow", "unix", "none", Some("unix:/run/db.sock")),
     );
     says("/run/docker.sock", ("deny", "unix", "unix-path", None));
+    let own = says("/run/egress-agent/x", ("allow", "unix", "none", None));
+    assert!(own.hints.is_empty());
+    says(
+        "/run/egress-agent/x/..y",
+        ("deny", "unix", "unix-path", None),
+    );
+    says("@x", ("deny", "unix", "unix-path", None));
+    let absent = says("/var/run/nscd/socket", ("deny", "unix", "unix-path", None));
+    hints(&absent, "programs find it absent");
+}
+
+#[test]
+fn names_in_tls() {
+    let policy = policy(
+        r#"allow:
+  - {host: api.example.org, ports: [443, 8443]}
+  - {host: "*.cdn.example.org", ports: [443], why: pictures}
+  - {host: plain.example.org, ports: [443], tls: off}
+  - {host: other.example.org, ports: [8443]}
+deny:
+  - host: bad.cdn.example.org
+"#,
+    );
+    let says = |dest: &str, name: &str, expected: (&str, &str, &str, Option<&str>)| {
+        let dest = Dest::parse(dest).unwrap_or_else(|complaint| panic!("{complaint}"));
+        let explanation = explain(&policy, &dest, Some(name)).unwrap_or_else(|f| panic!("{f}"));
+        let answer = &explanation.answers[0];
+        let rule = answer.rule.as_ref().map(|rule| rule.id.as_str());
+        let found = (answer.action, answer.layer, answer.reason, rule);
+        assert_eq!(found, expected, "{name:?}");
+        explanation
+    };
+    let api = Some("api.example.org:443,8443/tcp");
+    let cdn = Some("*.cdn.example.org:443/tcp");
+    let plain = Some("plain.example.org:443/tcp");
+    let host = "api.example.org:443";
+    says(host, "api.example.org", ("allow", "sni", "none", api));
+    says(host, "API.Example.ORG", ("allow", "sni", "none", api));
+    says(host, "a.cdn.example.org", ("allow", "sni", "none", cdn));
+    says(host, "plain.example.org", ("allow", "sni", "none", plain));
+    let near = says(
+        host,
+        "apl.example.org",
+        ("deny", "sni", "sni-stranger", None),
+    );
+    hints(&near, "did you mean api.example.org");
+    let near = says(
+        host,
+        "other.example.org",
+        ("deny", "sni", "sni-stranger", None),
+    );
+    hints(&near, "other.example.org may be said on port 8443");
+    let denial = Some("deny:bad.cdn.example.org:1-65535/any");
+    says(
+        host,
+        "bad.cdn.example.org",
+        ("deny", "sni", "deny-rule", denial),
+    );
+    says(host, "", ("deny", "sni", "sni-missing", None));
+    says(host, "192.0.2.7", ("deny", "sni", "sni-address", None));
+    says(
+        host,
+        "api.example.org.",
+        ("deny", "sni", "sni-malformed", None),
+    );
+    says(
+        host,
+        &"a".repeat(300),
+        ("deny", "sni", "sni-malformed", None),
+    );
+    let other = says(
+        "api.example.org:8443",
+        "x.example",
+        ("allow", "packet", "none", api),
+    );
+    hints(&other, "no name is asked for there");
+    let off = says(
+        "plain.example.org:443",
+        "x.example",
+        ("allow", "packet", "none", plain),
+    );
+    hints(&off, "no name is asked for there");
 }
 
 #[test]

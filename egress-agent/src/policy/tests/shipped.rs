@@ -2,7 +2,11 @@
 
 use std::{fs, io, path::PathBuf};
 
-use crate::policy::{load_dir, model::Mode, parse, schema};
+use crate::policy::{
+    load_dir,
+    model::{Mode, Target},
+    parse, schema,
+};
 
 fn folder() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "policies"]
@@ -25,6 +29,10 @@ fn shipped_policies_have_no_faults_and_say_why() -> io::Result<()> {
         assert_eq!(policy.mode, Mode::Enforce, "{name}");
         for rule in policy.allow.iter().chain(&policy.deny) {
             assert!(rule.why.is_some(), "{name}: {} has no why", rule.id);
+        }
+        for rule in &policy.allow {
+            let host = matches!(rule.target, Target::Host(_));
+            assert!(!host || rule.tls, "{name}: {} asks for no name", rule.id);
         }
         if let Some(run) = &policy.run {
             let is_pinned = |word: &String| {

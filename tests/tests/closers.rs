@@ -51,6 +51,12 @@ fn what_the_door_leaves_out_of_answers() -> Result<()> {
 }
 
 #[test]
+fn the_name_in_tls() -> Result<()> {
+    let vectors = ["shared-address-sni", "sni-none", "plain-http"];
+    gets_out_without("sni", &vectors)
+}
+
+#[test]
 fn closed_descriptors() -> Result<()> {
     gets_out_without("descriptors", &["inherited-tcp", "inherited-udp"])
 }

@@ -1,4 +1,5 @@
-//! Whether a packet's bytes can still change after they were looked at.
+//! What only the kernel's own record of a packet tells: whether its bytes can still change
+//! after they were looked at, and whether more is written behind them.
 //!
 //! `sendfile()`, `splice()` and `MSG_ZEROCOPY` hand pages to the socket that the program, or
 //! whoever writes the file, can still write to. The kernel notes it in the packet's shared
@@ -17,11 +18,11 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_probe_read_kernel};
 
 use crate::maps::{
     PAGE_HEAD, PAGE_MAPPING, SHARED_COUNT, SHARED_FLAGS, SHARED_FRAGS, SHARED_MASK, SKB_END,
-    SKB_HEAD,
+    SKB_HEAD, SKB_SOCK, TCP_WRITE_SEQ,
 };
 
 /// Structures are smaller than this.
-const BOUND: u32 = 0x3ff;
+const BOUND: u32 = 0xfff;
 /// `MAX_SKB_FRAGS` at its most (`CONFIG_MAX_SKB_FRAGS`).
 const MAX_FRAGS: u32 = 45;
 /// Bytes of `skb_frag_t`, which begins with its page.
@@ -67,6 +68,13 @@ fn can_change(skb: *mut __sk_buff) -> Option<bool> {
         }
     }
     Some(false)
+}
+
+/// The sequence number behind the last byte that was written into the packet's TCP socket.
+#[inline(always)]
+pub fn written(skb: *mut __sk_buff) -> Option<u32> {
+    let sk: u64 = member(skb as u64, SKB_SOCK.load())?;
+    member(sk, TCP_WRITE_SEQ.load())
 }
 
 #[inline(always)]
