@@ -170,7 +170,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 17] = [
+        const ALL: [(&str, Self); 18] = [
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
