@@ -44,8 +44,6 @@ pub enum Part {
     Lsm,
     /// The look at the name in the first bytes of TLS.
     Sni,
-    /// The pipes in place of sockets as standard input, output and error.
-    Standard,
 }
 
 /// A step of a start or an end, at which a test can have the process killed or stopped.
@@ -191,7 +189,6 @@ mod on {
             ("stdio", Self::Stdio),
             ("lsm", Self::Lsm),
             ("sni", Self::Sni),
-            ("standard", Self::Standard),
         ];
     }
 
