@@ -30,6 +30,10 @@ pub const LAYERS: &[(&str, &str)] = &[
     ("rebinding", "what the door leaves out of answers"),
     ("sni", "name in TLS"),
     ("descriptors", "inherited descriptors closed"),
+    (
+        "standard",
+        "pipes in place of sockets as standard descriptors",
+    ),
     ("capabilities", "capabilities given up"),
     ("seccomp", "system call filter"),
     ("landlock", "Landlock"),

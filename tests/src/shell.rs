@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -40,8 +41,18 @@ pub struct Said {
 impl Agent<'_> {
     /// Starts a shell instead of a connector.
     pub fn shell(self) -> Result<Shell> {
-        let confined = self.start(&["/bin/bash", "-c", LOOP])?;
-        let mut shell = Shell {
+        Shell::over(self.start(&["/bin/bash", "-c", LOOP])?)
+    }
+
+    /// The same with a policy file as it is.
+    pub fn shell_with_file(self, file: &Path) -> Result<Shell> {
+        Shell::over(self.start_with_file(file, &["/bin/bash", "-c", LOOP])?)
+    }
+}
+
+impl Shell {
+    fn over(confined: Confined) -> Result<Self> {
+        let mut shell = Self {
             confined,
             steps: 0,
             seen: 0,
@@ -49,9 +60,7 @@ impl Agent<'_> {
         shell.run("true")?;
         Ok(shell)
     }
-}
 
-impl Shell {
     /// Runs one line of shell. Errors: the shell is gone or the command takes too long.
     pub fn run(&mut self, line: &str) -> Result<Said> {
         let start = Instant::now();

@@ -25,6 +25,8 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(150);
 const CALL: Duration = Duration::from_secs(15);
+/// The agent's exit code where it could not start the connector.
+const FAILED: i32 = 125;
 /// Vectors that run at the same time; most of them wait.
 const WIDTH: usize = 12;
 /// The same where everything is slow: they would take each other's time.
@@ -325,6 +327,13 @@ impl Suite<'_> {
             !said.is_empty() || tries.iter().all(|one| one.vector.company == Company::Alone),
             "nothing was tried (code {}): {}{}",
             outcome.code(),
+            outcome.text(),
+            outcome.stderr
+        );
+        // A start that failed would look like a boundary that holds.
+        ensure!(
+            !(said.is_empty() && outcome.code() == FAILED),
+            "it did not start: {}{}",
             outcome.text(),
             outcome.stderr
         );

@@ -2,6 +2,7 @@
 //! left behind.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use egress_tests::{
     event::Denial,
     faults::{Tries, faulty, recovers, rules},
     leftovers::{Leftovers, cgroup2},
-    process::patience,
+    process::{must, patience},
     protocol::{Behaviour, Record},
     world::World,
     zone,
@@ -26,16 +27,21 @@ const PINS: &str = "/sys/fs/bpf/egress-agent";
 const MOMENT: Duration = Duration::from_millis(300);
 const STOP: Duration = Duration::from_secs(60);
 
-/// The one instance that is new in a folder.
+/// The one instance of these tests that is new in a folder.
 fn instance(folder: &Path, before: &[PathBuf]) -> Result<PathBuf> {
     let new: Vec<PathBuf> = folders(folder)?
         .into_iter()
         .filter(|path| !before.contains(path))
+        .filter(|path| path.file_name().is_some_and(of_these_tests))
         .collect();
     match new.as_slice() {
         [one] => Ok(one.clone()),
         other => bail!("one instance is expected: {other:?}"),
     }
+}
+
+fn of_these_tests(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"faults-")
 }
 
 fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -67,8 +73,8 @@ fn stopped(confined: &mut Confined) -> Result<()> {
     }
 }
 
-fn started(confined: &Report) -> bool {
-    confined.events.iter().any(|event| event.kind == "started")
+fn started(report: &Report) -> bool {
+    report.events.iter().any(|event| event.kind == "started")
 }
 
 /// Whoever tidies up cgroups removes empty ones.
@@ -160,6 +166,36 @@ fn pins_of_another_version_are_ended_like_ones_own() -> Result<()> {
     Ok(())
 }
 
+/// Nobody else waits for an instance that cannot be ended; what is left of it stays confined.
+#[test]
+fn a_leftover_that_cannot_be_ended_holds_nobody_up() -> Result<()> {
+    let world = World::alone()?;
+    let before = Leftovers::now()?;
+    let known = folders(Path::new(PINS))?;
+    let tries = Tries::default();
+    let report = tries.run(faulty(&world, "KILL_AT", "ConnectorEnded"))?;
+    ensure!(report.code() == 137, "{report}");
+    let version = folders(&instance(Path::new(PINS), &known)?)?;
+    let version = version.first().context("no version")?.display().to_string();
+    // A mount point cannot be removed.
+    let line = format!("mount --bind {version} {version} && exec \"$@\"");
+    let report = world
+        .agent(policy("next", &[]))
+        .behind(&line)
+        .run(&["true"])?;
+    let mut umount = world.command("umount");
+    umount.arg(&version);
+    must(umount, STOP)?;
+    ensure!(report.code() == 0 && started(&report), "{report}");
+    ensure!(
+        report.outcome.stderr.contains("stays confined"),
+        "it should say so: {report}"
+    );
+    tries.held(&world)?;
+    recovers(&world, &before, true)?;
+    tries.held(&world)
+}
+
 /// The events' own file, and a file of the user's, each on a file system without room.
 #[test]
 fn the_disk_under_the_events_is_full() -> Result<()> {
@@ -215,9 +251,8 @@ fn the_ring_is_full() -> Result<()> {
     confined.agent.signal(Signal::SIGCONT)?;
     let report = confined.wait()?;
     let last = report.events.last().context("no events")?;
-    let lost = last.rest.get("lost").and_then(serde_json::Value::as_u64);
     ensure!(
-        lost.is_some_and(|lost| lost > 0),
+        last.lost.is_some_and(|lost| lost > 0),
         "nothing was lost: {}",
         last.line
     );
@@ -264,17 +299,10 @@ fn the_table_of_grants_is_full() -> Result<()> {
 fn the_tables_of_a_policy_are_full() -> Result<()> {
     let world = World::alone()?;
     let before = Leftovers::now()?;
-    let socket = "unix: /run/nobody.sock";
-    for (room, rule) in [
-        ("PREFIXES=1", "198.51.100.0/24:80"),
-        ("UNIX_NAMES=0", socket),
-    ] {
-        let room = if room == "UNIX_NAMES=0" {
-            "UNIX_NAMES=1"
-        } else {
-            room
-        };
-        let text = policy("faults", &[rule, "unix: /run/another.sock"]);
+    let addresses = ["198.51.100.1:80", "198.51.100.2:80"];
+    let sockets = ["unix: /run/one.sock", "unix: /run/another.sock"];
+    for (room, rules) in [("PREFIXES=1", addresses), ("UNIX_NAMES=1", sockets)] {
+        let text = policy("faults", &rules);
         let report = world
             .agent(text)
             .without("")

@@ -157,9 +157,16 @@ impl<'w> Held<'w> {
         self.event("policy", before, agent::LIMIT)
     }
 
+    /// Events of a kind; of warnings, those about the policy.
     fn said_of(&self, kind: &str) -> Result<Vec<Event>> {
         let mut events = self.confined.events()?;
-        events.retain(|event| event.kind == kind);
+        let other = |event: &Event| {
+            event
+                .rest
+                .get("topic")
+                .is_some_and(|topic| topic != "policy")
+        };
+        events.retain(|event| event.kind == kind && !other(event));
         Ok(events)
     }
 

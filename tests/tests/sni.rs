@@ -276,12 +276,74 @@ fn pages_do_not_change_on_a_slow_wire() -> Result<()> {
     let vectors = all_of(family.context("no such family")?);
     let rows = try_some(&world, &stage, &Wrap::Agent, vectors, false)?;
     let text = table(&rows);
-    println!("{text}");
+    println!("{text}{}", exchanged(&world)?);
     ensure!(
         rows.iter().all(|row| row.verdict() == Verdict::Blocked),
         "{text}"
     );
     Ok(())
+}
+
+/// Over a long way TCP sends no more than two segments in one packet, however much there is: a
+/// hello that is longer is never seen whole.
+#[test]
+fn hellos_of_two_segments_go_a_long_way() -> Result<()> {
+    const FAR: u64 = 10_000;
+    let world = World::new()?;
+    let mut tc = world.internet_command("tc");
+    tc.args(["qdisc", "add", "dev", "up0", "root", "tbf"]);
+    tc.args(["rate", "1mbit", "burst", "2000", "limit", "400000"]);
+    must(tc, std::time::Duration::from_secs(5))?;
+    let echo = format!(
+        "{{ cidr: {}/32, ports: [9999], protocol: udp }}",
+        zone::ALLOWED
+    );
+    let target = format!("{}:443", zone::ALLOWED);
+    let probe = world.bin("probe");
+    let far = |length: &str| {
+        [&probe, "far", &target, DECLARED, length]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let attempts = world
+        .agent(policy("names", &["allowed.example:443", &echo]))
+        .attempts(&[("short", far("2850")), ("long", far("4096"))])?;
+    let ended = |label: &str| -> Result<(String, u64)> {
+        let output = attempts.get(label)?.output.trim().to_owned();
+        let why = || format!("{output:?} {}", attempts.report);
+        let line = output.lines().next().unwrap_or_default();
+        let (word, trip) = line.rsplit_once(' ').with_context(why)?;
+        Ok((word.to_owned(), trip.parse().with_context(why)?))
+    };
+    let ((short, one), (long, other)) = (ended("short")?, ended("long")?);
+    ensure!(one > FAR && other > FAR, "not far: {one} µs, {other} µs");
+    ensure!(short == "answered", "{short}: {}", attempts.report);
+    ensure!(long != "answered", "{long}: {}", attempts.report);
+    let denial = Denial::of_address(zone::ALLOWED).by(&["sni"]);
+    attempts
+        .report
+        .ensure_denied(&denial.because(&["sni-incomplete"]))?;
+    ensure!(attempts.report.denials().len() == 1, "{}", attempts.report);
+    Ok(())
+}
+
+/// How many connections of each run of a vector showed the server another name than the one
+/// that was looked at, in the order in which the runs began; the unconfined ones are first.
+fn exchanged(world: &World) -> Result<String> {
+    let mut counts: Vec<(String, u32)> = Vec::new();
+    for address in [zone::ALLOWED, zone::TIGHT] {
+        for one in world.connections(address)? {
+            // It is in the name and in the session id.
+            if let Some(token) = token::find(&one.first).pop() {
+                match counts.iter_mut().find(|(known, _)| *known == token) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((token, 1)),
+                }
+            }
+        }
+    }
+    let numbers: Vec<String> = counts.iter().map(|(_, count)| count.to_string()).collect();
+    Ok(format!("names exchanged: {}\n", numbers.join(" ")))
 }
 
 /// Ten thousand changed hellos on connections of their own, through the kernel: each arrives, or

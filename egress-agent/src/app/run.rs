@@ -32,7 +32,7 @@ use crate::{
     },
     kernel::{
         Plane, Settings,
-        instance::{Instance, clean_leftovers},
+        instance::{Instance, Leftovers, clean_leftovers},
         lsm::LsmPrograms,
         probe,
     },
@@ -98,7 +98,7 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
 async fn confined(
     run: &Run,
     instance: &Instance,
-    cleaned: &[String],
+    cleaned: &Leftovers,
     hangup: tokio::signal::unix::Signal,
     mut signals: Signals,
 ) -> Result<u8, RunError> {
@@ -156,12 +156,12 @@ async fn confined(
         color: run.color,
     })?;
     switch::reached(Step::StreamOpen);
-    for leftover in cleaned {
+    for told in leftovers(cleaned) {
         stream.say(say::warning(
             &policy.connector,
             instance.name(),
             "leftovers",
-            format!("ended {leftover}, which a dead agent had left"),
+            told,
         ));
     }
 
@@ -305,6 +305,18 @@ async fn launched(
             }
         }
     }
+}
+
+/// What became of that which dead agents had left, for people.
+fn leftovers(cleaned: &Leftovers) -> impl Iterator<Item = String> {
+    let ended = cleaned
+        .ended
+        .iter()
+        .map(|name| format!("ended {name}, which a dead agent had left"));
+    let kept = cleaned.kept.iter().map(|(name, error)| {
+        format!("{name}, which a dead agent had left, stays confined: {error}; the next start tries again")
+    });
+    ended.chain(kept)
 }
 
 /// Deletes ended grants now and then. The kernel refuses them by itself; this makes room.

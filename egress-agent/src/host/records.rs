@@ -120,15 +120,15 @@ fn request(map: i32) -> Vec<u8> {
     bytes
 }
 
-/// The data plane's record behind an `inet_diag_msg`, whole.
-fn record(body: &[u8]) -> Option<&[u8]> {
+/// The data plane's record behind an `inet_diag_msg`, whole; `None` where there is none.
+pub fn record(body: &[u8]) -> Option<&[u8]> {
     let storages = attribute(sockets::attributes_of(body)?, STORAGES)?;
     let record = attribute(attribute(storages, STORAGE)?, VALUE)?;
     record.get(..size_of::<SocketState>())
 }
 
-/// The rule in a record.
-fn rule(record: &[u8]) -> Option<u32> {
+/// The rule in a record; while a name is waited for, the one that permits the address.
+pub fn rule(record: &[u8]) -> Option<u32> {
     let word = |at| array::<4>(record, at).map(u32::from_ne_bytes);
     match word(offset_of!(SocketState, rule))? {
         RULE_NONE => word(offset_of!(SocketState, pending)),
@@ -140,7 +140,8 @@ fn is_refused(record: &[u8]) -> bool {
     record.get(offset_of!(SocketState, stage)) == Some(&SocketState::STRANGER)
 }
 
-fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
+/// The socket that an `inet_diag_msg` is about; `None` where it is cut off.
+pub fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Option<Socket> {
     let id = sockets::id_of(body)?;
     let port = |offset| array::<2>(&id, offset).map(u16::from_be_bytes);
     let addr = if i32::from(family) == libc::AF_INET {

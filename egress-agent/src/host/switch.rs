@@ -44,8 +44,6 @@ pub enum Part {
     Lsm,
     /// The look at the name in the first bytes of TLS.
     Sni,
-    /// The pipes in place of sockets as standard input, output and error.
-    Standard,
 }
 
 /// A step of a start or an end, at which a test can have the process killed or stopped.
@@ -172,7 +170,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 17] = [
+        const ALL: [(&str, Self); 18] = [
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
@@ -191,7 +189,6 @@ mod on {
             ("stdio", Self::Stdio),
             ("lsm", Self::Lsm),
             ("sni", Self::Sni),
-            ("standard", Self::Standard),
         ];
     }
 

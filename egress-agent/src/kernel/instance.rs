@@ -147,22 +147,38 @@ impl Instance {
     }
 }
 
-/// Ends what dead agents left. Answers the names of those instances.
-pub fn clean_leftovers() -> Result<Vec<String>, InstanceError> {
+/// What became of that which dead agents had left.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Names of the instances that were ended.
+    pub ended: Vec<String>,
+    /// Those that could not be, each with why. What is left of them is refused as before.
+    pub kept: Vec<(String, InstanceError)>,
+}
+
+/// Ends what dead agents left. One that cannot be ended keeps nobody else from starting.
+pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
     let hierarchy = Hierarchy::find()?;
     let _one_at_a_time = global_lock()?;
-    let mut cleaned = Vec::new();
+    let mut leftovers = Leftovers::default();
     for name in known_instances(&hierarchy)? {
-        let path = lock_path(&name);
-        let Some(lock) = try_lock(&path)? else {
-            continue;
-        };
-        dismantle(&hierarchy, &name)?;
-        remove_lock(&name)?;
-        drop(lock);
-        cleaned.push(name);
+        match clean(&hierarchy, &name) {
+            Ok(true) => leftovers.ended.push(name),
+            Ok(false) => {}
+            Err(error) => leftovers.kept.push((name, error)),
+        }
     }
-    Ok(cleaned)
+    Ok(leftovers)
+}
+
+/// Ends one instance, unless its agent is alive.
+fn clean(hierarchy: &Hierarchy, name: &str) -> Result<bool, InstanceError> {
+    let Some(_lock) = try_lock(&lock_path(name))? else {
+        return Ok(false);
+    };
+    dismantle(hierarchy, name)?;
+    remove_lock(name)?;
+    Ok(true)
 }
 
 /// Names of the instances whose agent is alive.

@@ -78,18 +78,19 @@ impl PinFolder {
     }
 
     /// Removes the pins, links first, and with the last reference the enforcement. The
-    /// caller has made sure that nothing is left to confine.
+    /// caller has made sure that nothing is left to confine. What others put there goes too: a
+    /// bpf file system holds nothing but pins and links to files.
     pub fn remove(&self) -> io::Result<()> {
-        let mut files = self.files()?;
+        let (mut files, folders) = self.tree()?;
         files.sort_by_key(|file| !is_link(file));
         for file in files {
             ignore_missing(fs::remove_file(file))?;
             switch::reached(Step::FirstUnpinned);
         }
-        for version in folders(&self.instance)? {
-            ignore_missing(fs::remove_dir(version))?;
+        for folder in folders.iter().rev() {
+            ignore_missing(fs::remove_dir(folder))?;
         }
-        ignore_missing(fs::remove_dir(&self.instance))
+        Ok(())
     }
 
     /// Removes the pins of links whose names begin so; with the last reference the programs
@@ -107,30 +108,32 @@ impl PinFolder {
 
     /// Pinned files of every version.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for version in folders(&self.instance)? {
-            for entry in fs::read_dir(version)? {
-                files.push(entry?.path());
+        self.tree().map(|(files, _)| files)
+    }
+
+    /// Everything of the instance: files, and folders with parents before children.
+    fn tree(&self) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        let mut found = vec![self.instance.clone()];
+        while let Some(path) = found.pop() {
+            match fs::symlink_metadata(&path) {
+                Ok(facts) if facts.is_dir() => {
+                    for entry in fs::read_dir(&path)? {
+                        found.push(entry?.path());
+                    }
+                    folders.push(path);
+                }
+                Ok(_) => files.push(path),
+                Err(error) => ignore_missing(Err(error))?,
             }
         }
-        Ok(files)
+        Ok((files, folders))
     }
 }
 
 fn is_link(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"link_"))
-}
-
-fn folders(parent: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(parent) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect()
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -196,8 +196,7 @@ fn carries_bytes_alone(file: &File) -> io::Result<bool> {
     }
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
-    Ok(switch::is_off(Part::Standard)
-        || kind.is_file()
+    Ok(kind.is_file()
         || kind.is_fifo()
         || kind.is_char_device() && (file.is_terminal() || is_harmless(&metadata)))
 }

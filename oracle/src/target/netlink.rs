@@ -18,7 +18,7 @@ fn about_sockets(body: &[u8]) {
     if let Some(cgroup) = sockets::cgroup_of(body) {
         assert!(stands(&cgroup.to_ne_bytes()));
     }
-    let rule = records::rule(body);
+    let rule = records::record(body).and_then(records::rule);
     if let Some(rule) = rule {
         assert!(stands(&rule.to_ne_bytes()));
     }

@@ -234,6 +234,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
             tls_many::main(file, from.parse()?, width.parse()?, target.parse()?)
         }
         ["hello", count, pairs @ ..] => tls_many::in_turns(count.parse()?, pairs),
+        ["far", target, name, length] => tls_many::far(target.parse()?, name, length.parse()?),
         ["list"] => {
             for family in FAMILIES {
                 for vector in family.vectors {

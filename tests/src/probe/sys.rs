@@ -390,6 +390,21 @@ pub(super) fn write(fd: i32, data: &[u8]) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// The beginning of `struct tcp_info`, in words (`include/uapi/linux/tcp.h`).
+pub(super) fn tcp_info(socket: &OwnedFd) -> Result<[u32; 26], Errno> {
+    let mut info = [0; 26];
+    let mut length = size_of_val(&info);
+    let arguments = [
+        socket.as_raw_fd() as usize,
+        libc::IPPROTO_TCP as usize,
+        libc::TCP_INFO as usize,
+        place_mut(&mut info),
+        place_mut(&mut length),
+    ];
+    call(libc::SYS_getsockopt, &arguments)?;
+    Ok(info)
+}
+
 /// The index of an interface.
 pub(super) fn interface(name: &str) -> Result<u32, Errno> {
     nix::net::if_::if_nametoindex(name)

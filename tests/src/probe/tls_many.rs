@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -14,11 +14,14 @@ use anyhow::{Context, Result, bail};
 use libc::{AF_INET, SOCK_STREAM};
 use nix::errno::Errno;
 
-use super::sys;
-use crate::hello::build::Hello;
+use super::{PORT, sys};
+use crate::hello::build::{Hello, SERVER_NAME, server_name};
 
 /// An answer, or the end of the connection, comes within this time.
 const PATIENCE: Duration = Duration::from_millis(900);
+
+/// `tcpi_rtt` in the words of [`sys::tcp_info`].
+const ROUND_TRIP: usize = 17;
 
 /// Flights one behind the other, each after its length, four octets.
 pub fn pack(flights: &[Vec<u8>]) -> Vec<u8> {
@@ -89,6 +92,32 @@ pub(super) fn in_turns(count: usize, pairs: &[&str]) -> Result<()> {
             };
             println!("{name} {word} {}", start.elapsed().as_micros());
         }
+    }
+    Ok(())
+}
+
+/// `probe far TARGET NAME LENGTH`: a hello of this length, its name at the end, to a target whose
+/// answers wait behind echoes. Prints how it ended and the round trip in microseconds.
+pub(super) fn far(target: SocketAddr, name: &str, length: usize) -> Result<()> {
+    let echoes = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    for _ in 0..6 {
+        echoes.send_to(&[0; 1400], (target.ip(), PORT))?;
+    }
+    // The first echo has gone on its way when it is here, and the others wait behind it.
+    echoes.set_read_timeout(Some(PATIENCE))?;
+    echoes.recv(&mut [0; 1500])?;
+    let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+    sys::connect(&socket, &sys::address(target))?;
+    let trip = sys::tcp_info(&socket)?[ROUND_TRIP];
+    let list = server_name(&[(0, name.as_bytes())]);
+    let hello = Hello::nameless().padded(length - list.len() - 4);
+    let hello = hello.with(SERVER_NAME, list).record();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(&hello)?;
+    match stream.read(&mut [0; 64]) {
+        Ok(_) => println!("answered {trip}"),
+        Err(error) => println!("{error} {trip}"),
     }
     Ok(())
 }

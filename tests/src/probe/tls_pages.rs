@@ -32,6 +32,8 @@ const PAGE: usize = 4096;
 const TRIES: usize = 25;
 /// An extension that nobody knows.
 const UNKNOWN: u16 = 0x7a7a;
+/// `tcpi_total_retrans` in the words of [`sys::tcp_info`].
+const SENT_AGAIN: usize = 25;
 /// What a wrong guess costs.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -217,7 +219,7 @@ fn collapsed(job: &Job) -> Attempt {
         send_from(&page.file, &socket, 1, LENGTH - 1)?;
         // Half of the tries win where nothing is held back.
         let end = Instant::now() + Duration::from_millis(600);
-        while turn % 2 == 1 && Instant::now() < end && sent_again(&socket)? == 0 {}
+        while turn % 2 == 1 && Instant::now() < end && sys::tcp_info(&socket)?[SENT_AGAIN] == 0 {}
         page.memory.write(0, &stranger);
         thread::sleep(SETTLE);
     }
@@ -247,21 +249,6 @@ fn grown(job: &Job) -> Attempt {
         thread::sleep(SETTLE);
     }
     Ok(())
-}
-
-/// Segments that were sent again: `tcpi_total_retrans`, `include/uapi/linux/tcp.h`.
-fn sent_again(socket: &OwnedFd) -> Result<u32, Errno> {
-    let mut info = [0u32; 26];
-    let mut length = size_of_val(&info);
-    let arguments = [
-        socket.as_raw_fd() as usize,
-        IPPROTO_TCP as usize,
-        libc::TCP_INFO as usize,
-        sys::place_mut(&mut info),
-        sys::place_mut(&mut length),
-    ];
-    sys::call(libc::SYS_getsockopt, &arguments)?;
-    Ok(info[25])
 }
 
 /// Puts declared packets in front, behind which others wait where the wire is slow.

@@ -257,4 +257,49 @@ mod tests {
         let on = ["built-with@1.0.0", "egress-ebpf@1.0.0", "used@1.0.0"];
         assert_eq!(at("/dependencies/1/dependsOn"), json!(on));
     }
+
+    #[test]
+    fn the_bill_of_this_checkout_is_whole() {
+        let text = write("2026-01-01T00:00:00Z").unwrap_or_default();
+        let bill: Value = serde_json::from_str(&text).unwrap_or_default();
+        let components = bill.pointer("/components").and_then(Value::as_array);
+        let components = components.map(Vec::as_slice).unwrap_or_default();
+        let has = |name: &str| components.iter().any(|it| it["name"] == name);
+        for built in [
+            "aya",
+            "aya-ebpf",
+            "egress-common",
+            "egress-ebpf",
+            "object",
+            "tokio",
+        ] {
+            assert!(has(built), "{built} is missing");
+        }
+        for other in ["egress-tests", "proptest", "rcgen", "tempfile"] {
+            assert!(!has(other), "{other} is not built in");
+        }
+        for component in components {
+            let own = component["name"]
+                .as_str()
+                .unwrap_or_default()
+                .starts_with("egress-");
+            let sum = component
+                .pointer("/hashes/0/content")
+                .and_then(Value::as_str);
+            assert_eq!(
+                sum.map_or(0, str::len),
+                if own { 0 } else { 64 },
+                "{component}"
+            );
+            let license = component.pointer("/licenses/0/expression");
+            assert!(
+                license
+                    .and_then(Value::as_str)
+                    .is_some_and(|it| !it.is_empty())
+            );
+        }
+        let reference = |it: &Value| it["bom-ref"].as_str().map(str::to_owned);
+        let listed: BTreeSet<Option<String>> = components.iter().map(reference).collect();
+        assert_eq!(listed.len(), components.len());
+    }
 }
