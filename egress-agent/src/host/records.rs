@@ -192,7 +192,17 @@ mod tests {
         let found = socket(2, 6, None, &body).map(|it| (it.addr, it.port));
         assert_eq!(found, Some((Addr::from_v4(0xcb00_7107), 443)));
         for length in 0..body.len() {
-            assert_eq!(rule(&body[..length]), None);
+            assert_eq!(super::record(&body[..length]), None);
         }
+    }
+
+    #[test]
+    fn while_a_name_is_awaited_the_rule_of_the_address_counts() {
+        let mut record = vec![0; size_of::<SocketState>()];
+        record[64..68].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!((rule(&record), is_refused(&record)), (Some(7), false));
+        record[31] = SocketState::STRANGER;
+        record[24..28].copy_from_slice(&9_u32.to_ne_bytes());
+        assert_eq!((rule(&record), is_refused(&record)), (Some(9), true));
     }
 }

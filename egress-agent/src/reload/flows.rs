@@ -144,6 +144,39 @@ mod tests {
     }
 
     #[test]
+    fn a_checked_flow_goes_by_the_rule_of_its_name() {
+        let mut now = enforced("allow: [a.example:443, b.example:443]");
+        let key = GrantKey {
+            addr: Addr::from_v4(0xcb00_7107),
+            connector: CONNECTOR,
+            port: 443,
+            protocol: TCP,
+            pad: 0,
+        };
+        let grant = Grant {
+            expires_ns: 0,
+            rule: RULE_FIRST,
+            ifindex: 0,
+        };
+        now.grants.insert(key, grant);
+        let named = Socket::to([203, 0, 113, 7], 443, TCP, Some(RULE_FIRST + 1));
+        assert!(!ends(&named, &now, &now));
+        let before = now.clone();
+        now.active.remove(&(RULE_FIRST + 1));
+        assert!(ends(&named, &before, &now), "the address is granted still");
+        let nameless = Socket::to([203, 0, 113, 7], 443, TCP, Some(RULE_NONE));
+        assert!(
+            !ends(&nameless, &before, &now),
+            "it had nothing before, either"
+        );
+        let cidr = enforced("allow: [{cidr: 203.0.113.0/24, ports: [443]}]");
+        assert!(
+            ends(&nameless, &cidr, &before),
+            "it was let pass without a name"
+        );
+    }
+
+    #[test]
     fn without_a_known_rule_it_ends_where_it_was_let_pass() {
         let (before, nothing) = (enforced(PREFIX), enforced("allow: []"));
         let audited = memory("allow: []", Connector::AUDIT);
