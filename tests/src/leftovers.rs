@@ -55,6 +55,17 @@ impl Leftovers {
         }
     }
 
+    /// Whether there is anything of a connector that was not there before; others may run beside.
+    pub fn anything_new_of(&self, connector: &str) -> Result<bool> {
+        let now = Self::now()?;
+        let mut new = now.0.difference(&self.0);
+        let start = format!("{connector}-");
+        Ok(new.any(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.as_encoded_bytes().starts_with(start.as_bytes())
+        }))
+    }
+
     /// Whether there is anything that was not there before.
     pub fn anything_new(&self) -> Result<bool> {
         Ok(!Self::now()?.0.is_subset(&self.0))

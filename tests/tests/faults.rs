@@ -68,7 +68,7 @@ fn the_agent_is_killed_at_every_step() -> Result<()> {
             before.ensure_nothing_new().with_context(at)?;
             continue;
         }
-        let left = before.anything_new()?;
+        let left = before.anything_new_of("faults")?;
         ensure!(left != TRACELESS.contains(step), "{}", at());
         if number >= ran {
             let asked = format!("ok {}\nstranger refused", tries.permitted);

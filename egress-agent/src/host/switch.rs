@@ -170,7 +170,7 @@ mod on {
 
     impl Part {
         /// Each with its name.
-        const ALL: [(&str, Self); 18] = [
+        const ALL: &[(&str, Self)] = &[
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
