@@ -3,7 +3,9 @@
 use core::ptr::{addr_of, null_mut, read_volatile};
 
 use aya_ebpf::{
-    bindings::bpf_sock, helpers::generated::bpf_skb_ancestor_cgroup_id, programs::SkBuffContext,
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::bpf_skb_ancestor_cgroup_id,
+    programs::SkBuffContext,
 };
 use egress_common::{
     abi::{RULE_DOOR, RULE_INBOUND, RULE_NONE, TCP},
@@ -31,13 +33,7 @@ const TCP_SYN_SENT: u32 = 2;
 #[inline(always)]
 pub fn strict(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
-    let sk = socket::of_packet(skb);
-    let state = if sk.is_null() {
-        null_mut()
-    } else {
-        // SAFETY: a full socket, not null.
-        unsafe { socket::get(sk) }
-    };
+    let (sk, state) = record_of(skb);
     let parsed = header::parse(skb);
     let (connector, process) = if state.is_null() {
         // SAFETY: the program's own context.
@@ -72,15 +68,15 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         refuse(parsed.fault, RULE_NONE, connector, &maps)
     };
     if matches!(verdict.action, Action::Check) {
-        let reason = unnamed(state);
+        let reason = unnamed(record_of(skb).1);
         verdict = refuse(reason, verdict.rule, connector, &maps);
     }
     if matches!(verdict.action, Action::Allow) {
         if verdict.rule == RULE_DOOR {
             note_client(&parsed, &process);
         }
-        if verdict.rule == RULE_INBOUND && state.is_null() && !sk.is_null() {
-            adopt(sk, &flow);
+        if verdict.rule == RULE_INBOUND {
+            adopt(skb, &flow);
         }
         emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
         return PASS;
@@ -91,6 +87,20 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     } else {
         REFUSE
     }
+}
+
+/// The socket behind a packet and its record; null where there is none.
+///
+/// Asked again where a verdict needs them: kept alive across it, each of the three cases would
+/// have the verifier walk the verdict once more (425,000 instructions instead of 230,000, and on Linux 6.1 too many).
+#[inline(always)]
+fn record_of(skb: *mut __sk_buff) -> (*mut bpf_sock, *mut SocketState) {
+    let sk = socket::of_packet(skb);
+    if sk.is_null() {
+        return (sk, null_mut());
+    }
+    // SAFETY: a full socket, not null.
+    (sk, unsafe { socket::get(sk) })
 }
 
 /// Why a packet has no checked name, whose address needs one. A connection whose rule is not
@@ -150,7 +160,11 @@ fn note_client(parsed: &Parsed, process: &emit::Process) {
 
 /// Gives an accepted socket its record, so that the rest of the connection is fast.
 #[inline(always)]
-fn adopt(sk: *mut bpf_sock, flow: &Flow) {
+fn adopt(skb: *mut __sk_buff, flow: &Flow) {
+    let (sk, state) = record_of(skb);
+    if sk.is_null() || !state.is_null() {
+        return;
+    }
     let mut initial = SocketState {
         addr: flow.addr,
         rule: RULE_INBOUND,
