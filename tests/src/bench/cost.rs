@@ -10,13 +10,15 @@ use super::{
     plan::{Extent, Progress},
     plane::Account,
     report::{Bar, Cell, Report, Table},
-    scene::{AGENT, FILTER, NAMED, NAMED6, NOOP, RANGED, Scene, at},
-    server::{CLOSE, HOLE, SINK},
+    scene::{AGENT, FILTER, NAME, NAMED, NAMED6, NOOP, RANGED, Scene, at},
+    server::{CHECKED, CLOSE, HOLE, SINK},
 };
 
 /// Half of what a straightforward prototype's connect program took, which looked up four maps.
 /// Nanoseconds over a program that does nothing.
 const CONNECT_BAR: f64 = 950.0;
+/// How far apart two runs of the same instructions are seen here.
+const NOISE: f64 = 1.05;
 /// The lanes that are compared, and where their measurements are in a row.
 const LANES: [usize; 3] = [NOOP, FILTER, AGENT];
 
@@ -34,14 +36,21 @@ enum Limit {
     Filter,
     /// The no-op program and [`CONNECT_BAR`].
     Connect,
+    /// The same without a check of the name, within [`NOISE`].
+    Unchecked,
 }
+
+/// Places in [`jobs`] of the two whose packets are compared.
+const UNCHECKED_JOB: usize = 0;
+const CHECKED_JOB: usize = 7;
 
 fn jobs(extent: &Extent) -> Vec<Job> {
     let (packets, connects) = (extent.scale(20_000), extent.scale(2_000));
-    let stream = |to| Job::Stream {
+    let stream = |to, name: Option<&str>| Job::Stream {
         to,
         count: packets,
         size: 64,
+        name: name.map(str::to_owned),
     };
     let datagrams = |connected| Job::Datagrams {
         to: at(NAMED, HOLE),
@@ -54,17 +63,18 @@ fn jobs(extent: &Extent) -> Vec<Job> {
         count: connects,
     };
     vec![
-        stream(at(NAMED, SINK)),
-        stream(at(NAMED6, SINK)),
+        stream(at(NAMED, SINK), None),
+        stream(at(NAMED6, SINK), None),
         datagrams(true),
         datagrams(false),
         connect(at(NAMED, CLOSE)),
         connect(at(NAMED6, CLOSE)),
         connect(at(RANGED, CLOSE)),
+        stream(at(NAMED, CHECKED), Some(NAME)),
     ]
 }
 
-const LINES: [Line; 10] = [
+const LINES: [Line; 11] = [
     line(
         "packet, TCP established, IPv4",
         0,
@@ -76,6 +86,12 @@ const LINES: [Line; 10] = [
         1,
         &["egress"],
         Some(Limit::Filter),
+    ),
+    line(
+        "packet, TCP, its name checked before",
+        CHECKED_JOB,
+        &["egress"],
+        Some(Limit::Unchecked),
     ),
     line("packet, UDP connected", 2, &["egress"], Some(Limit::Filter)),
     line("packet, UDP not connected", 3, &["egress"], None),
@@ -195,6 +211,18 @@ fn tell(line: &Line, seen: &[Round], table: &mut Table, report: &mut Report) -> 
             1.0,
             "x",
         )),
+        (Some(Limit::Unchecked), ..) => {
+            let of = |job: usize, round: &Round| round[job][2].get("egress").copied();
+            let same = pairs(seen, |round| {
+                Some(of(line.job, round)? / of(UNCHECKED_JOB, round)?)
+            });
+            report.bars.push(Bar::at_most(
+                format!("{}: as without", line.about),
+                same.context("no round")?.median,
+                NOISE,
+                "x",
+            ));
+        }
         (Some(Limit::Connect), Some(over), _) => report.bars.push(Bar::at_most(
             format!("{}: over no-op", line.about),
             over.median,

@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Job {
     /// TCP: socket, connect, close by reset.
     Connect { to: SocketAddr, count: u32 },
-    /// One TCP connection: small writes, each a segment of its own.
+    /// One TCP connection: small writes, each a segment of its own; behind a TLS ClientHello
+    /// where there is a name for it.
     Stream {
         to: SocketAddr,
         count: u32,
         size: usize,
+        name: Option<String>,
     },
     /// One TCP connection: so many bytes as fast as they go.
     Bulk { to: SocketAddr, bytes: u64 },

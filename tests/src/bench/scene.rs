@@ -28,6 +28,8 @@ pub(super) const NAMED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 pub(super) const NAMED6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1);
 /// The server, permitted by its address range.
 pub(super) const RANGED: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
+/// The name of [`NAMED`].
+pub(super) const NAME: &str = "server.bench.example";
 /// The name that is asked.
 pub(super) const ASKED: &str = "allowed.example";
 
@@ -57,6 +59,11 @@ allow:
     protocol: any
     private: true
     why: the server of the measurements, by name
+  - host: server.bench.example
+    ports: [7005]
+    tls: require
+    private: true
+    why: the same, with the name checked
   - cidr: 198.18.1.0/24
     ports: [7001]
     why: the same by address
@@ -83,7 +90,7 @@ impl Scene {
             a: vec![NAMED],
             aaaa: vec![NAMED6],
             ttl: 3600,
-            name: "server.bench.example".to_owned(),
+            name: NAME.to_owned(),
             ..Record::default()
         })?;
         for address in [format!("{NAMED}/32"), format!("{RANGED}/32")] {

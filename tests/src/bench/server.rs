@@ -15,6 +15,8 @@ pub(super) const CLOSE: u16 = 7001;
 pub(super) const ECHO: u16 = 7002;
 /// Reads to the end.
 pub(super) const SINK: u16 = 7003;
+/// The same, where the name in TLS is checked.
+pub(super) const CHECKED: u16 = 7005;
 /// A UDP socket that nobody reads: once its buffer is full, sending costs the same each time.
 pub(super) const HOLE: u16 = 7004;
 
@@ -27,7 +29,9 @@ const CHUNK: usize = 256 << 10;
 pub(super) fn main() -> Result<()> {
     serve(CLOSE, drop)?;
     serve(ECHO, |stream| drop(thread::spawn(|| echo(stream))))?;
-    serve(SINK, |stream| drop(thread::spawn(|| sink(stream))))?;
+    for port in [SINK, CHECKED] {
+        serve(port, |stream| drop(thread::spawn(|| sink(stream))))?;
+    }
     let hole = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, HOLE)).context("UDP")?;
     setsockopt(&hole, sockopt::RcvBuf, &SMALL)?;
     println!("{}", std::process::id());

@@ -21,7 +21,10 @@ use nix::{
 };
 
 use super::job::{Answer, Done, Job, burst_target};
-use crate::world::USER;
+use crate::{
+    hello::build::{APPLICATION_DATA, Hello, record},
+    world::USER,
+};
 
 /// No answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,7 +71,12 @@ fn say(line: &str) -> Result<()> {
 fn work(job: &Job) -> Result<Done> {
     match *job {
         Job::Connect { to, count } => connects(to, count),
-        Job::Stream { to, count, size } => stream(to, count, size),
+        Job::Stream {
+            to,
+            count,
+            size,
+            ref name,
+        } => stream(to, count, size, name.as_deref()),
         Job::Bulk { to, bytes } => bulk(to, bytes),
         Job::Exchange { to, count, size } => exchange(to, count, size),
         Job::Datagrams {
@@ -106,10 +114,14 @@ fn connects(to: SocketAddr, count: u32) -> Result<Done> {
     })
 }
 
-fn stream(to: SocketAddr, count: u32, size: usize) -> Result<Done> {
+fn stream(to: SocketAddr, count: u32, size: usize, name: Option<&str>) -> Result<Done> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
-    let message = vec![b'.'; size];
+    let mut message = vec![b'.'; size];
+    if let Some(name) = name {
+        stream.write_all(&Hello::named(name).record())?;
+        message = record(APPLICATION_DATA, &vec![b'.'; size.saturating_sub(5)]);
+    }
     timed(count, || Ok(stream.write_all(&message)?))
 }
 

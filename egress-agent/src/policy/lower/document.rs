@@ -32,7 +32,10 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         );
     }
     repeats(&allow, &deny, &listen, findings);
-    let require = require(document, findings);
+    let mut require = require(document, findings);
+    if allow.iter().any(|(_, rule)| rule.insists) && !require.contains(&Layer::Sni) {
+        require.push(Layer::Sni);
+    }
     Policy {
         connector,
         mode: mode(document, findings),

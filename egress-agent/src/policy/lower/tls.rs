@@ -28,13 +28,19 @@ pub(super) struct Written {
     /// With all its ports.
     pub(super) rule: Rule,
     checked: Checked,
+    /// Its `tls: require` stands in the file: without the layer for it nothing is to start.
+    pub(super) insists: bool,
 }
 
 impl Written {
     /// A rule that says nothing about TLS.
     pub(super) fn silent(rule: Rule, deny: bool) -> Self {
         let checked = by_default(&rule, deny);
-        Self { rule, checked }
+        Self {
+            rule,
+            checked,
+            insists: false,
+        }
     }
 
     /// A rule with what its `tls:` and `ech:` say.
@@ -70,13 +76,17 @@ impl Written {
             findings.note_key("ech", 0, message, "remove it, or write “tls: require”");
         }
         rule.ech = ech == Some(&schema::Ech::Allow);
-        Self { rule, checked }
+        Self {
+            rule,
+            checked,
+            insists: tls == Some(&schema::Tls::Require),
+        }
     }
 
     /// The rule as the data plane takes it: in two where only some ports are checked, both
     /// with one id.
     pub(super) fn parts(self) -> impl Iterator<Item = Rule> {
-        let Self { rule, checked } = self;
+        let Self { rule, checked, .. } = self;
         let (named, plain) = match checked {
             Checked::None => (None, Some(rule)),
             Checked::All => (Some(rule), None),

@@ -12,6 +12,7 @@ use super::{
     oracle::{ENFORCED, cases},
     policy,
 };
+use crate::host::layers::Layer;
 use crate::policy::{
     Policy, compile,
     model::{DnsSettings, Mode, PortSpan, Protocols, Rule, Target},
@@ -206,6 +207,17 @@ fn names_are_checked_on_port_443_unless_the_rule_says_otherwise() {
             ("80,440-442,444-445,8080", false, false),
         ],
     );
+}
+
+#[test]
+fn a_rule_that_insists_requires_the_layer() {
+    let required =
+        |rest: &str| policy(&format!("allow:\n  - {{host: a.example, {rest}}}\n")).require;
+    assert_eq!(required("ports: [443], tls: require"), [Layer::Sni]);
+    assert_eq!(required("ports: [443]"), []);
+    assert_eq!(required("ports: [443], tls: off"), []);
+    let both = "require: [sni]\nallow:\n  - {host: a.example, ports: [443], tls: require}\n";
+    assert_eq!(policy(both).require, [Layer::Sni]);
 }
 
 #[test]
