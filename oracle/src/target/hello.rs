@@ -179,7 +179,10 @@ fn read(data: &[u8]) -> Result<Plain<'_>, Stop> {
 }
 
 fn body_of(mut hello: List<'_>) -> Result<(&[u8], u32), Stop> {
-    hello.bytes(2 + 32)?;
+    if hello.bytes(2)?[0] != 3 {
+        return Err(MALFORMED);
+    }
+    hello.bytes(32)?;
     let session = hello.part(1)?;
     let ciphers = hello.part(2)?;
     let compression = hello.part(1)?;
