@@ -140,7 +140,7 @@ impl Relay {
 
 impl Relaying {
     /// Waits until the client has what the connector wrote. Every process of the connector must
-    /// be gone. A client that takes nothing for [`PATIENCE`] goes without the rest.
+    /// be gone. A client that takes nothing for five seconds goes without the rest.
     pub async fn finish(self) {
         for mut ended in self.outward {
             loop {

@@ -1,6 +1,6 @@
 //! From a policy to the tables the kernel decides by.
 //!
-//! Prefixes, which are the hard part, are made in [`super::prefixes`].
+//! Prefixes, which are the hard part, are made in `prefixes.rs`.
 
 use std::collections::BTreeMap;
 
