@@ -145,8 +145,7 @@ fn lies(question: &[u8], state: &State) -> Vec<Vec<u8>> {
         let request = Message::from_vec(question).ok()?;
         let query = request.queries.first()?.clone();
         let name = query.name().to_utf8();
-        let record = state.record(name.trim_end_matches('.'), "A")?;
-        if record.behaviour != Behaviour::Lie {
+        if !state.is_lied_about(name.trim_end_matches('.')) {
             return None;
         }
         let data = || match query.query_type() {

@@ -85,6 +85,12 @@ impl State {
         Some(record)
     }
 
+    /// Whether somebody forges answers about a name. Takes no turn of [`Behaviour::Flip`].
+    pub(super) fn is_lied_about(&self, name: &str) -> bool {
+        let seen = self.seen();
+        lookup(&seen.zone, name).is_some_and(|record| record.behaviour == Behaviour::Lie)
+    }
+
     /// A TLS configuration with a certificate for the name of the handshake, or for the address
     /// where there was none. A name outside the zone gets one that fits no name.
     pub(super) fn certificate(
