@@ -57,15 +57,9 @@ pub(crate) fn folder() -> PathBuf {
     host::target().join("vm")
 }
 
-/// What is tried on every change: the promise itself, in as few tests as show each hook at
-/// work; with everything a machine takes most of an hour.
-const EVERY_TIME: [&str; 5] = [
-    "bypass/datagrams",
-    "confinement/curl",
-    "confinement/dig",
-    "outlives/",
-    "exit_codes/bad_policies",
-];
+/// What is tried on every change: a permitted host is reached and a stranger refused, through
+/// the door, by every hook. One start takes the emulated verifier of 5.10 most of three minutes.
+const EVERY_TIME: [&str; 1] = ["confinement/curl"];
 
 /// The part of the matrix that every change must pass: the oldest kernel that is supported.
 pub(crate) fn oldest() -> Result<String> {
