@@ -2,7 +2,7 @@
 //! kernel's type information (`Documentation/bpf/btf.rst`). aya reads it, too, and shows
 //! nothing of it.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{fs, io, path::Path};
 
 /// Where the kernel shows its types.
 pub(super) const FILE: &str = "/sys/kernel/btf/vmlinux";
@@ -21,8 +21,8 @@ pub(super) struct Structures {
     strings: usize,
     /// Where each type begins; types are numbered from 1.
     types: Vec<usize>,
-    /// Structures by name.
-    named: HashMap<String, u32>,
+    /// Structures: where the name stands among the strings, and the type.
+    named: Vec<(u32, u32)>,
 }
 
 /// The parts of `struct btf_type` that are used.
@@ -59,7 +59,7 @@ impl Structures {
             data,
             strings,
             types: Vec::new(),
-            named: HashMap::new(),
+            named: Vec::new(),
         };
         let mut at = at;
         while at < end {
@@ -67,8 +67,7 @@ impl Structures {
             structures.types.push(at);
             if found.kind == STRUCT && found.name != 0 {
                 let id = u32::try_from(structures.types.len()).ok()?;
-                let name = structures.string(found.name)?.to_owned();
-                structures.named.insert(name, id);
+                structures.named.push((found.name, id));
             }
             at = at.checked_add(12)?.checked_add(found.more()? as usize)?;
         }
@@ -77,7 +76,9 @@ impl Structures {
 
     /// The place of a member in a structure, unnamed parts of it included. Bytes.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
-        let id = *self.named.get(structure)?;
+        // Few are asked for; names of their own for all would be more than the rest of the agent.
+        let is_it = |(name, _): &&(u32, u32)| self.string(*name) == Some(structure);
+        let (_, id) = *self.named.iter().rfind(is_it)?;
         Some(self.bits(id, member, DEPTH)? / 8)
     }
 

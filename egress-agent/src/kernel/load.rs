@@ -132,7 +132,6 @@ impl Plane {
             loader.override_global(name, place, true);
         }
         if let Ok(types) = &types {
-            loader.btf(Some(types.btf()));
             for (name, place) in types.offsets() {
                 loader.override_global(name, place, true);
             }
@@ -157,11 +156,13 @@ impl Plane {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
+        // With the kernel's types, some 20 MiB, before others are read.
+        drop(loader);
         let unix = match UnixPrograms::load(OBJECT, &ebpf) {
             Err(error @ UnixError::Object(_)) => return Err(error.into()),
             other => other,
         };
-        let lsm = types.and_then(|types| LsmPrograms::load(&mut ebpf, &types));
+        let lsm = types.and_then(|_offsets_set| LsmPrograms::load(&mut ebpf));
         let called = Called::load(&mut ebpf, memory.is_some())?;
         let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
         let maps = Maps::take(&mut ebpf, &pins)?;

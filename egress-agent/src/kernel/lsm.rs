@@ -13,6 +13,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    thread,
 };
 
 use aya::{
@@ -89,10 +90,8 @@ pub enum LsmError {
     Unproven(String),
 }
 
-/// What the programs need to be loaded; let go once they are, for it is larger than all the
-/// rest of the agent.
+/// Where the running kernel's structures keep what the programs read.
 pub(super) struct Types {
-    btf: Btf,
     offsets: Vec<(&'static str, u32)>,
 }
 
@@ -111,18 +110,12 @@ impl Types {
             })?;
             offsets.push((*constant, place));
         }
-        let btf = Btf::from_sys_fs().map_err(|error| unsupported(&error))?;
-        Ok(Self { btf, offsets })
+        Ok(Self { offsets })
     }
 
     /// The constants of the programs.
     pub(super) fn offsets(&self) -> &[(&'static str, u32)] {
         &self.offsets
-    }
-
-    /// The kernel's types as aya reads them.
-    pub(super) fn btf(&self) -> &Btf {
-        &self.btf
     }
 }
 
@@ -136,13 +129,22 @@ struct Loaded {
 }
 
 impl LsmPrograms {
-    /// Loads the programs of `ebpf`, whose constants were set from the same types.
-    pub(super) fn load(ebpf: &mut Ebpf, types: &Types) -> Result<Self, LsmError> {
-        PROGRAMS
-            .iter()
-            .map(|alternatives| first(ebpf, types, alternatives))
-            .collect::<Result<_, _>>()
-            .map(Self)
+    /// Loads the programs of `ebpf`, whose constants were set from [`Types`]. The kernel's types
+    /// are read here and let go: they are larger than all the rest of the agent, and the loader
+    /// has read and dropped its own by now.
+    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, LsmError> {
+        let load = || {
+            let btf = Btf::from_sys_fs().map_err(|error| unsupported(&error))?;
+            PROGRAMS
+                .iter()
+                .map(|alternatives| first(ebpf, &btf, alternatives))
+                .collect::<Result<_, _>>()
+                .map(Self)
+        };
+        // In a thread, whose allocations are apart from the agent's own and so go back to the
+        // kernel whole.
+        let loaded = thread::scope(|scope| scope.spawn(load).join());
+        loaded.unwrap_or_else(|_| Err(LsmError::Unsupported("the loader broke off".to_owned())))
     }
 
     /// The hooks, by the kernel's names.
@@ -190,12 +192,12 @@ fn refused(program: &Loaded, error: &io::Error) -> LsmError {
 /// Loads the first of several programs whose hook the kernel has.
 fn first(
     ebpf: &mut Ebpf,
-    types: &Types,
+    btf: &Btf,
     alternatives: &[(&'static str, &'static str)],
 ) -> Result<Loaded, LsmError> {
     let mut missing = LsmError::Unsupported("no hook".to_owned());
     for (name, hook) in alternatives {
-        match load(ebpf, name, hook, &types.btf) {
+        match load(ebpf, name, hook, btf) {
             Ok(program) => {
                 return Ok(Loaded {
                     name,
