@@ -83,6 +83,17 @@ pub fn decide<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     verdict
 }
 
+/// A refusal for a reason that lies outside the tables, or its report where the connector is
+/// only audited.
+#[inline(always)]
+pub fn refused<L: Lookup>(connector: u32, reason: Reason, rule: u32, lookup: &L) -> Verdict {
+    let verdict = refuse(reason, rule);
+    match lookup.connector(connector) {
+        Some(connector) if connector.mode == Connector::AUDIT => audited(verdict),
+        _ => verdict,
+    }
+}
+
 /// Turns a refusal into a report, for a connector that is only audited.
 #[inline(always)]
 pub fn audited(verdict: Verdict) -> Verdict {
@@ -249,6 +260,21 @@ fn is_dns(flow: &Flow) -> bool {
 }
 
 impl Flow {
+    /// For what is refused without a destination: a socket, an option, a name.
+    #[inline(always)]
+    pub const fn nowhere(connector: u32, layer: Layer) -> Self {
+        Self {
+            addr: Addr { halves: [0, 0] },
+            connector,
+            port: 0,
+            protocol: 0,
+            layer,
+            inbound: false,
+            local_port: 0,
+            ifindex: 0,
+        }
+    }
+
     /// The key of the exact grant that would permit the flow.
     #[inline(always)]
     pub const fn grant_key(&self) -> GrantKey {

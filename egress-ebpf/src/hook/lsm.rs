@@ -10,14 +10,12 @@ use core::arch::asm;
 use aya_ebpf::{bindings::file, helpers::generated::bpf_sock_from_file, programs::LsmContext};
 use egress_common::{
     abi::RULE_NONE,
-    decide::{Flow, Lookup as _, audited},
-    grant::Connector,
-    key::Addr,
+    decide::{Flow, refused},
     socket::is_known,
-    verdict::{Action, Layer, Reason, Verdict},
+    verdict::{Layer, Reason, Verdict},
 };
 
-use super::{PASS, REFUSE};
+use super::{PASS, answer};
 use crate::{emit, kin, lookup::Maps, socket};
 
 /// `PTRACE_MODE_NOAUDIT`, `include/linux/ptrace.h`: the kernel asks in passing, for example
@@ -159,10 +157,7 @@ fn quietly(in_passing: bool, reason: Reason, detail: u16) -> i32 {
     if !in_passing {
         return refuse(reason, 0, 0, detail);
     }
-    if mode(socket::current_connector()) == Connector::AUDIT {
-        return PASS;
-    }
-    REFUSE
+    answer(&verdict(socket::current_connector(), reason))
 }
 
 /// Refuses and reports, or only reports. `detail` tells repeats of one reason apart.
@@ -170,33 +165,20 @@ fn quietly(in_passing: bool, reason: Reason, detail: u16) -> i32 {
 fn refuse(reason: Reason, protocol: u8, family: u8, detail: u16) -> i32 {
     let connector = socket::current_connector();
     let flow = Flow {
-        addr: Addr { halves: [0, 0] },
-        connector,
         port: detail,
         protocol,
-        layer: Layer::Lsm,
-        inbound: false,
-        local_port: 0,
-        ifindex: 0,
+        ..Flow::nowhere(connector, Layer::Lsm)
     };
-    let refused = Verdict {
-        action: Action::Deny,
-        reason,
-        rule: RULE_NONE,
-    };
-    let audit = mode(connector) == Connector::AUDIT;
-    let verdict = if audit { audited(refused) } else { refused };
+    let verdict = verdict(connector, reason);
     emit::denial(&flow, &verdict, &emit::Process::current(), family);
-    if audit { PASS } else { REFUSE }
+    answer(&verdict)
 }
 
-/// The connector's mode; 0 where there is none.
 #[inline(always)]
-fn mode(connector: u32) -> u16 {
+fn verdict(connector: u32, reason: Reason) -> Verdict {
     let maps = Maps {
         ctx: core::ptr::null_mut(),
         local_port: 0,
     };
-    maps.connector(connector)
-        .map_or(0, |connector| connector.mode)
+    refused(connector, reason, RULE_NONE, &maps)
 }

@@ -13,4 +13,4 @@ pub mod sockopt;
 pub mod strict;
 pub mod unix;
 
-pub use answer::{PASS, REFUSE};
+pub use answer::{PASS, REFUSE, answer};

@@ -8,8 +8,8 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use aya_ebpf::{EbpfContext as _, bindings::bpf_sock, programs::SkBuffContext};
 use egress_common::{
     abi::{RULE_NONE, TCP, program},
-    decide::{Flow, Lookup as _, audited},
-    grant::{Connector, SocketState},
+    decide::{Flow, refused},
+    grant::SocketState,
     hello::{self, Hello, Payload},
     sni::{NameKey, by_name},
     verdict::{Action, Layer, Reason, Verdict},
@@ -128,10 +128,7 @@ unsafe fn refuse(
 ) -> i32 {
     // SAFETY: not null; these are written once, when the socket was made.
     let (connector, pid, uid) = unsafe { ((*state).connector, (*state).pid, (*state).uid) };
-    let audit = maps(ctx)
-        .connector(connector)
-        .is_some_and(|connector| connector.mode == Connector::AUDIT);
-    let verdict = if audit { audited(*verdict) } else { *verdict };
+    let verdict = refused(connector, verdict.reason, verdict.rule, &maps(ctx));
     let parsed = header::parse(ctx.skb.skb);
     let flow = Flow {
         addr: parsed.addr,
@@ -148,7 +145,7 @@ unsafe fn refuse(
     scratch::forget(sk);
     // SAFETY: not null.
     unsafe {
-        if audit {
+        if matches!(verdict.action, Action::Audit) {
             socket::open(state, SocketState::PLAIN);
             pass(state, ctx.len());
             return PASS;

@@ -5,14 +5,12 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::programs::SockContext;
 use egress_common::{
     abi::RULE_NONE,
-    decide::{Flow, Lookup as _, audited},
-    grant::Connector,
-    key::Addr,
+    decide::{Flow, Lookup as _, refused},
     socket::is_internet,
     verdict::{Action, Layer, Reason, Verdict},
 };
 
-use super::{PASS, REFUSE};
+use super::{PASS, REFUSE, answer};
 use crate::{emit, lookup::Maps, socket};
 
 /// Lets TCP, MPTCP and UDP sockets of a connector through and gives each its record.
@@ -35,21 +33,20 @@ pub fn create(ctx: &SockContext) -> i32 {
         .connector(connector)
         .map_or(0, |connector| connector.mode);
     if mode == 0 {
-        return refuse(connector, Reason::UnknownConnector, protocol, family, false);
+        return refuse(connector, Reason::UnknownConnector, protocol, family);
     }
     // The kernel has put the type's own protocol in the place of 0.
     let known = is_internet(kind, protocol);
-    let audit = mode == Connector::AUDIT;
-    if !known
-        && !switched_off()
-        && refuse(connector, Reason::SocketType, protocol, family, audit) == REFUSE
-    {
-        return REFUSE;
+    if !known && !switched_off() {
+        let verdict = refused(connector, Reason::SocketType, RULE_NONE, &maps);
+        if tell(connector, &verdict, protocol, family) == REFUSE {
+            return REFUSE;
+        }
     }
     let mut state = socket::new_state(connector);
     // SAFETY: the context's socket.
     if unsafe { socket::get_or_create(ctx.sock, &mut state) }.is_null() {
-        return refuse(connector, Reason::NoMemory, protocol, family, false);
+        return refuse(connector, Reason::NoMemory, protocol, family);
     }
     PASS
 }
@@ -63,26 +60,23 @@ fn switched_off() -> bool {
     false
 }
 
+/// Refuses whatever the mode: without a connector or a record nothing could be judged later.
 #[inline(always)]
-fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32, audit: bool) -> i32 {
-    let flow = Flow {
-        addr: Addr { halves: [0, 0] },
-        connector,
-        port: 0,
-        protocol: if protocol > 255 { 255 } else { protocol as u8 },
-        layer: Layer::Socket,
-        inbound: false,
-        local_port: 0,
-        ifindex: 0,
-    };
-    let mut verdict = Verdict {
+fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32) -> i32 {
+    let verdict = Verdict {
         action: Action::Deny,
         reason,
         rule: RULE_NONE,
     };
-    if audit {
-        verdict = audited(verdict);
-    }
-    emit::denial(&flow, &verdict, &emit::Process::current(), family as u8);
-    if audit { PASS } else { REFUSE }
+    tell(connector, &verdict, protocol, family)
+}
+
+#[inline(always)]
+fn tell(connector: u32, verdict: &Verdict, protocol: u32, family: u32) -> i32 {
+    let flow = Flow {
+        protocol: if protocol > 255 { 255 } else { protocol as u8 },
+        ..Flow::nowhere(connector, Layer::Socket)
+    };
+    emit::denial(&flow, verdict, &emit::Process::current(), family as u8);
+    answer(verdict)
 }

@@ -7,13 +7,11 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::{EbpfContext as _, programs::SockoptContext};
 use egress_common::{
     abi::RULE_NONE,
-    decide::{Flow, Lookup as _, audited},
-    grant::Connector,
-    key::Addr,
-    verdict::{Action, Layer, Reason, Verdict},
+    decide::{Flow, refused},
+    verdict::{Layer, Reason},
 };
 
-use super::{PASS, REFUSE};
+use super::{PASS, answer};
 use crate::{emit, lookup::Maps, socket};
 
 const SOL_SOCKET: i32 = 1;
@@ -53,27 +51,13 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         ctx: ctx.as_ptr(),
         local_port: 0,
     };
-    let audit = maps
-        .connector(connector)
-        .is_some_and(|connector| connector.mode == Connector::AUDIT);
     let flow = Flow {
-        addr: Addr { halves: [0, 0] },
-        connector,
         port: option as u16,
-        protocol: 0,
-        layer: Layer::Socket,
-        inbound: false,
-        local_port: 0,
-        ifindex: 0,
+        ..Flow::nowhere(connector, Layer::Socket)
     };
-    let refused = Verdict {
-        action: Action::Deny,
-        reason: Reason::SocketOption,
-        rule: RULE_NONE,
-    };
-    let verdict = if audit { audited(refused) } else { refused };
+    let verdict = refused(connector, Reason::SocketOption, RULE_NONE, &maps);
     emit::denial(&flow, &verdict, &process, 0);
-    if audit { PASS } else { REFUSE }
+    answer(&verdict)
 }
 
 /// Options by what they do.

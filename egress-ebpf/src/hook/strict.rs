@@ -9,13 +9,13 @@ use aya_ebpf::{
 };
 use egress_common::{
     abi::{RULE_DOOR, RULE_INBOUND, RULE_NONE, TCP},
-    decide::{Flow, Lookup as _, audited, decide},
+    decide::{Flow, decide, refused},
     event::{Client, ClientKey},
-    grant::{Connector, SocketState},
-    verdict::{Action, Layer, Reason, Verdict},
+    grant::SocketState,
+    verdict::{Action, Layer, Reason},
 };
 
-use super::{PASS, REFUSE};
+use super::{PASS, answer};
 use crate::{
     emit,
     header::{self, Parsed},
@@ -65,11 +65,11 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     let mut verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)
     } else {
-        refuse(parsed.fault, RULE_NONE, connector, &maps)
+        refused(connector, parsed.fault, RULE_NONE, &maps)
     };
     if matches!(verdict.action, Action::Check) {
         let reason = unnamed(record_of(skb).1);
-        verdict = refuse(reason, verdict.rule, connector, &maps);
+        verdict = refused(connector, reason, verdict.rule, &maps);
     }
     if matches!(verdict.action, Action::Allow) {
         if verdict.rule == RULE_DOOR {
@@ -82,11 +82,7 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         return PASS;
     }
     emit::denial(&flow, &verdict, &process, parsed.family as u8);
-    if matches!(verdict.action, Action::Audit) {
-        PASS
-    } else {
-        REFUSE
-    }
+    answer(&verdict)
 }
 
 /// The socket behind a packet and its record; null where there is none.
@@ -126,20 +122,6 @@ fn unnamed(state: *const SocketState) -> Reason {
         Reason::Revoked
     } else {
         Reason::SniTransport
-    }
-}
-
-/// A refusal that no table speaks of, or its report where the connector is only audited.
-#[inline(always)]
-fn refuse(reason: Reason, rule: u32, connector: u32, maps: &Maps) -> Verdict {
-    let refused = Verdict {
-        action: Action::Deny,
-        reason,
-        rule,
-    };
-    match maps.connector(connector) {
-        Some(connector) if connector.mode == Connector::AUDIT => audited(refused),
-        _ => refused,
     }
 }
 

@@ -19,13 +19,12 @@ use aya_ebpf::{
 };
 use egress_common::{
     abi::{RULE_NONE, UNIX_NAME_MAX, UNIX_NAME_ROOM},
-    decide::Flow,
-    key::Addr,
+    decide::{Flow, refused},
     unix::{self, UnixKey, UnixRepeatKey},
-    verdict::{Action, Layer, Reason, Verdict},
+    verdict::{Action, Layer, Reason},
 };
 
-use super::{PASS, REFUSE};
+use super::{PASS, REFUSE, answer};
 use crate::{emit, lookup::Maps, socket};
 
 /// `AF_UNIX`, `include/linux/socket.h`.
@@ -68,11 +67,7 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     let verdict = if name(ctx, &mut asked.key) {
         unix::decide(&asked.key, &maps)
     } else {
-        Verdict {
-            action: Action::Deny,
-            reason: Reason::Malformed,
-            rule: RULE_NONE,
-        }
+        refused(asked.key.connector, Reason::Malformed, RULE_NONE, &maps)
     };
     match verdict.action {
         Action::Allow => {
@@ -90,22 +85,12 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
         return REFUSE;
     }
     let flow = Flow {
-        addr: Addr { halves: [0, 0] },
-        connector: asked.key.connector,
         port: kind as u16,
-        local_port: 0,
-        ifindex: 0,
-        protocol: 0,
-        layer: Layer::Unix,
-        inbound: false,
+        ..Flow::nowhere(asked.key.connector, Layer::Unix)
     };
     asked.reason = u32::from(verdict.reason.code());
     emit::unix_denial(&flow, &verdict, &emit::Process::current(), &asked);
-    if matches!(verdict.action, Action::Audit) {
-        PASS
-    } else {
-        REFUSE
-    }
+    answer(&verdict)
 }
 
 /// Reads the name; false where it cannot be read or is none.
