@@ -43,6 +43,14 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Link-local addresses that serve at once. While one is looked for elsewhere, for a second after
+/// its link came up, the kernel asks for no neighbour on behalf of an address that is on another
+/// device (`net/ipv6/ndisc.c` `ndisc_send_ns`), and those of the internet are.
+const SETTLED: [(&str, &str); 2] = [
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+];
+
 /// The two network namespaces.
 pub(crate) struct Namespaces {
     name: String,
@@ -59,6 +67,9 @@ impl Namespaces {
         let (internet, host) = (this.internet(), this.host());
         ip(&["netns", "add", &internet])?;
         ip(&["netns", "add", &host])?;
+        for namespace in [&internet, &host] {
+            sysctl(namespace, &SETTLED)?;
+        }
         sysctl(
             &internet,
             &[

@@ -23,7 +23,8 @@ use nix::sys::signal::Signal;
 /// The port of the connector that rules name, and the one that none does.
 const OPEN: u16 = 18080;
 const CLOSED: u16 = 18081;
-/// A caller waits so long for an answer.
+/// A caller waits so long for an answer that should come, in seconds, and for one that should not.
+const ANSWER: &str = "20";
 const SILENCE: &str = "1.5";
 /// A program notices within this time that its connection has ended.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -122,8 +123,7 @@ impl<'w> Server<'w> {
     }
 
     /// A caller that has got an answer, or none.
-    fn called_from(&self, source: impl Into<IpAddr>, port: u16) -> Result<(Caller, bool)> {
-        let source = source.into();
+    fn called_from(&self, source: IpAddr, port: u16, patience: &str) -> Result<(Caller, bool)> {
         let host: IpAddr = match source {
             IpAddr::V4(_) => zone::HOST.into(),
             IpAddr::V6(_) => zone::HOST6.into(),
@@ -131,7 +131,7 @@ impl<'w> Server<'w> {
         let token = token::new();
         let mut command = self.world.internet_command("/usr/bin/python3");
         command.args(["-c", CALLER, &source.to_string(), &host.to_string()]);
-        command.args([&port.to_string(), SILENCE, &token]);
+        command.args([&port.to_string(), patience, &token]);
         let caller = Caller(Running::start(command, agent::LIMIT)?);
         let said = caller.said(1)?;
         ensure!(
@@ -145,7 +145,7 @@ impl<'w> Server<'w> {
 
     fn ensure_answers(&self, source: impl Into<IpAddr>, port: u16) -> Result<Caller> {
         let source = source.into();
-        let (caller, answered) = self.called_from(source, port)?;
+        let (caller, answered) = self.called_from(source, port, ANSWER)?;
         let said = self.confined.agent.stderr();
         ensure!(answered, "{source} got no answer from port {port}; {said}");
         Ok(caller)
@@ -153,7 +153,7 @@ impl<'w> Server<'w> {
 
     fn ensure_silent(&self, source: impl Into<IpAddr>, port: u16) -> Result<()> {
         let source = source.into();
-        let (_, answered) = self.called_from(source, port)?;
+        let (_, answered) = self.called_from(source, port, SILENCE)?;
         ensure!(!answered, "{source} got an answer from port {port}");
         let denial = Denial {
             layers: vec!["packet"],

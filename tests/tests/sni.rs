@@ -11,7 +11,10 @@ use egress_tests::{
         mutate::{DECLARED, Dice, mutant},
         naive::{Judgement, declared_length, judge},
     },
-    probe::{FAMILIES, tls_many::pack},
+    probe::{
+        FAMILIES,
+        tls_many::{FAR, pack},
+    },
     process::{must, patience},
     stage::Stage,
     token,
@@ -288,7 +291,6 @@ fn pages_do_not_change_on_a_slow_wire() -> Result<()> {
 /// hello that is longer is never seen whole.
 #[test]
 fn hellos_of_two_segments_go_a_long_way() -> Result<()> {
-    const FAR: u64 = 10_000;
     let world = World::new()?;
     let mut tc = world.internet_command("tc");
     tc.args(["qdisc", "add", "dev", "up0", "root", "tbf"]);

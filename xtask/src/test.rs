@@ -32,9 +32,22 @@ struct Total {
     passed: u64,
     failed: u64,
     ignored: u64,
-    /// Names of those that failed.
-    failures: Vec<String>,
+    /// Those that failed.
+    failures: Vec<Failure>,
+    /// Which of them libtest tells about in the next line.
+    told: Option<usize>,
 }
+
+/// A test that failed.
+#[derive(PartialEq, Eq, Debug)]
+struct Failure {
+    name: String,
+    /// How it said so, in short.
+    reason: String,
+}
+
+/// So much of a reason is repeated at the end, in characters.
+const REASON: usize = 400;
 
 /// Sets up, builds, tests; ends with the total of all test programs, and answers it.
 pub(crate) fn run(options: &Options) -> Result<String> {
@@ -53,8 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         complete &= follow(&mut command, &mut total)?;
     }
     println!();
-    for name in &total.failures {
-        println!("failed: {name}");
+    for failure in &total.failures {
+        println!("failed: {}: {}", failure.name, failure.reason);
     }
     println!(
         "total: {} passed, {} failed, {} ignored in {} test programs, {}",
@@ -144,8 +157,12 @@ impl Total {
     fn add(&mut self, line: &str) {
         let test = line.strip_prefix("test ");
         if let Some(name) = test.and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            self.failures.push(name.to_owned());
+            self.failures.push(Failure {
+                name: name.to_owned(),
+                reason: String::new(),
+            });
         }
+        self.explain(line);
         let Some(rest) = line.strip_prefix("test result: ") else {
             return;
         };
@@ -163,6 +180,20 @@ impl Total {
             }
         }
     }
+
+    /// Keeps the first line of what a failed test printed: where it ends with an error, or
+    /// panics, mostly the reason.
+    fn explain(&mut self, line: &str) {
+        let told = self.told.take();
+        if let Some(failure) = told.and_then(|index| self.failures.get_mut(index)) {
+            failure.reason = line.chars().take(REASON).collect();
+        }
+        let head = line.strip_prefix("---- ");
+        if let Some(name) = head.and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            let known = |failure: &Failure| failure.name == name;
+            self.told = self.failures.iter().rposition(known);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +207,8 @@ mod tests {
             "running 3 tests",
             "test names::cname ... FAILED",
             "test names::plain ... ok",
+            "---- names::cname stdout ----",
+            "Error: no answer",
             "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.01s",
             "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.10s",
         ] {
@@ -186,7 +219,11 @@ mod tests {
             passed: 3,
             failed: 3,
             ignored: 1,
-            failures: vec!["names::cname".to_owned()],
+            failures: vec![Failure {
+                name: "names::cname".to_owned(),
+                reason: "Error: no answer".to_owned(),
+            }],
+            told: None,
         };
         assert_eq!(total, expected);
     }

@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use super::state::State;
+use super::{state::State, tcp::accept};
 use crate::{
     protocol::{Behaviour, Query, Record, Sighting},
     zone,
@@ -38,7 +38,8 @@ pub(super) async fn serve(server: IpAddr, state: Arc<State>) -> Result<()> {
         .with_context(|| format!("DNS over TCP at {server}"))?;
     tokio::spawn(serve_udp(Arc::new(udp), server, state.clone()));
     tokio::spawn(async move {
-        while let Ok((stream, _)) = tcp.accept().await {
+        loop {
+            let stream = accept(&tcp).await;
             let state = state.clone();
             // A client that hangs up or sends rubbish ends only its own connection.
             tokio::spawn(async move { drop(serve_tcp(stream, server, &state).await) });

@@ -1,7 +1,7 @@
 //! TCP servers for any port and address: TLS, HTTP and raw bytes, told apart by what comes
 //! first.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -26,13 +26,30 @@ pub(super) async fn listen(port: u16, state: Arc<State>) -> Result<()> {
         .await
         .with_context(|| format!("TCP port {port}"))?;
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(&listener).await;
             let state = state.clone();
             // A client that hangs up or sends rubbish ends only its own connection.
             tokio::spawn(async move { drop(serve(stream, &state).await) });
         }
     });
     Ok(())
+}
+
+/// The next connection. Errors are of one that is gone already, or of too many at once
+/// (accept(2)): a server goes on.
+pub(super) async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // What is answered in two writes would wait for the client's delayed receipt.
+                // It fails for connections that are gone.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
 }
 
 /// Says the text on a connection this side opened, then listens for tokens.

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -19,6 +20,9 @@ use crate::hello::build::{Hello, SERVER_NAME, server_name};
 
 /// An answer, or the end of the connection, comes within this time.
 const PATIENCE: Duration = Duration::from_millis(900);
+
+/// A round trip over a long way, in microseconds: TCP sends no more than two segments at once.
+pub const FAR: u64 = 10_000;
 
 /// `tcpi_rtt` in the words of [`sys::tcp_info`].
 const ROUND_TRIP: usize = 17;
@@ -99,16 +103,15 @@ pub(super) fn in_turns(count: usize, pairs: &[&str]) -> Result<()> {
 /// `probe far TARGET NAME LENGTH`: a hello of this length, its name at the end, to a target whose
 /// answers wait behind echoes. Prints how it ended and the round trip in microseconds.
 pub(super) fn far(target: SocketAddr, name: &str, length: usize) -> Result<()> {
-    let echoes = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    for _ in 0..6 {
-        echoes.send_to(&[0; 1400], (target.ip(), PORT))?;
-    }
-    // The first echo has gone on its way when it is here, and the others wait behind it.
-    echoes.set_read_timeout(Some(PATIENCE))?;
-    echoes.recv(&mut [0; 1500])?;
-    let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
-    sys::connect(&socket, &sys::address(target))?;
-    let trip = sys::tcp_info(&socket)?[ROUND_TRIP];
+    let mut tries = 0;
+    let (socket, trip) = loop {
+        let (socket, trip) = far_away(target)?;
+        tries += 1;
+        // A machine that stood still meanwhile has let the queue drain.
+        if u64::from(trip) > FAR || tries == 50 {
+            break (socket, trip);
+        }
+    };
     let list = server_name(&[(0, name.as_bytes())]);
     let hello = Hello::nameless().padded(length - list.len() - 4);
     let hello = hello.with(SERVER_NAME, list).record();
@@ -120,6 +123,21 @@ pub(super) fn far(target: SocketAddr, name: &str, length: usize) -> Result<()> {
         Err(error) => println!("{error} {trip}"),
     }
     Ok(())
+}
+
+/// A connection whose answers wait behind echoes, and its round trip in microseconds.
+fn far_away(target: SocketAddr) -> Result<(OwnedFd, u32)> {
+    let echoes = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    for _ in 0..6 {
+        echoes.send_to(&[0; 1400], (target.ip(), PORT))?;
+    }
+    // The first echo has gone on its way when it is here, and the others wait behind it.
+    echoes.set_read_timeout(Some(PATIENCE))?;
+    echoes.recv(&mut [0; 1500])?;
+    let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
+    sys::connect(&socket, &sys::address(target))?;
+    let trip = sys::tcp_info(&socket)?[ROUND_TRIP];
+    Ok((socket, trip))
 }
 
 fn say(port: u16, target: SocketAddr, flight: &[u8]) -> Result<&'static str> {
