@@ -7,8 +7,11 @@
 use std::{
     fs,
     io::Write as _,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -33,6 +36,9 @@ pub(crate) struct Options {
     /// Only this target
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
+    /// Targets side by side
+    #[arg(long, value_name = "N", default_value = "1")]
+    jobs: NonZeroUsize,
 }
 
 impl Options {
@@ -41,12 +47,13 @@ impl Options {
         Self {
             minutes: 0.1,
             target: None,
+            jobs: NonZeroUsize::MIN,
         }
     }
 }
 
 /// How a target's run ended.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Outcome {
     target: String,
     executions: u64,
@@ -56,14 +63,34 @@ struct Outcome {
     failed: bool,
 }
 
-/// Sets up, builds, runs the targets one after another.
+/// Sets up, builds, runs the targets.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let targets = chosen(options.target.as_deref())?;
     let programs = build()?;
-    let mut outcomes = Vec::new();
-    for target in targets {
-        outcomes.push(one(&programs, &target, options.minutes)?);
-    }
+    // From the end: each worker takes the last that is left.
+    let left = Mutex::new(targets.into_iter().rev().collect::<Vec<_>>());
+    let worker = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match next {
+                Some(target) => outcomes.push(one(&programs, &target, options.minutes)?),
+                None => return anyhow::Ok(outcomes),
+            }
+        }
+    };
+    let mut outcomes = thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.jobs.get())
+            .map(|_| scope.spawn(worker))
+            .collect();
+        let results = workers.into_iter().map(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a worker broke off"),
+        });
+        results.collect::<Result<Vec<_>>>()
+    })?
+    .concat();
+    outcomes.sort_by(|one, other| one.target.cmp(&other.target));
     report(&outcomes)
 }
 
