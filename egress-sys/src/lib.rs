@@ -1,4 +1,4 @@
-//! The few `bpf(2)` calls that aya has no name for, with a safe face.
+//! The few `bpf(2)` calls that aya has no name for, and one of the C library's, with a safe face.
 //!
 //! aya 0.14 knows no program type for unix sockets, so those programs are loaded, attached
 //! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
@@ -168,6 +168,16 @@ unsafe impl Attributes for ProgLoad {}
 unsafe impl Attributes for LinkCreate {}
 // SAFETY: `pathname` is a C string that `pin` borrows during the call.
 unsafe impl Attributes for ObjPin {}
+
+/// Gives freed memory back to the kernel (malloc_trim(3)). The allocator keeps what was needed
+/// once, a kernel's types for example, as long as something small lies behind it.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer and locks the heaps itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
 
 fn bpf<T: Attributes>(command: Command, attr: &T) -> io::Result<c_long> {
     // SAFETY: bpf(2) reads `size` bytes of `attr`, which is that large, and follows the

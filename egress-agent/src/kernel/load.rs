@@ -166,6 +166,7 @@ impl Plane {
         let called = Called::load(&mut ebpf, memory.is_some())?;
         let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
         let maps = Maps::take(&mut ebpf, &pins)?;
+        egress_sys::trim_heap();
         Ok(Self {
             ebpf,
             pins,

@@ -16,6 +16,7 @@ pub mod model;
 pub mod name;
 mod names;
 mod prefixes;
+mod ranges;
 pub mod schema;
 pub mod slots;
 pub mod special;

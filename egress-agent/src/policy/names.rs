@@ -7,17 +7,13 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use egress_common::{
-    abi::MAX_RANGES,
-    grant::{PortRange, PrefixRules},
-    sni::NameKey,
-};
+use egress_common::{grant::PrefixRules, sni::NameKey};
 
 use super::{
     compile::{CompiledRule, Misfit},
-    fault::Complaint,
     model::{List, Policy, PortSpan, Target},
     name::HostPattern,
+    ranges::{self, Saying},
 };
 
 /// An entry: length in bits, key, value.
@@ -25,13 +21,8 @@ type Entry = (u32, NameKey, PrefixRules);
 
 /// A rule about a host.
 struct Line<'a> {
-    /// Place of the rule in all lists together.
-    index: usize,
     pattern: &'a HostPattern,
-    deny: bool,
-    slot: u32,
-    id: &'a str,
-    ports: Vec<PortSpan>,
+    saying: Saying<'a>,
 }
 
 /// The entries of a policy, or what does not fit.
@@ -70,17 +61,13 @@ fn lines<'a>(policy: &'a Policy, rules: &'a [CompiledRule]) -> Vec<Line<'a>> {
                 .filter(|span| deny || is_checked(span))
                 .copied()
                 .collect();
-            (!ports.is_empty()).then_some(Line {
-                index,
+            (!ports.is_empty()).then(|| Line {
                 pattern,
-                deny,
-                slot: compiled.slot,
-                id: &compiled.id,
-                ports,
+                saying: Saying::new(index, compiled, ports),
             })
         })
         .collect();
-    lines.sort_by_key(|line| (!line.deny, width(line.pattern), line.slot));
+    lines.sort_by_key(|line| (!line.saying.deny, width(line.pattern), line.saying.slot));
     lines
 }
 
@@ -105,46 +92,11 @@ fn covers(pattern: &HostPattern, other: &HostPattern) -> bool {
 
 fn ranges(pattern: &HostPattern, lines: &[Line<'_>]) -> Result<PrefixRules, Misfit> {
     let speaking = lines.iter().filter(|line| covers(line.pattern, pattern));
-    let wanted = speaking
-        .clone()
-        .flat_map(|line| line.ports.iter().map(move |span| (line, span)));
-    let count = wanted.clone().count();
-    if count > MAX_RANGES {
-        let mut ids: Vec<&str> = speaking.clone().map(|line| line.id).take(5).collect();
-        if let Some(fifth) = ids.get_mut(4) {
-            *fifth = "…";
-        }
-        return Err(Misfit {
-            rule: speaking.map(|line| line.index).max(),
-            complaint: Complaint::new(
-                format!(
-                    "{count} port ranges meet for the name {pattern}; at most {MAX_RANGES} fit \
-                     (rules: {})",
-                    ids.join(", "),
-                ),
-                "join ranges, or write “tls: off” where no TLS is spoken",
-            ),
-        });
-    }
-    let mut value = PrefixRules {
-        count: 0,
-        ranges: [PortRange::EMPTY; MAX_RANGES],
-    };
-    for (range, (line, span)) in value.ranges.iter_mut().zip(wanted) {
-        *range = PortRange {
-            first: span.first,
-            last: span.last,
-            effect: if line.deny {
-                PortRange::DENY
-            } else {
-                PortRange::ALLOW
-            },
-            ifindex: 0,
-            rule: line.slot,
-        };
-        value.count += 1;
-    }
-    Ok(value)
+    ranges::ranges(
+        speaking.map(|line| &line.saying),
+        &format_args!("for the name {pattern}"),
+        "join ranges, or write “tls: off” where no TLS is spoken",
+    )
 }
 
 /// The trie's key; `None` for a wildcard so long that no name lies below it.

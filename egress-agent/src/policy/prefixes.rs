@@ -13,16 +13,16 @@
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use egress_common::{
-    abi::{MAX_RANGES, TCP, UDP},
-    grant::{PortRange, PrefixRules},
+    abi::{TCP, UDP},
+    grant::PrefixRules,
     key::{Addr, PrefixKey},
 };
 use ipnet::IpNet;
 
 use super::{
     compile::{CompiledRule, Misfit},
-    fault::Complaint,
     model::{List, Policy, PortSpan, Target},
+    ranges::{self, Saying},
     special::{Block, SPECIAL},
 };
 
@@ -56,21 +56,16 @@ pub(super) fn entries(
 
 /// A prefix that a rule speaks for.
 pub(super) struct Line<'a> {
-    /// Place of the rule in all lists together.
-    index: usize,
     block: Block,
-    deny: bool,
     v4: bool,
-    slot: u32,
-    id: &'a str,
-    ports: &'a [PortSpan],
+    saying: Saying<'a>,
 }
 
 impl Line<'_> {
     /// Whether the rule speaks for every address of a block.
     fn speaks_for(&self, block: &Block) -> bool {
         let family = self.v4 || !Block::V4.covers(block);
-        family && self.block.covers(block) && (self.deny || self.is_inside_special(block))
+        family && self.block.covers(block) && (self.saying.deny || self.is_inside_special(block))
     }
 
     /// Whether the rule lies inside every special range that the block lies in.
@@ -110,19 +105,15 @@ fn inbound<'a>(policy: &'a Policy, rules: &'a [CompiledRule]) -> Vec<Line<'a>> {
 
 fn line<'a>(index: usize, rule: &'a CompiledRule, net: &IpNet, ports: &'a [PortSpan]) -> Line<'a> {
     Line {
-        index,
         block: Block::of(net),
-        deny: rule.list == List::Deny,
         v4: net.addr().is_ipv4(),
-        slot: rule.slot,
-        id: &rule.id,
-        ports,
+        saying: Saying::new(index, rule, ports),
     }
 }
 
 fn sorted<'a>(lines: impl Iterator<Item = Line<'a>>) -> Vec<Line<'a>> {
     let mut lines: Vec<Line<'a>> = lines.collect();
-    lines.sort_by_key(|line| (!line.deny, Reverse(line.block.len), line.slot));
+    lines.sort_by_key(|line| (!line.saying.deny, Reverse(line.block.len), line.saying.slot));
     lines
 }
 
@@ -138,51 +129,12 @@ fn blocks(lines: &[Line<'_>]) -> BTreeSet<Block> {
 }
 
 fn ranges(block: &Block, lines: &[Line<'_>]) -> Result<PrefixRules, Misfit> {
-    let mut value = PrefixRules {
-        count: 0,
-        ranges: [PortRange::EMPTY; MAX_RANGES],
-    };
-    let speaking: Vec<&Line<'_>> = lines.iter().filter(|line| line.speaks_for(block)).collect();
-    let wanted = speaking
-        .iter()
-        .flat_map(|line| line.ports.iter().map(move |span| (line, span)));
-    if wanted.clone().count() > MAX_RANGES {
-        return Err(overfull(block, &speaking, wanted.count()));
-    }
-    for (range, (line, span)) in value.ranges.iter_mut().zip(wanted) {
-        *range = PortRange {
-            first: span.first,
-            last: span.last,
-            effect: if line.deny {
-                PortRange::DENY
-            } else {
-                PortRange::ALLOW
-            },
-            ifindex: 0,
-            rule: line.slot,
-        };
-        value.count += 1;
-    }
-    Ok(value)
-}
-
-fn overfull(block: &Block, speaking: &[&Line<'_>], count: usize) -> Misfit {
-    let mut ids: Vec<&str> = speaking.iter().map(|line| line.id).collect();
-    if ids.len() > 4 {
-        ids.truncate(4);
-        ids.push("…");
-    }
-    let last = speaking.iter().max_by_key(|line| line.index);
-    Misfit {
-        rule: last.map(|line| line.index),
-        complaint: Complaint::new(
-            format!(
-                "{count} port ranges meet under {block}; at most {MAX_RANGES} fit (rules: {})",
-                ids.join(", "),
-            ),
-            "join ranges, or keep ports that only some addresses need apart from wide prefixes",
-        ),
-    }
+    let speaking = lines.iter().filter(|line| line.speaks_for(block));
+    ranges::ranges(
+        speaking.map(|line| &line.saying),
+        &format_args!("under {block}"),
+        "join ranges, or keep ports that only some addresses need apart from wide prefixes",
+    )
 }
 
 /// The trie's key of a block. The address is not canonicalised: a prefix is no address, and
