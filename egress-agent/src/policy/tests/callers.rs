@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use egress_common::{
-    abi::{RULE_FIRST, TCP, UDP},
+    abi::{TCP, UDP},
     decide::{Flow, decide},
     verdict::{Action, Reason},
 };
@@ -12,29 +12,22 @@ use proptest::prelude::*;
 
 use super::{
     faults,
-    oracle::{ENFORCED, SPECIAL, address, cases, flow, port, prefix, rule, within_net},
+    made::{installed, made, spans},
+    oracle::{SPECIAL, address, cases, flow, port, prefix, rule, within_net},
     policy,
 };
 use crate::policy::{
-    Policy, compile,
+    Policy,
     explain::{Call, explain_call},
-    model::{DnsSettings, Listen, Mode, PortSpan},
-    tables::Memory,
+    model::Listen,
 };
 
 /// A rule about callers.
 pub(super) fn listen() -> impl Strategy<Value = Listen> {
-    let spans = prop::collection::vec((port(), port()), 1..3);
     let from = prop::collection::vec(prefix(), 1..3);
-    (from, spans).prop_map(|(from, spans)| Listen {
+    (from, spans(port)).prop_map(|(from, ports)| Listen {
         id: String::new(),
-        ports: spans
-            .into_iter()
-            .map(|(a, b)| PortSpan {
-                first: a.min(b),
-                last: a.max(b),
-            })
-            .collect(),
+        ports,
         from,
         why: None,
     })
@@ -81,22 +74,10 @@ proptest! {
         probes in prop::collection::vec((address(), port()), 20),
         inside in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>(), port()), 20),
     ) {
-        let policy = Policy {
-            connector: "x".into(),
-            mode: Mode::Enforce,
-            allow,
-            deny: Vec::new(),
-            listen,
-            dns: DnsSettings::default(),
-            run: None,
-            require: Vec::new(),
-            source: "p.yaml".into(),
-        };
-        let Ok(tables) = compile(&policy, 7, RULE_FIRST) else {
+        let policy = made(allow, Vec::new(), listen);
+        let Some((_, memory)) = installed(&policy) else {
             return Ok(());
         };
-        let mut memory = Memory::default();
-        memory.install(&tables, ENFORCED);
         let nets: Vec<IpNet> = policy.listen.iter().flat_map(|rule| rule.from.clone()).collect();
         let inside = inside.iter().filter(|_| !nets.is_empty())
             .map(|(index, bits, port)| (within_net(index.get(&nets), *bits), *port));

@@ -10,6 +10,7 @@ mod changes;
 mod explained;
 mod faults;
 mod hostile;
+mod made;
 mod meaning;
 mod names;
 mod oracle;

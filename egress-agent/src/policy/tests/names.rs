@@ -9,13 +9,14 @@ use egress_common::{
 use proptest::prelude::*;
 
 use super::{
+    made::{installed, made, spans},
     oracle::{ENFORCED, cases},
     policy,
 };
 use crate::host::layers::Layer;
 use crate::policy::{
     Policy, compile,
-    model::{DnsSettings, Mode, PortSpan, Protocols, Rule, Target},
+    model::{Protocols, Rule, Target},
     name::{HostPattern, Name},
     tables::Memory,
 };
@@ -85,7 +86,6 @@ pub(super) fn checked_port() -> impl Strategy<Value = u16> {
 
 /// A rule about a host, with or without a check of names.
 pub(super) fn host_rule() -> impl Strategy<Value = Rule> {
-    let spans = prop::collection::vec((checked_port(), checked_port()), 1..3);
     let pattern = (name(), any::<bool>()).prop_map(|(name, wide)| {
         if wide {
             HostPattern::Below(name)
@@ -93,16 +93,11 @@ pub(super) fn host_rule() -> impl Strategy<Value = Rule> {
             HostPattern::Exact(name)
         }
     });
-    (pattern, spans, any::<bool>(), 0_u8..4).prop_map(|(pattern, spans, tls, udp)| Rule {
+    let rest = (spans(checked_port), any::<bool>(), 0_u8..4);
+    (pattern, rest).prop_map(|(pattern, (ports, tls, udp))| Rule {
         id: String::new(),
         target: Target::Host(pattern),
-        ports: spans
-            .into_iter()
-            .map(|(a, b)| PortSpan {
-                first: a.min(b),
-                last: a.max(b),
-            })
-            .collect(),
+        ports,
         protocols: match udp {
             0 => Protocols::UDP,
             1 => Protocols::ANY,
@@ -124,22 +119,10 @@ proptest! {
         deny in prop::collection::vec(host_rule(), 0..3),
         probes in prop::collection::vec((name(), checked_port()), 40),
     ) {
-        let policy = Policy {
-            connector: "x".into(),
-            mode: Mode::Enforce,
-            allow,
-            deny,
-            listen: Vec::new(),
-            dns: DnsSettings::default(),
-            run: None,
-            require: Vec::new(),
-            source: "p.yaml".into(),
-        };
-        let Ok(tables) = compile(&policy, 7, RULE_FIRST) else {
+        let policy = made(allow, deny, Vec::new());
+        let Some((tables, memory)) = installed(&policy) else {
             return Ok(());
         };
-        let mut memory = Memory::default();
-        memory.install(&tables, ENFORCED);
         let mut keys: Vec<_> = tables.names.iter().map(|(bits, key, _)| (*bits, *key)).collect();
         keys.sort_unstable();
         keys.dedup();

@@ -4,10 +4,7 @@
 //! works on `IpAddr`, walks every rule for every question and knows the special ranges as
 //! text.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use egress_common::{
     abi::{RULE_FIRST, TCP, UDP},
@@ -19,10 +16,10 @@ use egress_common::{
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use super::made::{installed, made, spans};
 use crate::policy::{
     compile,
-    model::{DnsSettings, List, Mode, Policy, PortSpan, Protocols, Rule, Target},
-    tables::Memory,
+    model::{List, Policy, Protocols, Rule, Target},
 };
 
 pub(super) const SPECIAL: &[&str] = &[
@@ -185,17 +182,10 @@ pub(super) fn port() -> impl Strategy<Value = u16> {
 }
 
 pub(super) fn rule() -> impl Strategy<Value = Rule> {
-    let spans = prop::collection::vec((port(), port()), 1..3);
-    (prefix(), spans, 1_u8..4).prop_map(|(net, spans, protocols)| Rule {
+    (prefix(), spans(port), 1_u8..4).prop_map(|(net, ports, protocols)| Rule {
         id: String::new(),
         target: Target::Cidr(net),
-        ports: spans
-            .into_iter()
-            .map(|(a, b)| PortSpan {
-                first: a.min(b),
-                last: a.max(b),
-            })
-            .collect(),
+        ports,
         protocols: Protocols {
             tcp: protocols & 1 != 0,
             udp: protocols & 2 != 0,
@@ -209,17 +199,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
 
 fn policies() -> impl Strategy<Value = Policy> {
     let rules = |most: usize| prop::collection::vec(rule(), 0..most);
-    (rules(7), rules(4)).prop_map(|(allow, deny)| Policy {
-        connector: "x".into(),
-        mode: Mode::Enforce,
-        allow,
-        deny,
-        listen: Vec::new(),
-        dns: DnsSettings::default(),
-        run: None,
-        require: Vec::new(),
-        source: PathBuf::from("p.yaml"),
-    })
+    (rules(7), rules(4)).prop_map(|(allow, deny)| made(allow, deny, Vec::new()))
 }
 
 pub(super) const ENFORCED: Connector = Connector {
@@ -258,13 +238,10 @@ proptest! {
         probes in prop::collection::vec((address(), port(), any::<bool>()), 40),
         inside in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>()), 20),
     ) {
-        let Ok(tables) = compile(&policy, 7, RULE_FIRST) else {
-            // Too many ranges under one prefix: rare, and refused, which is right.
+        let Some((tables, mut memory)) = installed(&policy) else {
             return Ok(());
         };
         let first = RULE_FIRST + u32::try_from(tables.rules.len()).unwrap_or(0);
-        let mut memory = Memory::default();
-        memory.install(&tables, ENFORCED);
         if let Ok(others) = compile(&other, 8, first) {
             memory.install(&others, ENFORCED);
         }
@@ -294,7 +271,7 @@ proptest! {
 
     #[test]
     fn no_two_entries_have_one_key(policy in policies()) {
-        let Ok(tables) = compile(&policy, 7, RULE_FIRST) else {
+        let Some((tables, _)) = installed(&policy) else {
             return Ok(());
         };
         let mut keys: Vec<_> = tables.prefixes.iter().map(|(len, key, _)| (*len, *key)).collect();
