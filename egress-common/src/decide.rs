@@ -60,14 +60,14 @@ pub trait Lookup {
 #[inline(always)]
 pub fn decide<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     let Some(connector) = lookup.connector(flow.connector) else {
-        return refuse(Reason::UnknownConnector, RULE_NONE);
+        return Verdict::deny(Reason::UnknownConnector, RULE_NONE);
     };
     let mode = connector.mode;
     if mode != Connector::ENFORCE && mode != Connector::AUDIT {
-        return refuse(Reason::UnknownConnector, RULE_NONE);
+        return Verdict::deny(Reason::UnknownConnector, RULE_NONE);
     }
     if is_door(flow, connector) {
-        return allow(RULE_DOOR);
+        return Verdict::allow(RULE_DOOR);
     }
     if is_dns(flow) && connector.door_port != 0 {
         return Verdict {
@@ -87,7 +87,7 @@ pub fn decide<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 /// only audited.
 #[inline(always)]
 pub fn refused<L: Lookup>(connector: u32, reason: Reason, rule: u32, lookup: &L) -> Verdict {
-    let verdict = refuse(reason, rule);
+    let verdict = Verdict::deny(reason, rule);
     match lookup.connector(connector) {
         Some(connector) if connector.mode == Connector::AUDIT => audited(verdict),
         _ => verdict,
@@ -124,7 +124,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         } else if flow.protocol == TCP && lookup.rule_flags(rule) & Rule::TLS != 0 {
             named_by = rule;
         } else {
-            return allow(rule);
+            return Verdict::allow(rule);
         }
     }
     let key = PrefixKey {
@@ -159,7 +159,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         };
     }
     if !matches!(reason, Reason::DenyRule) && flow.addr.is_loopback() && lookup.own_listener(flow) {
-        return allow(RULE_OWN);
+        return Verdict::allow(RULE_OWN);
     }
     if flow.inbound {
         return to_caller(flow, lookup);
@@ -167,7 +167,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     if matches!(reason, Reason::NoRule) {
         reason = by_class(&flow.addr);
     }
-    refuse(reason, rule)
+    Verdict::deny(reason, rule)
 }
 
 /// Answers to somebody who called in: loopback peers may, so that a browser can reach an
@@ -176,10 +176,10 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 #[inline(always)]
 fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     if flow.protocol != TCP {
-        return refuse(Reason::Inbound, RULE_NONE);
+        return Verdict::deny(Reason::Inbound, RULE_NONE);
     }
     if flow.addr.is_loopback() {
-        return allow(RULE_INBOUND);
+        return Verdict::allow(RULE_INBOUND);
     }
     let key = PrefixKey {
         connector: flow.connector,
@@ -191,10 +191,10 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             Verdict {
                 reason: Reason::NoRule,
                 ..
-            } => refuse(Reason::Inbound, RULE_NONE),
+            } => Verdict::deny(Reason::Inbound, RULE_NONE),
             verdict => verdict,
         },
-        None => refuse(Reason::Inbound, RULE_NONE),
+        None => Verdict::deny(Reason::Inbound, RULE_NONE),
     }
 }
 
@@ -206,7 +206,7 @@ pub(crate) fn by_port<L: Lookup>(
     rules: &PrefixRules,
     lookup: &L,
 ) -> Verdict {
-    let mut verdict = refuse(Reason::NoRule, RULE_NONE);
+    let mut verdict = Verdict::deny(Reason::NoRule, RULE_NONE);
     // A constant number of turns, left early: what the verifier of 5.10 can follow.
     for (range, index) in rules.ranges.iter().zip(0_u32..) {
         if index >= rules.count {
@@ -214,14 +214,14 @@ pub(crate) fn by_port<L: Lookup>(
         }
         if range.first <= port && port <= range.last {
             if range.effect != PortRange::ALLOW {
-                return refuse(Reason::DenyRule, range.rule);
+                return Verdict::deny(Reason::DenyRule, range.rule);
             }
             if !lookup.rule_active(range.rule) {
-                verdict = refuse(Reason::Revoked, range.rule);
+                verdict = Verdict::deny(Reason::Revoked, range.rule);
             } else if range.ifindex != 0 && ifindex != 0 && ifindex != u32::from(range.ifindex) {
-                verdict = refuse(Reason::Interface, range.rule);
+                verdict = Verdict::deny(Reason::Interface, range.rule);
             } else {
-                return allow(range.rule);
+                return Verdict::allow(range.rule);
             }
         }
     }
@@ -290,23 +290,5 @@ impl Flow {
     #[inline(always)]
     fn protocol_has_door(&self) -> bool {
         self.protocol == UDP || self.protocol == TCP
-    }
-}
-
-#[inline(always)]
-const fn allow(rule: u32) -> Verdict {
-    Verdict {
-        action: Action::Allow,
-        reason: Reason::None,
-        rule,
-    }
-}
-
-#[inline(always)]
-const fn refuse(reason: Reason, rule: u32) -> Verdict {
-    Verdict {
-        action: Action::Deny,
-        reason,
-        rule,
     }
 }

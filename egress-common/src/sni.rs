@@ -89,25 +89,16 @@ impl NameQuery {
 #[inline(always)]
 pub fn by_name<L: Lookup>(name: &NameQuery, port: u16, encrypted: bool, lookup: &L) -> Verdict {
     let Some(rules) = lookup.name(name) else {
-        return refuse(Reason::SniStranger, RULE_NONE);
+        return Verdict::deny(Reason::SniStranger, RULE_NONE);
     };
     let verdict = by_port(port, 0, rules, lookup);
     match (verdict.action, verdict.reason) {
         (Action::Allow, _) if encrypted && lookup.rule_flags(verdict.rule) & Rule::ECH == 0 => {
-            refuse(Reason::SniEncrypted, verdict.rule)
+            Verdict::deny(Reason::SniEncrypted, verdict.rule)
         }
         (Action::Allow, _) => verdict,
         // The table knows the name for other ports.
-        (_, Reason::NoRule) => refuse(Reason::SniStranger, RULE_NONE),
+        (_, Reason::NoRule) => Verdict::deny(Reason::SniStranger, RULE_NONE),
         _ => verdict,
-    }
-}
-
-#[inline(always)]
-const fn refuse(reason: Reason, rule: u32) -> Verdict {
-    Verdict {
-        action: Action::Deny,
-        reason,
-        rule,
     }
 }

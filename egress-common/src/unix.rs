@@ -9,7 +9,7 @@ use crate::{
     decide::{Lookup, audited},
     event::Event,
     grant::Connector,
-    verdict::{Action, Reason, Verdict},
+    verdict::{Reason, Verdict},
 };
 
 /// Key of a permitted or denied name: whose it is, and the name. 120 bytes.
@@ -79,11 +79,11 @@ pub struct UnixRepeatKey {
 #[inline(always)]
 pub fn decide<L: Lookup>(key: &UnixKey, lookup: &L) -> Verdict {
     let Some(connector) = lookup.connector(key.connector) else {
-        return refuse(Reason::UnknownConnector, RULE_NONE);
+        return Verdict::deny(Reason::UnknownConnector, RULE_NONE);
     };
     let mode = connector.mode;
     if mode != Connector::ENFORCE && mode != Connector::AUDIT {
-        return refuse(Reason::UnknownConnector, RULE_NONE);
+        return Verdict::deny(Reason::UnknownConnector, RULE_NONE);
     }
     let verdict = by_name(key, connector, lookup);
     if mode == Connector::AUDIT {
@@ -96,20 +96,20 @@ pub fn decide<L: Lookup>(key: &UnixKey, lookup: &L) -> Verdict {
 fn by_name<L: Lookup>(key: &UnixKey, connector: &Connector, lookup: &L) -> Verdict {
     if let Some(grant) = lookup.unix(key) {
         if grant.effect != UnixGrant::ALLOW {
-            return refuse(Reason::DenyRule, grant.rule);
+            return Verdict::deny(Reason::DenyRule, grant.rule);
         }
         if lookup.rule_active(grant.rule) {
-            return allow(grant.rule);
+            return Verdict::allow(grant.rule);
         }
-        return refuse(Reason::Revoked, grant.rule);
+        return Verdict::deny(Reason::Revoked, grant.rule);
     }
     if key.kind == UnixKey::PATH && connector.unix & Connector::OWN_PATHS != 0 && is_own(key) {
-        return allow(RULE_OWN);
+        return Verdict::allow(RULE_OWN);
     }
     if key.kind == UnixKey::ABSTRACT && connector.unix & Connector::OWN_ABSTRACT != 0 {
-        return allow(RULE_OWN);
+        return Verdict::allow(RULE_OWN);
     }
-    refuse(Reason::UnixPath, RULE_NONE)
+    Verdict::deny(Reason::UnixPath, RULE_NONE)
 }
 
 /// Whether a path lies below the folder that only the connector sees. The folder follows no
@@ -160,22 +160,4 @@ fn is(key: &UnixKey, path: &str) -> bool {
         }
     }
     true
-}
-
-#[inline(always)]
-const fn allow(rule: u32) -> Verdict {
-    Verdict {
-        action: Action::Allow,
-        reason: Reason::None,
-        rule,
-    }
-}
-
-#[inline(always)]
-const fn refuse(reason: Reason, rule: u32) -> Verdict {
-    Verdict {
-        action: Action::Deny,
-        reason,
-        rule,
-    }
 }

@@ -175,3 +175,27 @@ pub struct Verdict {
     /// The rule that permitted or refused it, or [`crate::abi::RULE_NONE`].
     pub rule: u32,
 }
+
+impl Verdict {
+    /// It passes, under a rule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn allow(rule: u32) -> Self {
+        Self {
+            action: Action::Allow,
+            reason: Reason::None,
+            rule,
+        }
+    }
+
+    /// It does not pass.
+    #[inline(always)]
+    #[must_use]
+    pub const fn deny(reason: Reason, rule: u32) -> Self {
+        Self {
+            action: Action::Deny,
+            reason,
+            rule,
+        }
+    }
+}

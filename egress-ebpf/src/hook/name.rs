@@ -88,15 +88,15 @@ impl Payload for Bytes<'_> {
 unsafe fn verdict(ctx: &SkBuffContext, state: *const SocketState, kept: &mut Scratch) -> Verdict {
     let fault = Reason::from_code(kept.fault as u8).unwrap_or(Reason::SniMalformed);
     if kept.name_len == 0 {
-        return denied(fault, RULE_NONE);
+        return Verdict::deny(fault, RULE_NONE);
     }
     let bytes = Bytes { ctx, at: kept.at };
     let form = hello::name(&bytes, kept.name_at, kept.name_len, &mut kept.query.key);
     if !matches!(fault, Reason::None) {
-        return denied(fault, RULE_NONE);
+        return Verdict::deny(fault, RULE_NONE);
     }
     if !matches!(form, Reason::None) {
-        return denied(form, RULE_NONE);
+        return Verdict::deny(form, RULE_NONE);
     }
     // SAFETY: not null; the connector is written once, when the socket was made.
     let port = unsafe {
@@ -107,7 +107,7 @@ unsafe fn verdict(ctx: &SkBuffContext, state: *const SocketState, kept: &mut Scr
     let encrypted = kept.marks & Hello::ENCRYPTED != 0;
     let verdict = by_name(&kept.query, port, encrypted, &maps(ctx));
     if matches!(verdict.action, Action::Allow) && kept.marks & Hello::EARLY != 0 {
-        return denied(Reason::SniEarlyData, verdict.rule);
+        return Verdict::deny(Reason::SniEarlyData, verdict.rule);
     }
     verdict
 }
@@ -153,15 +153,6 @@ unsafe fn refuse(
         write_volatile(addr_of_mut!((*state).stage), SocketState::STRANGER);
     }
     REFUSE
-}
-
-#[inline(always)]
-const fn denied(reason: Reason, rule: u32) -> Verdict {
-    Verdict {
-        action: Action::Deny,
-        reason,
-        rule,
-    }
 }
 
 #[inline(always)]
