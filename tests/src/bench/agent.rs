@@ -105,7 +105,7 @@ pub(super) fn status(pid: u32, key: &str) -> Result<f64> {
 }
 
 /// Milliseconds from start to end, and of processor time.
-fn whole(command: &mut Command) -> Result<(f64, f64)> {
+pub(super) fn whole(command: &mut Command) -> Result<(f64, f64)> {
     let (start, before) = (Instant::now(), children()?);
     let status = command.stdin(Stdio::null()).status()?;
     ensure!(status.success(), "{command:?}: {status}");

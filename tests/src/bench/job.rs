@@ -7,6 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::peers::errand::{Errand, Way};
+
 /// One job; sizes are bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Job {
@@ -51,6 +53,8 @@ pub(super) enum Job {
     },
     /// Connects that are refused, each to another destination of [`burst_target`].
     Burst { count: u32 },
+    /// What is done alike whatever stands between here and the server.
+    Errand { way: Way, errand: Errand },
 }
 
 /// What came of a job.

@@ -16,6 +16,7 @@ use nix::unistd::setsid;
 
 use super::{
     job::{Answer, Done, Job},
+    peers::tree,
     plane::Plane,
 };
 use crate::leftovers::cgroup2;
@@ -49,15 +50,35 @@ pub(super) struct Process {
 impl Process {
     /// Starts it, in a session of its own as the agent gives its connector one, and waits until
     /// it says that it is ready: by the process id of what works.
-    pub(super) fn start(mut command: Command) -> Result<Self> {
+    pub(super) fn start(command: Command) -> Result<Self> {
         let text = format!("{command:?}");
+        let this = Self::spawn(command)?;
+        let ready = this.line().with_context(|| format!("not ready: {text}"))?;
+        let works: u32 = ready.parse().with_context(|| format!("{text}: {ready}"))?;
+        first_of_sessions(this.pid())?;
+        first_of_sessions(works)?;
+        Ok(this)
+    }
+
+    /// The same through a launcher with namespaces and sessions of its own, in which process
+    /// ids mean nothing here.
+    pub(super) fn start_deep(command: Command) -> Result<Self> {
+        let this = Self::spawn(command)?;
+        this.line().context("not ready")?;
+        for pid in tree(this.pid()) {
+            first_of_sessions(pid)?;
+        }
+        Ok(this)
+    }
+
+    fn spawn(mut command: Command) -> Result<Self> {
         // SAFETY: setsid(2) is async-signal-safe and takes no memory.
         unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {text}"))?;
+            .with_context(|| format!("cannot start {command:?}"))?;
         let output = child.stdout.take().context("no stdout")?;
         let (sender, lines) = channel();
         thread::spawn(move || {
@@ -67,16 +88,11 @@ impl Process {
                 }
             }
         });
-        let this = Self {
+        Ok(Self {
             input: child.stdin.take(),
             child,
             lines,
-        };
-        let ready = this.line().with_context(|| format!("not ready: {text}"))?;
-        let works: u32 = ready.parse().with_context(|| format!("{text}: {ready}"))?;
-        first_of_sessions(this.pid())?;
-        first_of_sessions(works)?;
-        Ok(this)
+        })
     }
 
     /// Has a job done.
@@ -133,7 +149,7 @@ impl Drop for Process {
 
 /// Puts a session before the others of the machine, whose nice values count only inside
 /// (sched(7), autogroups). Ends with the session.
-fn first_of_sessions(pid: u32) -> Result<()> {
+pub(super) fn first_of_sessions(pid: u32) -> Result<()> {
     match fs::write(format!("/proc/{pid}/autogroup"), PRIORITY.to_string()) {
         // A kernel without autogroups: the nice value is all there is.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

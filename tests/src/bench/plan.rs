@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::{
-    agent, burst, cost, denial, lane::PRIORITY, names, report::Report, scene::Scene, server, wall,
+    agent, burst, cost, denial, lane::PRIORITY, names, peers, report::Report, scene::Scene, server, wall,
     worker,
 };
 
-const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART]";
+const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART] \
+                     [--peers FOLDER]";
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
 /// Whoever watches hears something this often.
@@ -23,14 +24,17 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 type Part = fn(&mut Scene, &Extent, &mut Report) -> Result<()>;
 
 /// In this order.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("cost", cost::measure),
     ("wall", wall::measure),
     ("names", names::measure),
     ("denial", denial::measure),
     ("agent", agent::measure),
     ("burst", burst::measure),
+    ("peers", peers::measure),
 ];
+/// Those that are measured only where they are asked for: they need more than this project.
+const ASKED_FOR: [&str; 1] = ["peers"];
 
 /// How much is measured.
 pub(super) struct Extent {
@@ -38,6 +42,8 @@ pub(super) struct Extent {
     pub(super) rounds: usize,
     /// A look, not a measurement to quote.
     pub(super) quick: bool,
+    /// Where the peers' programs are.
+    pub(super) programs: PathBuf,
 }
 
 impl Extent {
@@ -52,7 +58,7 @@ impl Extent {
 pub fn main(arguments: &[String]) -> Result<bool> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["serve"] => server::main().map(|()| true),
+        ["serve", authority] => server::main(authority.as_ref()).map(|()| true),
         ["worker"] => worker::main(None).map(|()| true),
         ["worker", cgroup] => worker::main(Some(cgroup)).map(|()| true),
         ["first", to] => worker::first(to.parse::<SocketAddr>()?).map(|()| true),
@@ -65,12 +71,14 @@ struct Options {
     json: Option<PathBuf>,
     check: bool,
     only: Option<String>,
+    more: Vec<&'static str>,
 }
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
         let (mut rounds, mut json, mut only) = (None, None, None);
         let (mut quick, mut check) = (false, false);
+        let (mut more, mut programs) = (Vec::new(), PathBuf::new());
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || {
@@ -84,6 +92,10 @@ impl Options {
                 "--only" => only = Some((*value()?).to_owned()),
                 "--quick" => quick = true,
                 "--check" => check = true,
+                "--peers" => {
+                    more.push("peers");
+                    programs = value()?.into();
+                }
                 _ => bail!("unknown argument {word}\n{USAGE}"),
             }
         }
@@ -96,11 +108,25 @@ impl Options {
             PARTS.map(|(name, _)| name).join(", ")
         );
         Ok(Self {
-            extent: Extent { rounds, quick },
+            extent: Extent {
+                rounds,
+                quick,
+                programs,
+            },
             json,
             check,
             only,
+            more,
         })
+    }
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        match &self.only {
+            Some(only) => only == part,
+            None => !ASKED_FOR.contains(&part) || self.more.contains(&part),
+        }
     }
 }
 
@@ -112,7 +138,7 @@ fn measure(options: &Options) -> Result<bool> {
     eprintln!("setting up the embedded internet, the agent and the lanes");
     let mut scene = Scene::new()?;
     for (name, part) in PARTS {
-        if options.only.as_deref().is_none_or(|only| only == name) {
+        if options.wants(name) {
             part(&mut scene, extent, &mut report).context(name)?;
         }
     }

@@ -53,6 +53,9 @@ pub(super) enum Cell {
     /// The same of a ratio.
     #[serde(rename = "ratio")]
     Ratio(Spread),
+    /// Why there is no number.
+    #[serde(rename = "word")]
+    Word(&'static str),
 }
 
 /// A promise and whether it was kept.
@@ -95,6 +98,7 @@ impl Cell {
         match self {
             Self::None => "-".to_owned(),
             Self::Plain(value) => short(*value),
+            Self::Word(word) => (*word).to_owned(),
             Self::Spread(Spread {
                 median, low, high, ..
             }) => {
@@ -122,6 +126,12 @@ impl Table {
 
     pub(super) fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
+    }
+
+    pub(super) fn note_once(&mut self, text: &str) {
+        if !self.notes.iter().any(|note| note == text) {
+            self.note(text);
+        }
     }
 
     pub(super) fn row(&mut self, about: &str, cells: Vec<Cell>) {

@@ -55,7 +55,7 @@ connector: bench
 mode: enforce
 allow:
   - host: server.bench.example
-    ports: ["7001-7004"]
+    ports: ["7001-7004", 7006]
     protocol: any
     private: true
     why: the server of the measurements, by name
@@ -64,6 +64,10 @@ allow:
     tls: require
     private: true
     why: the same, with the name checked
+  - host: server.bench.example
+    ports: [443]
+    private: true
+    why: the same, with the name checked as everywhere on this port
   - cidr: 198.18.1.0/24
     ports: [7001]
     why: the same by address
@@ -76,7 +80,9 @@ pub(super) struct Scene {
     pub(super) lanes: Vec<Lane>,
     /// Where the agent of the lanes writes its events.
     pub(super) events: PathBuf,
-    _cgroups: Cgroups,
+    /// The certificate that the server's is signed with, PEM.
+    pub(super) authority: PathBuf,
+    pub(super) cgroups: Cgroups,
     _server: Process,
     /// Where it takes place.
     pub(super) world: World,
@@ -98,7 +104,8 @@ impl Scene {
         }
         own_address(&world, &format!("{NAMED6}/128"))?;
         let mut serve = world.command(world.bin("bench"));
-        serve.arg("serve");
+        let authority = world.path("authority.pem");
+        serve.arg("serve").arg(&authority);
         let server = Process::start(serve)?;
 
         let cgroups = Cgroups::create()?;
@@ -107,7 +114,8 @@ impl Scene {
         Ok(Self {
             lanes,
             events,
-            _cgroups: cgroups,
+            authority,
+            cgroups,
             _server: server,
             world,
         })
@@ -152,7 +160,8 @@ fn lanes(world: &World, cgroups: &Cgroups, events: &Path) -> Result<Vec<Lane>> {
     Ok(lanes)
 }
 
-fn worker(world: &World, cgroup: &Path) -> Result<Process> {
+/// A worker that no launcher hardened.
+pub(super) fn worker(world: &World, cgroup: &Path) -> Result<Process> {
     let mut command = world.command(world.bin("bench"));
     command.arg("worker").arg(cgroup);
     Process::start(command)

@@ -20,7 +20,10 @@ use nix::{
     unistd::{Gid, Uid, setgid, setgroups, setuid},
 };
 
-use super::job::{Answer, Done, Job, burst_target};
+use super::{
+    job::{Answer, Done, Job, burst_target},
+    peers::client,
+};
 use crate::{
     hello::build::{APPLICATION_DATA, Hello, record},
     world::USER,
@@ -97,6 +100,10 @@ fn work(job: &Job) -> Result<Done> {
             pause,
         } => denied(count, pause, |n| SocketAddr::new(ip, first + n)),
         Job::Burst { count } => burst(count),
+        Job::Errand {
+            ref way,
+            ref errand,
+        } => client::work(way, errand),
     }
 }
 
@@ -251,7 +258,7 @@ fn udp_socket(to: SocketAddr) -> Result<UdpSocket> {
     Ok(UdpSocket::bind(any)?)
 }
 
-fn timed(count: u32, mut once: impl FnMut() -> Result<()>) -> Result<Done> {
+pub(super) fn timed(count: u32, mut once: impl FnMut() -> Result<()>) -> Result<Done> {
     let start = Instant::now();
     for _ in 0..count {
         once()?;
@@ -259,7 +266,7 @@ fn timed(count: u32, mut once: impl FnMut() -> Result<()>) -> Result<Done> {
     done(start)
 }
 
-fn done(start: Instant) -> Result<Done> {
+pub(super) fn done(start: Instant) -> Result<Done> {
     Ok(Done {
         total: nanos(start.elapsed())?,
         each: Vec::new(),

@@ -1,0 +1,111 @@
+//! What is compared.
+
+use std::path::Path;
+
+use super::errand::{Errand, Proxy, Way};
+use crate::bench::{
+    job::Job,
+    plan::Extent,
+    scene::{ASKED, NAME, NAMED, at, upstream},
+    server::{CLOSE, COUNT, ECHO, HOLE, HTTPS},
+};
+
+/// One thing that programs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Case {
+    Connect,
+    Sends,
+    Datagrams,
+    Bulk,
+    Exchange,
+    Handshake,
+    GetNew,
+    GetKept,
+    Name,
+}
+
+/// In the order of the tables.
+pub(super) const CASES: [Case; 9] = [
+    Case::Connect,
+    Case::Handshake,
+    Case::GetNew,
+    Case::GetKept,
+    Case::Exchange,
+    Case::Sends,
+    Case::Bulk,
+    Case::Datagrams,
+    Case::Name,
+];
+
+impl Case {
+    /// For people.
+    pub(super) fn about(self) -> &'static str {
+        match self {
+            Self::Connect => "connection to the server",
+            Self::Handshake => "connection and TLS handshake",
+            Self::GetNew => "HTTPS GET, a connection each",
+            Self::GetKept => "HTTPS GET, connection kept",
+            Self::Exchange => "64 B request and response",
+            Self::Sends => "64 B send, TCP",
+            Self::Bulk => "bulk, each MiB",
+            Self::Datagrams => "64 B send, UDP",
+            Self::Name => "look-up of a name",
+        }
+    }
+
+    /// Whether it is carried in TLS, on the port that HTTPS has.
+    pub(super) fn is_https(self) -> bool {
+        matches!(self, Self::Handshake | Self::GetNew | Self::GetKept)
+    }
+
+    /// The job, and how many of it there are in one.
+    pub(super) fn job(self, extent: &Extent, proxy: &Proxy, authority: &Path) -> (Job, u32) {
+        let way = |port| Way {
+            to: at(NAMED, port),
+            name: NAME.to_owned(),
+            proxy: proxy.clone(),
+            authority: authority.to_owned(),
+        };
+        let errand = |port, errand| Job::Errand {
+            way: way(port),
+            errand,
+        };
+        let count = extent.scale(self.count());
+        let size = 64;
+        let job = match self {
+            Self::Connect => errand(CLOSE, Errand::Connect { count }),
+            Self::Handshake => errand(HTTPS, Errand::Handshakes { count }),
+            Self::GetNew => errand(HTTPS, Errand::Gets { count, kept: false }),
+            Self::GetKept => errand(HTTPS, Errand::Gets { count, kept: true }),
+            Self::Exchange => errand(ECHO, Errand::Exchange { count, size }),
+            Self::Sends => errand(COUNT, Errand::Sends { count, size }),
+            Self::Bulk => {
+                let bytes = u64::from(count) << 20;
+                errand(COUNT, Errand::Bulk { bytes })
+            }
+            Self::Datagrams => Job::Datagrams {
+                to: at(NAMED, HOLE),
+                count,
+                size,
+                connected: true,
+            },
+            Self::Name => Job::Ask {
+                server: upstream(),
+                name: ASKED.to_owned(),
+                count,
+            },
+        };
+        (job, count)
+    }
+
+    fn count(self) -> u32 {
+        match self {
+            Self::Connect => 100,
+            Self::Handshake | Self::GetNew => 24,
+            Self::GetKept | Self::Exchange => 100,
+            Self::Sends | Self::Datagrams => 4000,
+            Self::Bulk => 32,
+            Self::Name => 24,
+        }
+    }
+}

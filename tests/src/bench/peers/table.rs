@@ -1,0 +1,96 @@
+//! What the peers' measurements say: tables and bars.
+
+use super::{
+    measure::{Results, Seen},
+    peer::{Kind, Peer, Start},
+};
+use crate::bench::{
+    number::Spread,
+    report::{Bar, Cell, Report, Table},
+};
+
+/// How far apart two equal lanes are seen here: what is within it is level.
+const LEVEL: f64 = 1.05;
+
+/// Adds everything.
+pub(super) fn tell(results: &Results, report: &mut Report) {
+    for (case, seen) in &results.cases {
+        let about = format!("Peers: {}", case.about());
+        let lacks = |peer: &Peer| (peer.lacks)(*case);
+        report.tables.push(table(results, &about, seen, "us", lacks));
+        bars(results, case.about(), seen, report);
+    }
+    let about = "Peers: start of a program that ends at once";
+    let lacks = |peer: &Peer| match peer.start {
+        Start::None(why) => Some(why),
+        _ => None,
+    };
+    let mut starts = table(results, about, &results.starts, "ms", lacks);
+    starts.note("squid and mitmproxy: of the proxy, once, until it listens.");
+    report.tables.push(starts);
+    let mut memory = Table::new("Peers: memory beside the program's own", "MiB", &["held"]);
+    for (peer, held) in results.peers.iter().zip(&results.memory) {
+        memory.row(peer.name, vec![Cell::plain(Some(*held))]);
+    }
+    memory.note("Of processes (Pss); what the kernel keeps for maps and rules is not in it.");
+    report.tables.push(memory);
+}
+
+fn table(
+    results: &Results,
+    about: &str,
+    seen: &Seen,
+    unit: &str,
+    lacks: impl Fn(&Peer) -> Option<&'static str>,
+) -> Table {
+    let scale = if unit == "ms" { 1e6 } else { 1e3 };
+    let mut table = Table::new(about, "", &[&format!("each, {unit}"), "of none"]);
+    for (index, peer) in results.peers.iter().enumerate() {
+        if let Some(why) = lacks(peer) {
+            table.row(peer.name, vec![Cell::Word("not offered"), Cell::None]);
+            table.note_once(&format!("Not offered by {}: {why}.", peer.name));
+            continue;
+        }
+        let each = seen.iter().filter_map(|round| Some(round[index]? / scale));
+        table.row(
+            peer.name,
+            vec![
+                Cell::of(Spread::of(each)),
+                Cell::ratio(ratio(seen, index, 0)),
+            ],
+        );
+    }
+    for (name, why) in &results.absent {
+        table.row(name, vec![Cell::Word("not here"), Cell::None]);
+        table.note_once(&format!("{name} is not here: {why}."));
+    }
+    table
+}
+
+/// Ahead of every proxy; level with the filters of the kernel, or ahead.
+fn bars(results: &Results, about: &str, seen: &Seen, report: &mut Report) {
+    let Some(own) = results.peers.iter().position(|peer| peer.kind == Kind::Own) else {
+        return;
+    };
+    for (index, peer) in results.peers.iter().enumerate() {
+        let (limit, word) = match peer.kind {
+            Kind::Proxy => (1.0, "ahead of"),
+            Kind::Kernel => (LEVEL, "level with"),
+            Kind::Nothing | Kind::Own => continue,
+        };
+        if let Some(ratio) = ratio(seen, own, index) {
+            let about = format!("{about}: {word} {}", peer.name);
+            report
+                .bars
+                .push(Bar::at_most(about, ratio.median, limit, "x"));
+        }
+    }
+}
+
+/// One peer's time by another's, round by round.
+fn ratio(seen: &Seen, of: usize, by: usize) -> Option<Spread> {
+    Spread::of(
+        seen.iter()
+            .filter_map(|round| Some(round[of]? / round[by]?)),
+    )
+}
