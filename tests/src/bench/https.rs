@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio_rustls::rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     crypto::ring,
@@ -28,6 +28,10 @@ pub(super) fn config(authority: &Path) -> Result<Arc<ServerConfig>> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    // Of the same name as its subject's, a certificate would count as signed by itself.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "authority of the measurements");
     fs::write(authority, params.self_signed(&key)?.pem())?;
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate()?;

@@ -35,9 +35,11 @@ pub(super) const HOOKS: [&str; 5] = ["connect4", "connect6", "sendmsg4", "sock_c
 
 /// Prefixes of the filter: the destinations that are measured, and what systemd.resource-control(5)
 /// calls localhost, link-local and multicast.
-const ALLOW4: [(Ipv4Addr, u32); 5] = [
+const ALLOW4: [(Ipv4Addr, u32); 6] = [
     (super::scene::NAMED, 32),
     (Ipv4Addr::new(198, 18, 1, 0), 24),
+    // The DNS server.
+    (crate::zone::v4(53), 32),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(224, 0, 0, 0), 4),

@@ -185,7 +185,7 @@ fn from_environment() -> Result<(SocketAddr, String)> {
     let url = url.context("no HTTPS_PROXY")?;
     let rest = url.trim_start_matches("http://").trim_end_matches('/');
     let (credentials, host) = match rest.rsplit_once('@') {
-        Some((credentials, host)) => (base64(credentials.as_bytes()), host),
+        Some((credentials, host)) => (base64(&decoded(credentials)), host),
         None => (String::new(), rest),
     };
     let line = match credentials.as_str() {
@@ -197,6 +197,23 @@ fn from_environment() -> Result<(SocketAddr, String)> {
         Some(address) => Ok((address, line)),
         None => bail!("{host} has no address"),
     }
+}
+
+/// Without the escapes of RFC 3986 section 2.1.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let number = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
+        match number {
+            Some(number) => {
+                bytes.push(number);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            None => bytes.extend([b"%", part.as_bytes()].concat()),
+        }
+    }
+    bytes
 }
 
 /// RFC 4648 section 4.
@@ -222,6 +239,11 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escapes_are_taken_out() {
+        assert_eq!(decoded("a%3Db%zz%"), b"a=b%zz%");
+    }
 
     #[test]
     fn credentials_are_written_as_the_rfc_says() {

@@ -1,5 +1,7 @@
 //! httpjail: a network namespace whose HTTP and HTTPS is led to a proxy that ends TLS.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 
 use super::{
@@ -18,9 +20,12 @@ pub(super) fn make(stage: &Stage<'_>) -> Result<Peer> {
     let program = stage.programs.join("cargo/bin/httpjail");
     ensure!(program.exists(), "httpjail could not be installed");
     let world = &stage.scene.world;
-    let authority = world.dir().join("home/.config/httpjail/ca-cert.pem");
+    let home = world.path("home");
+    fs::create_dir(&home)?;
+    let authority = home.join(".config/httpjail/ca-cert.pem");
     let command = move |scene: &Scene, words: &[&str]| {
         let mut command = scene.world.command(&program);
+        command.env("HOME", &home);
         command.args(["--js", &format!("r.host === '{NAME}'"), "--"]);
         command.args(words);
         command

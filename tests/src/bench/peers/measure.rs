@@ -62,7 +62,9 @@ pub(in crate::bench) fn measure(
             Ok(peer) => peers.push(peer),
             Err(error) => {
                 eprintln!("{name} is not here: {error:#}");
-                absent.push((name, format!("{error:#}")));
+                let why = format!("{error:#}");
+                let first = why.lines().next().unwrap_or_default();
+                absent.push((name, first.to_owned()));
             }
         }
     }

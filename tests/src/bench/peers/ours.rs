@@ -6,7 +6,7 @@ use super::{
     errand::Proxy,
     peer::{Kind, Peer, Place, Stage, Start},
 };
-use crate::bench::scene::{AGENT, FILTER, NONE, agent};
+use crate::bench::scene::{AGAIN, AGENT, FILTER, NONE, Scene, agent};
 
 /// Nothing, this project, and the filter like systemd's.
 pub(super) fn all(stage: &Stage<'_>) -> Vec<Peer> {
@@ -21,14 +21,15 @@ pub(super) fn all(stage: &Stage<'_>) -> Vec<Peer> {
         daemon: None,
         start,
     };
-    let plain = Start::Command(Box::new(|scene| Ok(scene.world.command("/bin/true"))));
+    let plain = |scene: &Scene| Ok(scene.world.command("/bin/true"));
     let confined = Start::Command(Box::new(|scene| {
         let world = &scene.world;
         agent(world, &world.path("starts.jsonl"), &["/bin/true"])
     }));
     let none = Start::None("systemd's own start is not measured: it is not in these namespaces");
     vec![
-        lane("none", Kind::Nothing, NONE, plain),
+        lane("none", Kind::Nothing, NONE, Start::Command(Box::new(plain))),
+        lane("none again", Kind::Again, AGAIN, Start::Command(Box::new(plain))),
         lane("egress-agent", Kind::Own, AGENT, confined),
         lane("systemd-like", Kind::Kernel, FILTER, none),
     ]

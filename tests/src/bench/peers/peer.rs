@@ -15,6 +15,8 @@ use crate::bench::{lane::Process, scene::Scene};
 pub(super) enum Kind {
     /// Nothing at all.
     Nothing,
+    /// The same once more: how far two equal ones are apart.
+    Again,
     /// This project.
     Own,
     /// Decides in the kernel.

@@ -100,8 +100,6 @@ pub(super) fn refuses(
 fn daemon(scene: &Scene, port: u16) -> Result<Daemon> {
     let world = &scene.world;
     let file = world.path("squid.conf");
-    let pid = world.path("squid.pid");
-    let log = world.path("squid.log");
     fs::write(
         &file,
         format!(
@@ -110,19 +108,17 @@ fn daemon(scene: &Scene, port: u16) -> Result<Daemon> {
              http_access allow permitted\n\
              http_access deny all\n\
              cache deny all\n\
-             cache_effective_user root\n\
              access_log none\n\
-             cache_log {}\n\
-             pid_filename {}\n\
-             coredump_dir {}\n\
-             service_name b{port}\n\
-             shutdown_lifetime 0 seconds\n",
-            log.display(),
-            pid.display(),
-            world.dir().display(),
+             cache_log /dev/null\n\
+             pid_filename none\n\
+             visible_hostname bench\n\
+             shutdown_lifetime 0 seconds\n"
         ),
     )?;
     let mut command = world.command("squid");
-    command.arg("-N").arg("-f").arg(&file);
+    // Without a name of its own it would share memory with another one, or with what a killed
+    // one left.
+    command.args(["-N", "-d", "1", "-n", &format!("bench{}x{port}", std::process::id())]);
+    command.arg("-f").arg(&file);
     Daemon::start(command, port, &world.path("squid.out"))
 }

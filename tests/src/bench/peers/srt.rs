@@ -13,7 +13,7 @@ use super::{
 };
 use crate::bench::{
     lane::Process,
-    scene::{NAME, Scene},
+    scene::{NAME, NAMED, NAMED6, Scene},
 };
 
 /// Sets it up.
@@ -29,14 +29,21 @@ pub(super) fn make(stage: &Stage<'_>) -> Result<Peer> {
     );
     let world = &stage.scene.world;
     let settings = world.path("srt.json");
+    // It connects to an address of its own host only where that is permitted, too.
+    let allowed = [NAME.to_owned(), NAMED.to_string(), format!("[{NAMED6}]")];
     let policy = json!({
-        "network": { "allowedDomains": [NAME], "deniedDomains": [] },
+        "network": { "allowedDomains": allowed, "deniedDomains": [] },
         "filesystem": { "denyRead": [], "allowWrite": [world.dir()], "denyWrite": [] },
     });
     fs::write(&settings, policy.to_string())?;
+    // It makes files where it is, and the connectors' home is not root's.
+    let home = world.path("home");
+    fs::create_dir(&home)?;
     let command = move |scene: &Scene, words: &[&str]| {
-        let mut command = scene.world.command(&node);
-        command.arg(&cli).arg("--settings").arg(&settings).args(words);
+        let mut command = scene.world.command("sh");
+        command.env("HOME", &home);
+        command.args(["-c", "cd \"$HOME\" && exec \"$@\"", "sh"]);
+        command.arg(&node).arg(&cli).arg("--settings").arg(&settings).args(words);
         command
     };
     let bench = world.bin("bench");

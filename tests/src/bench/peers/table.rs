@@ -1,6 +1,7 @@
 //! What the peers' measurements say: tables and bars.
 
 use super::{
+    case::Case,
     measure::{Results, Seen},
     peer::{Kind, Peer, Start},
 };
@@ -9,7 +10,7 @@ use crate::bench::{
     report::{Bar, Cell, Report, Table},
 };
 
-/// How far apart two equal lanes are seen here: what is within it is level.
+/// What is within it is level, and so is what two equal lanes are apart in the same run.
 const LEVEL: f64 = 1.05;
 
 /// Adds everything.
@@ -18,7 +19,7 @@ pub(super) fn tell(results: &Results, report: &mut Report) {
         let about = format!("Peers: {}", case.about());
         let lacks = |peer: &Peer| (peer.lacks)(*case);
         report.tables.push(table(results, &about, seen, "us", lacks));
-        bars(results, case.about(), seen, report);
+        bars(results, *case, seen, report);
     }
     let about = "Peers: start of a program that ends at once";
     let lacks = |peer: &Peer| match peer.start {
@@ -33,6 +34,9 @@ pub(super) fn tell(results: &Results, report: &mut Report) {
         memory.row(peer.name, vec![Cell::plain(Some(*held))]);
     }
     memory.note("Of processes (Pss); what the kernel keeps for maps and rules is not in it.");
+    for (name, why) in &results.absent {
+        memory.note(&format!("{name} is not here: {why}."));
+    }
     report.tables.push(memory);
 }
 
@@ -60,26 +64,29 @@ fn table(
             ],
         );
     }
-    for (name, why) in &results.absent {
+    for (name, _) in &results.absent {
         table.row(name, vec![Cell::Word("not here"), Cell::None]);
-        table.note_once(&format!("{name} is not here: {why}."));
     }
     table
 }
 
 /// Ahead of every proxy; level with the filters of the kernel, or ahead.
-fn bars(results: &Results, about: &str, seen: &Seen, report: &mut Report) {
-    let Some(own) = results.peers.iter().position(|peer| peer.kind == Kind::Own) else {
+fn bars(results: &Results, case: Case, seen: &Seen, report: &mut Report) {
+    let find = |kind| results.peers.iter().position(|peer| peer.kind == kind);
+    let (Some(own), Some(again)) = (find(Kind::Own), find(Kind::Again)) else {
         return;
     };
+    let noise = ratio(seen, again, 0).map_or(LEVEL, |spread| spread.high.max(LEVEL));
     for (index, peer) in results.peers.iter().enumerate() {
         let (limit, word) = match peer.kind {
             Kind::Proxy => (1.0, "ahead of"),
-            Kind::Kernel => (LEVEL, "level with"),
-            Kind::Nothing | Kind::Own => continue,
+            // They know no names: what the look-up costs more is what makes rules by name.
+            Kind::Kernel if case == Case::Name => continue,
+            Kind::Kernel => (noise, "level with"),
+            Kind::Nothing | Kind::Again | Kind::Own => continue,
         };
         if let Some(ratio) = ratio(seen, own, index) {
-            let about = format!("{about}: {word} {}", peer.name);
+            let about = format!("{}: {word} {}", case.about(), peer.name);
             report
                 .bars
                 .push(Bar::at_most(about, ratio.median, limit, "x"));
