@@ -9,6 +9,7 @@ mod agent;
 mod burst;
 mod cost;
 mod denial;
+mod growth;
 mod https;
 mod job;
 mod lane;

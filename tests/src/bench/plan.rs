@@ -10,21 +10,22 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::{
-    agent, burst, cost, denial, lane::PRIORITY, names, peers, report::Report, scene::Scene, server, wall,
+    agent, burst, cost, denial, growth, lane::PRIORITY, names, peers, report::Report, scene::Scene, server, wall,
     worker,
 };
 
 const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART] \
-                     [--peers FOLDER]";
+                     [--peers FOLDER] [--growth] [--connectors N]";
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
+const CONNECTORS: u32 = 1000;
 /// Whoever watches hears something this often.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
 type Part = fn(&mut Scene, &Extent, &mut Report) -> Result<()>;
 
 /// In this order.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("cost", cost::measure),
     ("wall", wall::measure),
     ("names", names::measure),
@@ -32,9 +33,10 @@ const PARTS: [(&str, Part); 7] = [
     ("agent", agent::measure),
     ("burst", burst::measure),
     ("peers", peers::measure),
+    ("growth", growth::measure),
 ];
 /// Those that are measured only where they are asked for: they need more than this project.
-const ASKED_FOR: [&str; 1] = ["peers"];
+const ASKED_FOR: [&str; 2] = ["peers", "growth"];
 
 /// How much is measured.
 pub(super) struct Extent {
@@ -44,6 +46,8 @@ pub(super) struct Extent {
     pub(super) quick: bool,
     /// Where the peers' programs are.
     pub(super) programs: PathBuf,
+    /// How many connectors there are at most.
+    pub(super) connectors: u32,
 }
 
 impl Extent {
@@ -77,6 +81,7 @@ struct Options {
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
         let (mut rounds, mut json, mut only) = (None, None, None);
+        let mut connectors = None;
         let (mut quick, mut check) = (false, false);
         let (mut more, mut programs) = (Vec::new(), PathBuf::new());
         let mut words = words.iter();
@@ -92,6 +97,8 @@ impl Options {
                 "--only" => only = Some((*value()?).to_owned()),
                 "--quick" => quick = true,
                 "--check" => check = true,
+                "--growth" => more.push("growth"),
+                "--connectors" => connectors = Some(value()?.parse().context(USAGE)?),
                 "--peers" => {
                     more.push("peers");
                     programs = value()?.into();
@@ -112,6 +119,7 @@ impl Options {
                 rounds,
                 quick,
                 programs,
+                connectors: connectors.unwrap_or(if quick { 10 } else { CONNECTORS }),
             },
             json,
             check,

@@ -100,8 +100,7 @@ impl Plane {
 
     /// The data plane of a running agent's instance, which is whose name starts like this.
     pub(super) fn of_agent(start: &str) -> Result<Self> {
-        let versions = folder_of(Path::new(PINS), start)?;
-        let folder = folder_of(&versions, "")?;
+        let folder = pins_of_agent(start)?;
         let mut programs = BTreeMap::new();
         for hook in HOOKS {
             let pin = folder.join(format!("link_{hook}"));
@@ -245,6 +244,11 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths.filter(|path| path.is_dir()).collect()
+}
+
+/// The folder of the maps and links of the agent's instance whose name starts like this.
+pub(super) fn pins_of_agent(start: &str) -> Result<PathBuf> {
+    folder_of(&folder_of(Path::new(PINS), start)?, "")
 }
 
 /// The cgroup of the processes of the agent's instance whose name starts like this.

@@ -46,7 +46,8 @@ pub(super) const PLANE: usize = 4;
 /// A connector of `egress-agent run`.
 pub(super) const AGENT: usize = 5;
 
-const CONNECTOR: &str = "bench";
+/// The name of the measured connector.
+pub(super) const CONNECTOR: &str = "bench";
 const SETUP: Duration = Duration::from_secs(10);
 
 /// The policy of every agent here.
@@ -121,6 +122,11 @@ impl Scene {
         })
     }
 
+    /// How the name of the instance of the agent that is measured starts.
+    pub(super) fn instance(&self, connector: &str) -> String {
+        instance(connector, &self.lanes[AGENT].worker)
+    }
+
     /// An order of lanes in which each round begins with another one.
     pub(super) fn turn<const N: usize>(&self, mut lanes: [usize; N], round: usize) -> [usize; N] {
         lanes.rotate_left(round % N);
@@ -146,7 +152,7 @@ fn lanes(world: &World, cgroups: &Cgroups, events: &Path) -> Result<Vec<Lane>> {
         lane("systemd-like", Some(Plane::filter))?,
     ];
     let agent = Process::start(agent(world, events, &[&world.bin("bench"), "worker"])?)?;
-    let instance = format!("{CONNECTOR}-{}-", agent.pid());
+    let instance = instance(CONNECTOR, &agent);
     lanes.push(Lane {
         name: "data plane",
         worker: worker(world, &cgroup_of_agent(&instance, CONNECTOR)?)?,
@@ -186,6 +192,10 @@ pub(super) fn at(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
 /// The DNS server of the world.
 pub(super) fn upstream() -> SocketAddr {
     SocketAddr::new(zone::DNS, 53)
+}
+
+fn instance(connector: &str, agent: &Process) -> String {
+    format!("{connector}-{}-", agent.pid())
 }
 
 fn own_address(world: &World, address: &str) -> Result<()> {
