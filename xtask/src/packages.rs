@@ -178,6 +178,52 @@ const MACHINES: &[Package] = &[
     },
 ];
 
+/// What the benchmark compares with, beside the others.
+const PEERS: &[Package] = &[
+    Package {
+        why: "a packet filter to compare with",
+        test: Test::Program("nft"),
+        debian: "nftables",
+        fedora: "nftables",
+        arch: "nftables",
+    },
+    Package {
+        why: "a packet filter to compare with",
+        test: Test::Program("iptables"),
+        debian: "iptables",
+        fedora: "iptables-nft",
+        arch: "iptables-nft",
+    },
+    Package {
+        why: "a proxy to compare with",
+        test: Test::Program("squid"),
+        debian: "squid",
+        fedora: "squid",
+        arch: "squid",
+    },
+    Package {
+        why: "sandbox-runtime, to compare with",
+        test: Test::Program("bwrap"),
+        debian: "bubblewrap",
+        fedora: "bubblewrap",
+        arch: "bubblewrap",
+    },
+    Package {
+        why: "sandbox-runtime, to compare with",
+        test: Test::Program("socat"),
+        debian: "socat",
+        fedora: "socat",
+        arch: "socat",
+    },
+    Package {
+        why: "sandbox-runtime, to compare with",
+        test: Test::Program("rg"),
+        debian: "ripgrep",
+        fedora: "ripgrep",
+        arch: "ripgrep",
+    },
+];
+
 /// For the fuzzer, without the others.
 const FUZZER: &[Package] = &[Package {
     why: "the fuzzer's engine, which is written in C++",
@@ -191,6 +237,12 @@ impl Package {
     /// What is not here.
     pub(crate) fn missing() -> Vec<&'static Self> {
         PACKAGES.iter().filter(|package| !package.here()).collect()
+    }
+
+    /// What is not here, that of the benchmark's peers included.
+    pub(crate) fn missing_for_peers() -> Vec<&'static Self> {
+        let all = PACKAGES.iter().chain(PEERS);
+        all.filter(|package| !package.here()).collect()
     }
 
     /// What is not here, that of other kernels included.

@@ -9,7 +9,7 @@ use crate::{
     apt::{Apt, MIRROR},
     host,
     packages::Package,
-    step,
+    services, step,
     toolchain::{self, Toolchain},
 };
 
@@ -28,6 +28,8 @@ pub(crate) enum Extent {
     Everything,
     /// That, and what other kernels are run with.
     Machines,
+    /// What the demo and the tests need, and what the benchmark compares with.
+    Peers,
     /// What a build of the fuzzer needs.
     Fuzzer,
 }
@@ -38,8 +40,13 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         Extent::Build => Vec::new(),
         Extent::Everything => Package::missing(),
         Extent::Machines => Package::missing_for_machines(),
+        Extent::Peers => Package::missing_for_peers(),
         Extent::Fuzzer => Package::missing_for_fuzzer(),
     };
+    // squid's package would start a proxy on this host.
+    let _asleep = (extent == Extent::Peers && !packages.is_empty())
+        .then(services::Asleep::begin)
+        .transpose()?;
     let tools = toolchain::tools(host::workspace());
     let no_compiler = compiler().is_err();
     let no_linker = toolchain::bpf_linker(&tools).is_err();
@@ -60,7 +67,10 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         others.and(linker)
     })?;
 
-    let confines = matches!(extent, Extent::Everything | Extent::Machines);
+    let confines = matches!(
+        extent,
+        Extent::Everything | Extent::Machines | Extent::Peers
+    );
     if confines && !host::has_bpffs()? {
         step::quiet(
             "bpffs",

@@ -7,8 +7,10 @@
 
 mod agent;
 mod burst;
+mod chart;
 mod cost;
 mod denial;
+mod document;
 mod growth;
 mod https;
 mod job;

@@ -1,6 +1,7 @@
 //! The whole run, from arguments to report.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -10,12 +11,12 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::{
-    agent, burst, cost, denial, growth, lane::PRIORITY, names, peers, report::Report, scene::Scene, server, wall,
+    agent, burst, chart, cost, denial, document, growth, lane::PRIORITY, names, peers, report::Report, scene::Scene, server, wall,
     worker,
 };
 
 const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART] \
-                     [--peers FOLDER] [--growth] [--connectors N]";
+                     [--peers FOLDER] [--growth] [--connectors N] [--write FOLDER]";
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
 const CONNECTORS: u32 = 1000;
@@ -75,13 +76,14 @@ struct Options {
     json: Option<PathBuf>,
     check: bool,
     only: Option<String>,
+    write: Option<PathBuf>,
     more: Vec<&'static str>,
 }
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
         let (mut rounds, mut json, mut only) = (None, None, None);
-        let mut connectors = None;
+        let (mut connectors, mut write) = (None, None);
         let (mut quick, mut check) = (false, false);
         let (mut more, mut programs) = (Vec::new(), PathBuf::new());
         let mut words = words.iter();
@@ -97,6 +99,7 @@ impl Options {
                 "--only" => only = Some((*value()?).to_owned()),
                 "--quick" => quick = true,
                 "--check" => check = true,
+                "--write" => write = Some(value()?.into()),
                 "--growth" => more.push("growth"),
                 "--connectors" => connectors = Some(value()?.parse().context(USAGE)?),
                 "--peers" => {
@@ -124,6 +127,7 @@ impl Options {
             json,
             check,
             only,
+            write,
             more,
         })
     }
@@ -154,6 +158,11 @@ fn measure(options: &Options) -> Result<bool> {
     if let Some(path) = &options.json {
         report.write(path)?;
         eprintln!("written: {}", path.display());
+    }
+    if let Some(folder) = &options.write {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("tables.md"), document::tables(&report))?;
+        fs::write(folder.join("chart.svg"), chart::draw(&report))?;
     }
     eprintln!("measured in {} s", start.elapsed().as_secs());
     print!("{}", report.text());

@@ -14,10 +14,10 @@ const SCHEMA: &str = "egress-agent/bench/v1";
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     schema: &'static str,
-    kernel: String,
-    processors: usize,
-    load_before: String,
-    rounds: usize,
+    pub(super) kernel: String,
+    pub(super) processors: usize,
+    pub(super) load_before: String,
+    pub(super) rounds: usize,
     pub(super) tables: Vec<Table>,
     pub(super) bars: Vec<Bar>,
 }
@@ -25,17 +25,33 @@ pub(super) struct Report {
 /// One subject.
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
-    title: String,
+    pub(super) title: String,
     unit: String,
-    columns: Vec<String>,
-    rows: Vec<Row>,
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Row>,
     notes: Vec<String>,
+    /// How it is drawn.
+    #[serde(skip)]
+    pub(super) figure: Figure,
+}
+
+/// What a table is beside its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Figure {
+    /// A table.
+    Table,
+    /// One that another table sums up: too much for a document.
+    Detail,
+    /// Ratios to nothing, a column each peer.
+    Peers,
+    /// A column each size, and one more.
+    Growth,
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
-    about: String,
-    cells: Vec<Cell>,
+pub(super) struct Row {
+    pub(super) about: String,
+    pub(super) cells: Vec<Cell>,
 }
 
 /// One number, or none.
@@ -81,6 +97,20 @@ impl Bar {
     }
 }
 
+impl Bar {
+    /// What it is about, what was measured, what is the limit, and whether it held.
+    pub(super) fn cells(&self) -> [String; 4] {
+        let amount = |value| format!("{} {}", short(value), self.unit).trim().to_owned();
+        let held = if self.held { "yes" } else { "NO" };
+        [
+            self.about.clone(),
+            amount(self.measured),
+            amount(self.limit),
+            held.to_owned(),
+        ]
+    }
+}
+
 impl Cell {
     pub(super) fn of(spread: Option<Spread>) -> Self {
         spread.map_or(Self::None, Self::Spread)
@@ -94,7 +124,16 @@ impl Cell {
         value.map_or(Self::None, Self::Plain)
     }
 
-    fn text(&self) -> String {
+    /// The number, or the middle of many.
+    pub(super) fn middle(&self) -> Option<f64> {
+        match self {
+            Self::None | Self::Word(_) => None,
+            Self::Plain(value) => Some(*value),
+            Self::Spread(spread) | Self::Ratio(spread) => Some(spread.median),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
         match self {
             Self::None => "-".to_owned(),
             Self::Plain(value) => short(*value),
@@ -121,7 +160,26 @@ impl Table {
             columns: columns.iter().map(|column| (*column).to_owned()).collect(),
             rows: Vec::new(),
             notes: Vec::new(),
+            figure: Figure::Table,
         }
+    }
+
+    /// The same, drawn in another way.
+    pub(super) fn drawn(mut self, figure: Figure) -> Self {
+        self.figure = figure;
+        self
+    }
+
+    /// Its heading.
+    pub(super) fn heading(&self) -> String {
+        match self.unit.as_str() {
+            "" => self.title.clone(),
+            unit => format!("{}, {unit}", self.title),
+        }
+    }
+
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     pub(super) fn note(&mut self, text: &str) {
@@ -175,11 +233,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut lines = Vec::new();
         for table in &self.tables {
-            let unit = match table.unit.as_str() {
-                "" => String::new(),
-                unit => format!(", {unit}"),
-            };
-            lines.push(vec![format!("\n{}{unit}", table.title)]);
+            lines.push(vec![format!("\n{}", table.heading())]);
             let head = [String::new()].into_iter().chain(table.columns.clone());
             lines.push(head.collect());
             for row in &table.rows {
@@ -193,14 +247,8 @@ impl Report {
         let head = ["", "measured", "at most", "held"];
         lines.push(head.map(str::to_owned).to_vec());
         for bar in &self.bars {
-            let amount = |value| format!("{} {}", short(value), bar.unit).trim().to_owned();
-            let held = if bar.held { "yes" } else { "NO" };
-            lines.push(vec![
-                format!("  {}", bar.about),
-                amount(bar.measured),
-                amount(bar.limit),
-                held.to_owned(),
-            ]);
+            let [about, measured, limit, held] = bar.cells();
+            lines.push(vec![format!("  {about}"), measured, limit, held]);
         }
         aligned(&lines)
     }

@@ -14,7 +14,7 @@ use crate::bench::{
     number::Spread,
     plan::{Extent, Progress},
     plane::{Account, pins_of_agent},
-    report::{Bar, Cell, Report, Table},
+    report::{Bar, Cell, Figure, Report, Table},
     scene::{AGENT, CONNECTOR, NAMED, NAMED6, RANGED, Scene, at},
     server::{CLOSE, SINK},
 };
@@ -103,7 +103,7 @@ fn connectors(scene: &mut Scene, extent: &Extent, report: &mut Report) -> Result
             progress.round(round);
         }
     }
-    let each = before.saturating_sub(available()?) as f64;
+    let each = before.saturating_sub(available()?) as f64 / 1024.0;
     let count: f64 = labels.last().map_or(Ok(1.0), |label| label.parse())?;
     tell(report, "connectors", &labels, &seen);
     let mut table = Table::new("Growth: what the kernel holds for a connector", "MiB", &["each"]);
@@ -153,7 +153,7 @@ fn tell(report: &mut Report, what: &str, labels: &[String], seen: &[Vec<Seen>]) 
     let mut columns: Vec<&str> = labels.iter().map(String::as_str).collect();
     columns.push("last of first");
     let title = format!("Growth: 1 to {} {what}", labels[last]);
-    let mut table = Table::new(&title, "ns per run", &columns);
+    let mut table = Table::new(&title, "ns per run", &columns).drawn(Figure::Growth);
     for (place, (about, ..)) in LINES.iter().enumerate() {
         let column = |size: usize| Spread::of(seen.iter().map(|round| round[size][place]));
         let mut cells: Vec<Cell> = (0..=last).map(|size| Cell::of(column(size))).collect();

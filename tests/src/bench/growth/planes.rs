@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use egress_agent::kernel::{Plane, Settings, instance::Instance};
 
-/// What has to stay free on the host. MiB.
-const RESERVE: u64 = 2048;
+/// What has to stay free on the host. KiB.
+const RESERVE: u64 = 2 << 20;
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// As for a policy of a few rules.
 const RULES: u32 = 64;
@@ -104,15 +104,12 @@ fn one() -> Result<Instance> {
     }
 }
 
-/// MiB, proc(5) meminfo.
+/// KiB, proc(5) meminfo.
 pub(super) fn available() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: u64 = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .context("no MemAvailable")?
-        .parse()?;
-    Ok(kib / 1024)
+    let kib = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(kib.context("no MemAvailable")?.parse()?)
 }

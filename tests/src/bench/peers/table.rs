@@ -7,11 +7,13 @@ use super::{
 };
 use crate::bench::{
     number::Spread,
-    report::{Bar, Cell, Report, Table},
+    report::{Bar, Cell, Figure, Report, Table},
 };
 
 /// What is within it is level, and so is what two equal lanes are apart in the same run.
 const LEVEL: f64 = 1.05;
+/// The place of the second lane without anything.
+const AGAIN: usize = 1;
 
 /// Adds everything.
 pub(super) fn tell(results: &Results, report: &mut Report) {
@@ -29,14 +31,12 @@ pub(super) fn tell(results: &Results, report: &mut Report) {
     let mut starts = table(results, about, &results.starts, "ms", lacks);
     starts.note("squid and mitmproxy: of the proxy, once, until it listens.");
     report.tables.push(starts);
+    report.tables.push(glance(results));
     let mut memory = Table::new("Peers: memory beside the program's own", "MiB", &["held"]);
     for (peer, held) in results.peers.iter().zip(&results.memory) {
         memory.row(peer.name, vec![Cell::plain(Some(*held))]);
     }
     memory.note("Of processes (Pss); what the kernel keeps for maps and rules is not in it.");
-    for (name, why) in &results.absent {
-        memory.note(&format!("{name} is not here: {why}."));
-    }
     report.tables.push(memory);
 }
 
@@ -48,7 +48,8 @@ fn table(
     lacks: impl Fn(&Peer) -> Option<&'static str>,
 ) -> Table {
     let scale = if unit == "ms" { 1e6 } else { 1e3 };
-    let mut table = Table::new(about, "", &[&format!("each, {unit}"), "of none"]);
+    let columns = [&format!("each, {unit}"), "of none"];
+    let mut table = Table::new(about, "", &columns).drawn(Figure::Detail);
     for (index, peer) in results.peers.iter().enumerate() {
         if let Some(why) = lacks(peer) {
             table.row(peer.name, vec![Cell::Word("not offered"), Cell::None]);
@@ -70,13 +71,50 @@ fn table(
     table
 }
 
+/// All of them on one page.
+fn glance(results: &Results) -> Table {
+    let mut columns = vec!["none"];
+    let others = || (1..results.peers.len()).filter(|index| *index != AGAIN);
+    columns.extend(others().map(|index| results.peers[index].name));
+    columns.extend(results.absent.iter().map(|(name, _)| *name));
+    let mut table = Table::new(
+        "Peers: time as ratio to that without anything",
+        "",
+        &columns,
+    )
+    .drawn(Figure::Peers);
+    let mut row = |about: &str, seen: &Seen, unit: &str, scale: f64, offered: &dyn Fn(&Peer) -> bool| {
+        let plain = Spread::of(seen.iter().filter_map(|round| Some(round[0]? / scale)));
+        let mut cells = vec![Cell::of(plain)];
+        cells.extend(others().map(|index| {
+            if offered(&results.peers[index]) {
+                Cell::ratio(ratio(seen, index, 0))
+            } else {
+                Cell::Word("not offered")
+            }
+        }));
+        cells.extend(results.absent.iter().map(|_| Cell::Word("not here")));
+        table.row(&format!("{about}, {unit}"), cells);
+    };
+    for (case, seen) in &results.cases {
+        row(case.about(), seen, "us", 1e3, &|peer| (peer.lacks)(*case).is_none());
+    }
+    let measured = |peer: &Peer| !matches!(peer.start, Start::None(_));
+    row("start", &results.starts, "ms", 1e6, &measured);
+    table.note("squid and mitmproxy start once, before any program: until they listen.");
+    for (name, why) in &results.absent {
+        table.note(&format!("{name} is not here: {why}."));
+    }
+    table
+}
+
 /// Ahead of every proxy; level with the filters of the kernel, or ahead.
 fn bars(results: &Results, case: Case, seen: &Seen, report: &mut Report) {
     let find = |kind| results.peers.iter().position(|peer| peer.kind == kind);
-    let (Some(own), Some(again)) = (find(Kind::Own), find(Kind::Again)) else {
+    let Some(own) = find(Kind::Own) else {
         return;
     };
-    let noise = ratio(seen, again, 0).map_or(LEVEL, |spread| spread.high.max(LEVEL));
+    let noise = ratio(seen, AGAIN, 0).map_or(LEVEL, |spread| spread.high.max(LEVEL));
     for (index, peer) in results.peers.iter().enumerate() {
         let (limit, word) = match peer.kind {
             Kind::Proxy => (1.0, "ahead of"),
