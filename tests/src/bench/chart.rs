@@ -52,11 +52,20 @@ fn peers(canvas: &mut Canvas, table: &Table) {
     for tick in axis.ticks() {
         let class = if tick == 1.0 { "one" } else { "line" };
         canvas.rule(axis.place(tick), top, bottom, class);
-        canvas.text(axis.place(tick), bottom + 16.0, "middle", "quiet", &format!("{tick}×"));
+        canvas.text(
+            axis.place(tick),
+            bottom + 16.0,
+            "middle",
+            "quiet",
+            &format!("{tick}×"),
+        );
     }
     for row in &table.rows {
         let middle = canvas.y + ROW / 2.0;
-        let about = row.about.rsplit_once(',').map_or(&*row.about, |(about, _)| about);
+        let about = row
+            .about
+            .rsplit_once(',')
+            .map_or(&*row.about, |(about, _)| about);
         canvas.text(LEFT - 12.0, middle + 4.0, "end", "", about);
         for (place, cell) in row.cells.iter().skip(1).enumerate() {
             if let Some(value) = cell.middle() {
@@ -76,7 +85,11 @@ fn growth(canvas: &mut Canvas, table: &Table) {
     canvas.title(&table.heading());
     let names: Vec<String> = table.rows.iter().map(|row| row.about.clone()).collect();
     canvas.legend(&names);
-    let sizes: Vec<f64> = table.columns.iter().filter_map(|size| size.parse().ok()).collect();
+    let sizes: Vec<f64> = table
+        .columns
+        .iter()
+        .filter_map(|size| size.parse().ok())
+        .collect();
     let axis = Axis {
         low: 1.0,
         high: sizes.iter().copied().fold(10.0, f64::max),
@@ -91,11 +104,23 @@ fn growth(canvas: &mut Canvas, table: &Table) {
     let height = |value: f64| bottom - value / highest * (PANEL - 10.0);
     for line in 0..=(highest / step) as usize {
         let value = line as f64 * step;
-        canvas.text(LEFT - 12.0, height(value) + 4.0, "end", "quiet", &format!("{value} ns"));
+        canvas.text(
+            LEFT - 12.0,
+            height(value) + 4.0,
+            "end",
+            "quiet",
+            &format!("{value} ns"),
+        );
         canvas.level(height(value));
     }
     for size in &sizes {
-        canvas.text(axis.place(*size), bottom + 18.0, "middle", "quiet", &format!("{size}"));
+        canvas.text(
+            axis.place(*size),
+            bottom + 18.0,
+            "middle",
+            "quiet",
+            &format!("{size}"),
+        );
     }
     for (place, name) in names.iter().enumerate() {
         let points: Vec<(f64, f64)> = sizes
@@ -174,7 +199,10 @@ impl Canvas {
     }
 
     fn path(&mut self, points: &[(f64, f64)], place: usize) {
-        let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let points: Vec<String> = points
+            .iter()
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
         self.body += &format!(
             "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"2\" points=\"{}\"/>\n",
             COLORS[place % COLORS.len()],
@@ -202,7 +230,9 @@ impl Canvas {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

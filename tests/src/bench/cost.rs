@@ -239,7 +239,11 @@ fn pairs<T>(rounds: &[T], value: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
 }
 
 /// Nanoseconds a run of each program while the job was done.
-pub(super) fn one(scene: &mut Scene, lane: usize, job: &Job) -> Result<BTreeMap<&'static str, f64>> {
+pub(super) fn one(
+    scene: &mut Scene,
+    lane: usize,
+    job: &Job,
+) -> Result<BTreeMap<&'static str, f64>> {
     let lane = &mut scene.lanes[lane];
     let plane = lane.plane.as_ref().context("no programs")?;
     let before = plane.usage()?;

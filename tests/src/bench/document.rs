@@ -28,7 +28,11 @@ fn one(table: &Table) -> String {
     text += &format!("{}|\n", "|---".repeat(head.len()));
     for line in &table.rows {
         let mut cells = vec![line.about.clone()];
-        cells.extend(line.cells.iter().map(|cell| cell.text().replace(" - ", "–")));
+        cells.extend(
+            line.cells
+                .iter()
+                .map(|cell| cell.text().replace(" - ", "–")),
+        );
         text += &row(&cells);
     }
     if !table.notes().is_empty() {
@@ -52,6 +56,9 @@ mod tests {
         table.row("a", vec![Cell::plain(Some(1.0)), Cell::Word("not offered")]);
         let text = one(&table);
         assert!(text.contains("### about, ms\n"), "{text}");
-        assert!(text.contains("|---|---|---|\n| a | 1 | not offered |\n"), "{text}");
+        assert!(
+            text.contains("|---|---|---|\n| a | 1 | not offered |\n"),
+            "{text}"
+        );
     }
 }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::{
-    agent, burst, chart, cost, denial, document, growth, lane::PRIORITY, names, peers, report::Report, scene::Scene, server, wall,
-    worker,
+    agent, burst, chart, cost, denial, document, growth, lane::PRIORITY, names, peers,
+    report::Report, scene::Scene, server, wall, worker,
 };
 
 const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART] \

@@ -146,7 +146,8 @@ impl Cell {
             Self::Ratio(Spread {
                 median, low, high, ..
             }) => {
-                format!("{median:.2} ({low:.2} - {high:.2})")
+                let [median, low, high] = [median, low, high].map(|ratio| times(*ratio));
+                format!("{median} ({low} - {high})")
             }
         }
     }
@@ -261,6 +262,15 @@ fn short(value: f64) -> String {
         _ if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
         _ if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+/// A ratio: two digits behind the point where they say something.
+fn times(value: f64) -> String {
+    if value < 10.0 {
+        format!("{value:.2}")
+    } else {
+        short(value)
     }
 }
 

@@ -106,10 +106,10 @@ impl Entries for Prefixes {
 /// Every second one is an address beside the range that is measured, which makes the way to it
 /// longer; the others are networks elsewhere.
 fn prefix_key(n: u32) -> Key<PrefixKey> {
-    let (address, bits) = if n % 2 == 0 {
+    let (address, bits) = if n.is_multiple_of(2) {
         (0xc612_0200 + n / 2, PrefixKey::HOST_BITS)
     } else {
-        (0x6440_0000 + (n / 2 << 8), PrefixKey::HOST_BITS - 8)
+        (0x6440_0000 + ((n / 2) << 8), PrefixKey::HOST_BITS - 8)
     };
     let data = PrefixKey {
         connector: CONNECTOR,

@@ -43,7 +43,14 @@ pub(in crate::bench) fn measure(
     let pins = pins_of_agent(&scene.instance(CONNECTOR))?;
     let grants = [1, 10, 100, 1000, 10_000, 100_000];
     let prefixes = [1, 10, 100, 1000, 10_000];
-    entries(scene, extent, report, "grants", &grants, &mut Grants::open(&pins)?)?;
+    entries(
+        scene,
+        extent,
+        report,
+        "grants",
+        &grants,
+        &mut Grants::open(&pins)?,
+    )?;
     let mut table = Prefixes::open(&pins)?;
     entries(scene, extent, report, "CIDRs", &prefixes, &mut table)?;
     connectors(scene, extent, report)
@@ -106,7 +113,11 @@ fn connectors(scene: &mut Scene, extent: &Extent, report: &mut Report) -> Result
     let each = before.saturating_sub(available()?) as f64 / 1024.0;
     let count: f64 = labels.last().map_or(Ok(1.0), |label| label.parse())?;
     tell(report, "connectors", &labels, &seen);
-    let mut table = Table::new("Growth: what the kernel holds for a connector", "MiB", &["each"]);
+    let mut table = Table::new(
+        "Growth: what the kernel holds for a connector",
+        "MiB",
+        &["each"],
+    );
     let each = (count > 1.0).then(|| each / (count - 1.0));
     table.row("maps, programs, cgroups", vec![Cell::plain(each)]);
     table.note("Free memory of the host before and after: on one that does nothing else.");
@@ -157,13 +168,17 @@ fn tell(report: &mut Report, what: &str, labels: &[String], seen: &[Vec<Seen>]) 
     for (place, (about, ..)) in LINES.iter().enumerate() {
         let column = |size: usize| Spread::of(seen.iter().map(|round| round[size][place]));
         let mut cells: Vec<Cell> = (0..=last).map(|size| Cell::of(column(size))).collect();
-        let ratios = seen.iter().map(|round| round[last][place] / round[0][place]);
+        let ratios = seen
+            .iter()
+            .map(|round| round[last][place] / round[0][place]);
         let ratio = Spread::of(ratios);
         cells.push(Cell::ratio(ratio));
         table.row(about, cells);
         if let Some(ratio) = ratio {
             let about = format!("{about}: flat to {} {what}", labels[last]);
-            report.bars.push(Bar::at_most(about, ratio.median, FLAT, "x"));
+            report
+                .bars
+                .push(Bar::at_most(about, ratio.median, FLAT, "x"));
         }
     }
     report.tables.push(table);

@@ -204,7 +204,9 @@ fn decoded(text: &str) -> Vec<u8> {
     let mut parts = text.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        let number = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
+        let number = part
+            .get(..2)
+            .and_then(|code| u8::from_str_radix(code, 16).ok());
         match number {
             Some(number) => {
                 bytes.push(number);

@@ -100,7 +100,11 @@ pub(in crate::bench) fn tree(root: u32) -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{pid}/task"));
         for task in tasks.into_iter().flatten().flatten() {
             let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            all.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
         }
         next += 1;
     }
@@ -120,6 +124,8 @@ pub(super) fn held(pid: u32) -> Option<f64> {
 pub(super) fn is_worker(pid: u32) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = words.split(|byte| *byte == 0);
-    let bench = words.next().is_some_and(|program| program.ends_with(b"/bench"));
+    let bench = words
+        .next()
+        .is_some_and(|program| program.ends_with(b"/bench"));
     bench && words.next() == Some(b"worker")
 }

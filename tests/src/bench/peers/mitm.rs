@@ -29,12 +29,7 @@ pub(super) fn make(stage: &Stage<'_>) -> Result<Peer> {
     })
 }
 
-fn daemon(
-    scene: &Scene,
-    program: &Path,
-    folder: &Path,
-    port: u16,
-) -> Result<Daemon> {
+fn daemon(scene: &Scene, program: &Path, folder: &Path, port: u16) -> Result<Daemon> {
     let world = &scene.world;
     let script = world.path("permit.py");
     fs::write(

@@ -29,7 +29,12 @@ pub(super) fn all(stage: &Stage<'_>) -> Vec<Peer> {
     let none = Start::None("systemd's own start is not measured: it is not in these namespaces");
     vec![
         lane("none", Kind::Nothing, NONE, Start::Command(Box::new(plain))),
-        lane("none again", Kind::Again, AGAIN, Start::Command(Box::new(plain))),
+        lane(
+            "none again",
+            Kind::Again,
+            AGAIN,
+            Start::Command(Box::new(plain)),
+        ),
         lane("egress-agent", Kind::Own, AGENT, confined),
         lane("systemd-like", Kind::Kernel, FILTER, none),
     ]

@@ -50,12 +50,15 @@ pub(super) enum Place {
     Own(Process),
 }
 
+/// Made anew each time.
+type Made<T> = Box<dyn Fn(&Scene) -> Result<T>>;
+
 /// How a start through it is measured.
 pub(super) enum Start {
     /// A command that starts a program which ends at once.
-    Command(Box<dyn Fn(&Scene) -> Result<Command>>),
+    Command(Made<Command>),
     /// Before any connector, once: until it listens.
-    Daemon(Box<dyn Fn(&Scene) -> Result<Daemon>>),
+    Daemon(Made<Daemon>),
     /// Not, and why.
     None(&'static str),
 }

@@ -74,11 +74,7 @@ pub(super) fn tunnels_only(case: Case) -> Option<&'static str> {
 }
 
 /// That the permitted name is reached and another is not.
-pub(super) fn refuses(
-    worker: &mut Process,
-    proxy: &Proxy,
-    authority: &Path,
-) -> Result<()> {
+pub(super) fn refuses(worker: &mut Process, proxy: &Proxy, authority: &Path) -> Result<()> {
     let get = |name: &str| Job::Errand {
         way: Way {
             to: at(NAMED, HTTPS),
@@ -91,7 +87,9 @@ pub(super) fn refuses(
             kept: false,
         },
     };
-    worker.work(&get(NAME)).context("it refuses what it permits")?;
+    worker
+        .work(&get(NAME))
+        .context("it refuses what it permits")?;
     let other = worker.work(&get(STRANGER));
     ensure!(other.is_err(), "it does not refuse here");
     Ok(())
@@ -118,7 +116,13 @@ fn daemon(scene: &Scene, port: u16) -> Result<Daemon> {
     let mut command = world.command("squid");
     // Without a name of its own it would share memory with another one, or with what a killed
     // one left.
-    command.args(["-N", "-d", "1", "-n", &format!("bench{}x{port}", std::process::id())]);
+    command.args([
+        "-N",
+        "-d",
+        "1",
+        "-n",
+        &format!("bench{}x{port}", std::process::id()),
+    ]);
     command.arg("-f").arg(&file);
     Daemon::start(command, port, &world.path("squid.out"))
 }

@@ -43,7 +43,12 @@ pub(super) fn make(stage: &Stage<'_>) -> Result<Peer> {
         let mut command = scene.world.command("sh");
         command.env("HOME", &home);
         command.args(["-c", "cd \"$HOME\" && exec \"$@\"", "sh"]);
-        command.arg(&node).arg(&cli).arg("--settings").arg(&settings).args(words);
+        command
+            .arg(&node)
+            .arg(&cli)
+            .arg("--settings")
+            .arg(&settings)
+            .args(words);
         command
     };
     let bench = world.bin("bench");

@@ -20,7 +20,9 @@ pub(super) fn tell(results: &Results, report: &mut Report) {
     for (case, seen) in &results.cases {
         let about = format!("Peers: {}", case.about());
         let lacks = |peer: &Peer| (peer.lacks)(*case);
-        report.tables.push(table(results, &about, seen, "us", lacks));
+        report
+            .tables
+            .push(table(results, &about, seen, "us", lacks));
         bars(results, *case, seen, report);
     }
     let about = "Peers: start of a program that ends at once";
@@ -83,21 +85,24 @@ fn glance(results: &Results) -> Table {
         &columns,
     )
     .drawn(Figure::Peers);
-    let mut row = |about: &str, seen: &Seen, unit: &str, scale: f64, offered: &dyn Fn(&Peer) -> bool| {
-        let plain = Spread::of(seen.iter().filter_map(|round| Some(round[0]? / scale)));
-        let mut cells = vec![Cell::of(plain)];
-        cells.extend(others().map(|index| {
-            if offered(&results.peers[index]) {
-                Cell::ratio(ratio(seen, index, 0))
-            } else {
-                Cell::Word("not offered")
-            }
-        }));
-        cells.extend(results.absent.iter().map(|_| Cell::Word("not here")));
-        table.row(&format!("{about}, {unit}"), cells);
-    };
+    let mut row =
+        |about: &str, seen: &Seen, unit: &str, scale: f64, offered: &dyn Fn(&Peer) -> bool| {
+            let plain = Spread::of(seen.iter().filter_map(|round| Some(round[0]? / scale)));
+            let mut cells = vec![Cell::of(plain)];
+            cells.extend(others().map(|index| {
+                if offered(&results.peers[index]) {
+                    Cell::ratio(ratio(seen, index, 0))
+                } else {
+                    Cell::Word("not offered")
+                }
+            }));
+            cells.extend(results.absent.iter().map(|_| Cell::Word("not here")));
+            table.row(&format!("{about}, {unit}"), cells);
+        };
     for (case, seen) in &results.cases {
-        row(case.about(), seen, "us", 1e3, &|peer| (peer.lacks)(*case).is_none());
+        row(case.about(), seen, "us", 1e3, &|peer| {
+            (peer.lacks)(*case).is_none()
+        });
     }
     let measured = |peer: &Peer| !matches!(peer.start, Start::None(_));
     row("start", &results.starts, "ms", 1e6, &measured);
