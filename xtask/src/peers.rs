@@ -52,7 +52,9 @@ pub(crate) fn install(folder: &Path) -> Result<()> {
 fn attempt(name: &str, command: &mut Command) -> bool {
     let result = step::quiet(name, "installing it, to compare with", command);
     if let Err(error) = &result {
-        println!("{name}: it is left out: {error:#}");
+        let text = format!("{error:#}");
+        let why = text.lines().next().unwrap_or_default();
+        println!("{name}: it is left out, the rest is compared: {why}");
     }
     result.is_ok()
 }
