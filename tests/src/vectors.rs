@@ -122,9 +122,7 @@ pub fn probe_policy(root: bool) -> String {
     text
 }
 
-/// Tries a family of vectors as both users under the agent and fails, with the table of what
-/// does not hold, unless every one that works without the agent is blocked by it and every
-/// control arrives.
+/// Tries a family of vectors as both users under the agent; see [`judge`].
 pub fn try_family(name: &str) -> Result<()> {
     let families = probe::FAMILIES.iter().filter(|family| family.name == name);
     let mut rows = Vec::new();
@@ -142,7 +140,22 @@ pub fn try_family(name: &str) -> Result<()> {
         }
     }
     ensure!(!rows.is_empty(), "no family {name}");
-    println!("{}{}", table(&rows), summary(&rows));
+    judge(&rows)
+}
+
+/// Tries every family as one user under the agent, in one start but for the vectors that want
+/// a start of their own; see [`judge`].
+pub fn try_all(as_root: bool) -> Result<()> {
+    let world = World::new()?;
+    let stage = Stage::new(&world)?;
+    let vectors = probe::FAMILIES.iter().flat_map(all_of).collect();
+    judge(&try_some(&world, &stage, &Wrap::Agent, vectors, as_root)?)
+}
+
+/// Prints the rows and fails, with the table of what does not hold, unless every vector that
+/// works without the agent is blocked by it and every control arrived.
+fn judge(rows: &[Row]) -> Result<()> {
+    println!("{}{}", table(rows), summary(rows));
     let bad: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     ensure!(bad.is_empty(), "these do not hold:\n{}", table(bad));
     Ok(())

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Company, LISTENING, MARK, vector};
-use crate::process::patience;
+use crate::process::patient;
 
 /// One vector.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -93,8 +93,7 @@ fn one(stage: &Path, word: &str) -> Result<String> {
 
 /// How it ended, where it did not end well.
 fn wait(child: &mut Child) -> Result<String> {
-    // Whoever hangs does so everywhere; most of what emulation slows down needs no more.
-    let end = Instant::now() + LIMIT * patience().min(3);
+    let end = Instant::now() + patient(LIMIT);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(if status.success() {
