@@ -109,7 +109,7 @@ pub(super) const VECTORS: &[Vector] = &[
             send(job)
         },
     )
-    .alone(),
+    .ending(),
     Vector::new("stop-launcher", "whoever confines it is stopped", |job| {
         let stopped = end_launchers(job, Signal::SIGSTOP);
         thread::sleep(Duration::from_millis(300));
@@ -369,7 +369,8 @@ pub(super) fn share_a_terminal(user: u32, command: &[&str]) -> Result<()> {
     waiting.map_err(io::Error::from)?;
     let mut typed = vec![0; 4096];
     let mut terminal = fs::File::from(slave);
-    if let Ok(length) = terminal.read(&mut typed) {
+    // A line at a time, until there is none.
+    while let Ok(length @ 1..) = terminal.read(&mut typed) {
         deliver(&typed[..length]);
     }
     drop(master);
