@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Company, LISTENING, MARK, vector};
-use crate::process::patient;
+use crate::process::patience;
 
 /// One vector.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -93,7 +93,7 @@ fn one(stage: &Path, word: &str) -> Result<String> {
 
 /// How it ended, where it did not end well.
 fn wait(child: &mut Child) -> Result<String> {
-    let end = Instant::now() + patient(LIMIT);
+    let end = Instant::now() + LIMIT * patience();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(if status.success() {

@@ -1,8 +1,12 @@
 //! Below and beside TCP and UDP: raw, ping and packet sockets, rarer protocols.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
 
 use libc::{AF_INET, AF_INET6, IPPROTO_RAW, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
+use nix::errno::Errno;
 
 use super::{
     Attempt, Evidence, Job, Stop, Vector,
@@ -137,7 +141,7 @@ pub(super) const VECTORS: &[Vector] = &[
 ];
 
 fn lite(job: &Job, domain: i32, to: impl Into<SocketAddr>, connected: bool) -> Attempt {
-    let socket = sys::socket(domain, SOCK_DGRAM, UDP_LITE)?;
+    let socket = existing(domain, SOCK_DGRAM, UDP_LITE)?;
     let to = address(to);
     if connected {
         sys::connect(&socket, &to)?;
@@ -147,15 +151,20 @@ fn lite(job: &Job, domain: i32, to: impl Into<SocketAddr>, connected: bool) -> A
 }
 
 fn rare(job: &Job, kind: i32, protocol: i32) -> Attempt {
-    let socket = match sys::socket(AF_INET, kind, protocol) {
-        Err(nix::errno::Errno::EPROTONOSUPPORT | nix::errno::Errno::ESOCKTNOSUPPORT) => {
-            let why = "this kernel does not have the protocol";
-            return Err(Stop::NotApplicable(why.to_owned()));
-        }
-        socket => socket?,
-    };
+    let socket = existing(AF_INET, kind, protocol)?;
     sys::connect(&socket, &address(job.target))?;
     Ok(sys::send(&socket, job.bytes(), 0, &[])?)
+}
+
+/// A socket of a protocol that not every kernel has.
+fn existing(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Stop> {
+    match sys::socket(domain, kind, protocol) {
+        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) => {
+            let why = "this kernel does not have the protocol";
+            Err(Stop::NotApplicable(why.to_owned()))
+        }
+        socket => Ok(socket?),
+    }
 }
 
 /// An IPv4 packet with the token behind a UDP header; the kernel fills in the checksum.

@@ -140,6 +140,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_test_may_stand_for_others() {
+        let wanted = |name: &str| {
+            let case = Case {
+                name: name.to_owned(),
+                program: PathBuf::new(),
+                suite: String::new(),
+                test: String::new(),
+            };
+            case.is_wanted()
+        };
+        assert!(wanted("bypass/every_way_out_as_root"));
+        assert!(!wanted("bypass/streams"));
+        assert!(wanted("names/every_name"));
+        assert!(!wanted("real_mcp/anything"));
+    }
+
+    #[test]
     fn test_programs_are_told_from_others() {
         let found = program("  Executable tests/burst.rs (target/debug/deps/burst-4a18)");
         let file = host::workspace().join("target/debug/deps/burst-4a18");
