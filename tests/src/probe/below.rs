@@ -83,9 +83,7 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("dccp", "DCCP", |job| rare(job, 6, 33)).optional(),
     Vector::new("vsock", "to the hypervisor", |_| {
         match sys::socket_plain(libc::AF_VSOCK, SOCK_STREAM, 0) {
-            Err(nix::errno::Errno::EAFNOSUPPORT) => {
-                super::missing("this kernel does not have the family")
-            }
+            Err(Errno::EAFNOSUPPORT) => super::missing("this kernel does not have the family"),
             // Nobody is called: the other end would be outside the suite's world.
             socket => {
                 drop(socket?);
@@ -96,7 +94,7 @@ pub(super) const VECTORS: &[Vector] = &[
     .proven_by(Evidence::Reached),
     Vector::new("smc", "SMC, which falls back to TCP", |job| {
         let socket = match sys::socket(43, SOCK_STREAM, 0) {
-            Err(nix::errno::Errno::EAFNOSUPPORT) => {
+            Err(Errno::EAFNOSUPPORT) => {
                 return super::missing("this kernel does not have the family");
             }
             socket => socket?,
