@@ -187,8 +187,10 @@ fn race_from(job: &Job, behind_a_first: bool, send: Send) -> Attempt {
     let stranger = of_length(hello(job));
     let once = || {
         let page = Page::with(&declared)?;
-        let socket = sys_open(job)?;
         // What is crowded out on the wire costs a try.
+        let Ok(socket) = sys_open(job) else {
+            return Ok(None);
+        };
         if behind_a_first && ask_for_retry_on(&socket).is_err() {
             return Ok(None);
         }
@@ -204,7 +206,7 @@ fn race_from(job: &Job, behind_a_first: bool, send: Send) -> Attempt {
     }
     match once()? {
         Some(socket) => linger(socket.into()),
-        None => Err(Stop::Refused("nobody asked again".to_owned())),
+        None => Err(Stop::Refused("nobody answered".to_owned())),
     }
 }
 
