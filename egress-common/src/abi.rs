@@ -101,10 +101,12 @@ pub mod program {
     pub const STRICT: u32 = 0;
     /// Checks the name of a connection.
     pub const SNI: u32 = 1;
-    /// Judges the name that was read.
+    /// Reads the name in a hello.
     pub const NAME: u32 = 2;
+    /// Judges the name that was read.
+    pub const JUDGE: u32 = 3;
     /// Programs in the table.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 /// Names of the constants the agent sets while it loads the object.

@@ -54,6 +54,13 @@ const ENCRYPTED_NAME: u32 = 0xffce;
 pub trait Payload {
     /// N bytes from an offset on; `None` where they are not all there.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// One octet; 0 where there is none.
+    #[inline(always)]
+    fn octet(&self, offset: u32) -> u8 {
+        let [octet] = self.load(offset).unwrap_or([0]);
+        octet
+    }
 }
 
 /// What the next bytes of a stream are.
@@ -343,8 +350,7 @@ pub fn name<P: Payload>(payload: &P, at: u32, len: u32, key: &mut NameKey) -> Re
             break;
         }
         // What cannot be read is in no name, either.
-        let [octet] = payload.load(at + (len - 1 - index)).unwrap_or([0]);
-        let octet = u32::from(octet);
+        let octet = u32::from(payload.octet(at + (len - 1 - index)));
         let upper = within(octet, b'A', b'Z');
         let digit = within(octet, b'0', b'9');
         let letter = within(octet | 0x20, b'a', b'z');
@@ -374,13 +380,13 @@ pub fn name<P: Payload>(payload: &P, at: u32, len: u32, key: &mut NameKey) -> Re
 /// 1 where two small numbers are the same, else 0.
 #[inline(always)]
 fn is(a: u32, b: u32) -> u32 {
-    opaque((a ^ b).wrapping_sub(1) >> 31)
+    sign((a ^ b).wrapping_sub(1))
 }
 
 /// 1 where one small number is less than another, else 0.
 #[inline(always)]
 fn less(a: u32, b: u32) -> u32 {
-    opaque(a.wrapping_sub(b) >> 31)
+    sign(a.wrapping_sub(b))
 }
 
 /// 1 where an octet is one of a range, else 0.
@@ -389,10 +395,11 @@ fn within(octet: u32, first: u8, last: u8) -> u32 {
     1 ^ (less(octet, first as u32) | less(last as u32, octet))
 }
 
-/// Hides what is known of a number, lest the compiler make branches of what is done with it.
+/// 1 for a difference below zero, else 0. What is known of it is hidden before and after, lest
+/// the compiler make a branch of its sign.
 #[inline(always)]
-fn opaque(number: u32) -> u32 {
-    black_box(number)
+fn sign(difference: u32) -> u32 {
+    black_box(black_box(difference) >> 31)
 }
 
 /// N bytes that lie in front of `end`.

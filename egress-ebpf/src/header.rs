@@ -2,7 +2,7 @@
 
 use core::{
     mem::MaybeUninit,
-    ptr::{addr_of, read_volatile},
+    ptr::{addr_of, addr_of_mut, read_volatile},
 };
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
@@ -154,4 +154,15 @@ pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]>
     }
     // SAFETY: written whole by the helper.
     Some(unsafe { bytes.assume_init() })
+}
+
+/// One byte, 0 where there is none: what the helper writes then (`net/core/filter.c`
+/// `bpf_skb_load_bytes`). No way of its own for the verifier to follow.
+#[inline(always)]
+pub fn octet(skb: *mut __sk_buff, offset: u32) -> u8 {
+    let mut byte = 0_u8;
+    // SAFETY: there is room for one byte; the helper checks the packet's length.
+    let _nothing_there =
+        unsafe { bpf_skb_load_bytes(skb.cast(), offset, addr_of_mut!(byte).cast(), 1) };
+    byte
 }

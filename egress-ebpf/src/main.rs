@@ -120,10 +120,16 @@ pub fn sni(ctx: SkBuffContext) -> i32 {
     hook::sni::check(&ctx)
 }
 
-/// The verdict about a ClientHello; called by `sni`.
+/// The name in a ClientHello; called by `sni`.
 #[cgroup_skb(egress)]
 pub fn name(ctx: SkBuffContext) -> i32 {
-    hook::name::decide(&ctx)
+    hook::name::read(&ctx)
+}
+
+/// The verdict about a ClientHello; called by `name`.
+#[cgroup_skb(egress)]
+pub fn judge(ctx: SkBuffContext) -> i32 {
+    hook::judge::judge(&ctx)
 }
 
 /// Any socket, of any family.

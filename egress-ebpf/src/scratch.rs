@@ -1,4 +1,4 @@
-//! What is known of a hello between the program that reads it and the one that judges its name.
+//! What is known of a hello between the programs that read it and the one that judges it.
 //!
 //! It belongs to the socket: a name has no room on the stack, and memory of the CPU's could be
 //! taken by another packet meanwhile (a softirq may send between two steps of a system call).
@@ -16,7 +16,7 @@ use crate::maps::HELLOS;
 pub struct Scratch {
     /// The name, as far as it is read.
     pub query: NameQuery,
-    /// As in [`Hello`].
+    /// As in [`Hello`]; then of its name.
     pub fault: u32,
     /// As in [`Hello`].
     pub marks: u32,

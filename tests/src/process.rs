@@ -193,6 +193,12 @@ pub fn patience() -> u32 {
     factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
+/// The time that one way out gets where it would get `time` elsewhere. Whoever hangs does so
+/// everywhere, and hundreds are tried: less than [`patience`] has to do.
+pub fn patient(time: Duration) -> Duration {
+    time * patience().min(3)
+}
+
 /// Runs a command to its end; see [`Running`].
 pub fn run(command: Command, limit: Duration) -> Result<Outcome> {
     Running::start(command, limit)?.wait()

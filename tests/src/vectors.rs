@@ -122,9 +122,7 @@ pub fn probe_policy(root: bool) -> String {
     text
 }
 
-/// Tries a family of vectors as both users under the agent and fails, with the table of what
-/// does not hold, unless every one that works without the agent is blocked by it and every
-/// control arrives.
+/// Tries a family of vectors as both users under the agent; see [`judge`].
 pub fn try_family(name: &str) -> Result<()> {
     let families = probe::FAMILIES.iter().filter(|family| family.name == name);
     let mut rows = Vec::new();
@@ -142,7 +140,22 @@ pub fn try_family(name: &str) -> Result<()> {
         }
     }
     ensure!(!rows.is_empty(), "no family {name}");
-    println!("{}{}", table(&rows), summary(&rows));
+    judge(&rows)
+}
+
+/// Tries every family as one user under the agent, in one start but for the vectors that want
+/// a start of their own; see [`judge`].
+pub fn try_all(as_root: bool) -> Result<()> {
+    let world = World::new()?;
+    let stage = Stage::new(&world)?;
+    let vectors = probe::FAMILIES.iter().flat_map(all_of).collect();
+    judge(&try_some(&world, &stage, &Wrap::Agent, vectors, as_root)?)
+}
+
+/// Prints the rows and fails, with the table of what does not hold, unless every vector that
+/// works without the agent is blocked by it and every control arrived.
+fn judge(rows: &[Row]) -> Result<()> {
+    println!("{}{}", table(rows), summary(rows));
     let bad: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     ensure!(bad.is_empty(), "these do not hold:\n{}", table(bad));
     Ok(())
@@ -250,12 +263,11 @@ impl Suite<'_> {
     /// Tries all, those that stay among others in one run, and looks what arrived.
     fn carry_out(&self, wrap: &Wrap, tries: &[&Try]) -> Result<BTreeMap<String, Fate>> {
         let queries = self.world.queries()?.len();
-        let (alone, together): (Vec<&Try>, Vec<&Try>) = tries
-            .iter()
-            .partition(|one| one.vector.company == Company::Alone);
+        let (alone, together): (Vec<&Try>, Vec<&Try>) =
+            tries.iter().partition(|one| one.vector.company.is_alone());
         let mut said = self.run(wrap, &together)?;
-        for one in alone {
-            said.extend(self.run(wrap, &[one])?);
+        for some in apart(alone) {
+            said.extend(self.run(wrap, &some)?);
         }
         let free = *wrap == Wrap::Free || unconfined();
         // An orphan of a vector may be slow where everything is.
@@ -324,7 +336,7 @@ impl Suite<'_> {
         }
         let outcome = running.wait()?;
         ensure!(
-            !said.is_empty() || tries.iter().all(|one| one.vector.company == Company::Alone),
+            !said.is_empty() || all_alone(tries),
             "nothing was tried (code {}): {}{}",
             outcome.code(),
             outcome.text(),
@@ -387,7 +399,11 @@ impl Suite<'_> {
                 }
             }
         }
-        let width = if patience() > 1 { WIDTH_SLOW } else { WIDTH };
+        let width = match patience() {
+            _ if all_alone(tries) => 1,
+            1 => WIDTH,
+            _ => WIDTH_SLOW,
+        };
         command.args([&probe, "battery", &stage, &width.to_string()]);
         for one in tries {
             let kind = if one.control {
@@ -424,6 +440,35 @@ impl Suite<'_> {
         drop(self.world.ask(&request));
         Ok(())
     }
+}
+
+fn all_alone(tries: &[&Try]) -> bool {
+    tries.iter().all(|one| one.vector.company.is_alone())
+}
+
+/// Starts of their own for vectors that may ruin one. Where a start takes minutes those that only
+/// might do so come one after the other in the same: what one of them opened, another would use.
+/// Whoever shares a terminal is kept from those that end its other side.
+fn apart(alone: Vec<&Try>) -> Vec<Vec<&Try>> {
+    if patience() == 1 {
+        return alone.into_iter().map(|one| vec![one]).collect();
+    }
+    let (ending, staying): (Vec<&Try>, Vec<&Try>) = alone
+        .into_iter()
+        .partition(|one| one.vector.company == Company::Ending);
+    let (terminal, others): (Vec<&Try>, Vec<&Try>) = staying
+        .into_iter()
+        .partition(|one| one.vector.needs == Needs::Terminal);
+    let mut starts = vec![terminal, others];
+    for one in ending {
+        match starts.get_mut(1) {
+            Some(last) if last.iter().all(|one| one.vector.company != Company::Ending) => {
+                last.push(one);
+            }
+            _ => starts.push(vec![one]),
+        }
+    }
+    starts
 }
 
 /// A plain TCP or UDP packet, stream or request to an address and port of [`probe_policy`].

@@ -2,7 +2,10 @@
 //! `bypass-suite` tries the same against any other tool.
 
 use anyhow::{Result, ensure};
-use egress_tests::{probe, vectors::try_family};
+use egress_tests::{
+    probe,
+    vectors::{try_all, try_family},
+};
 
 #[test]
 fn streams() -> Result<()> {
@@ -102,6 +105,18 @@ fn cgroups_and_namespaces() -> Result<()> {
 #[test]
 fn controls_of_the_host() -> Result<()> {
     try_family("host-controls")
+}
+
+#[test]
+#[ignore = "what the others try, in as few starts as there can be: for emulated machines"]
+fn every_way_out_as_an_ordinary_user() -> Result<()> {
+    try_all(false)
+}
+
+#[test]
+#[ignore = "what the others try, in as few starts as there can be: for emulated machines"]
+fn every_way_out_as_root() -> Result<()> {
+    try_all(true)
 }
 
 #[test]

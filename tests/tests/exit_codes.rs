@@ -17,6 +17,8 @@ use egress_tests::{
 };
 use nix::sys::signal::Signal;
 
+/// personality(2): the kernel calls itself 2.6.60 and more to what is started so.
+const OLD_KERNEL: &str = "exec setarch --uname-2.6 --";
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
@@ -257,6 +259,11 @@ fn bad_hosts_start_nothing() -> Result<()> {
             "exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$@\"".to_owned(),
             "root",
         ),
+        (
+            "an old kernel",
+            format!("{OLD_KERNEL} \"$@\""),
+            "is too old: the data plane needs 5.10 or newer",
+        ),
     ];
     for (what, script, word) in cases {
         let outcome = start_marker(&world, what, |marker| {
@@ -284,6 +291,24 @@ fn bad_hosts_start_nothing() -> Result<()> {
         );
         before.ensure_nothing_new()?;
     }
+    Ok(())
+}
+
+#[test]
+fn doctor_names_a_kernel_that_is_too_old() -> Result<()> {
+    let world = World::alone()?;
+    let mut command = world.command("/bin/sh");
+    command.args(["-c", &format!("{OLD_KERNEL} \"$@\""), "case"]);
+    command.arg(world.bin("egress-agent")).arg("doctor");
+    let outcome = process::run(command, LIMIT)?;
+    let text = outcome.text();
+    let row = text.lines().find(|line| line.contains(" kernel "));
+    ensure!(
+        row.is_some_and(|row| row.starts_with("missing") && row.contains("too old")),
+        "{outcome:?}"
+    );
+    // Whoever asks whether it can run here must not read further than the code.
+    ensure!(outcome.code() == 1, "{outcome:?}");
     Ok(())
 }
 

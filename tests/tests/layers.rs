@@ -59,6 +59,34 @@ fn layers(world: &World) -> Result<(Vec<String>, Vec<String>)> {
     Ok((active, missing))
 }
 
+/// A verifier that follows more ways than the one the programs were written with refuses what it
+/// took elsewhere; a connector is started all the same, without the layer.
+#[test]
+fn layers_that_depend_on_the_kernel_alone_stand_from_their_release_on() -> Result<()> {
+    let world = World::alone()?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let kernel = version(&release).context(release)?;
+    let report: Value = serde_json::from_str(&doctor(&world, &["-o", "json"])?)?;
+    for layer in report["layers"].as_array().context("no layers")? {
+        let name = layer["layer"].as_str().context("no name")?;
+        // The others depend on the list of security modules, too.
+        if ["landlock", "landlock-scope", "lsm"].contains(&name) {
+            continue;
+        }
+        let since = layer["since"].as_str().and_then(version);
+        let since = since.with_context(|| layer.to_string())?;
+        ensure!((layer["state"] == "ok") == (kernel >= since), "{layer}");
+    }
+    Ok(())
+}
+
+/// Major and minor number.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
 fn requiring(layers: &[String]) -> String {
     policy("layers", &[]) + &format!("require: [{}]\n", layers.join(", "))
 }

@@ -94,16 +94,16 @@ fn examine() -> Report {
 fn host(trial: Result<String, String>) -> Vec<Finding> {
     let (major, minor) = probe::OLDEST_KERNEL;
     let mut findings = vec![
-        known(
+        found(
             "kernel",
-            format!(
-                "Linux {}; {major}.{minor} or newer is needed",
-                probe::kernel_release()
-            ),
+            probe::check_kernel().map(|()| {
+                let release = probe::kernel_release();
+                format!("Linux {release}; {major}.{minor} or newer is needed")
+            }),
         ),
         found(
             "root, bpf file system",
-            probe::check_host().map(|()| "the data plane can be loaded and pinned".to_owned()),
+            probe::check_access().map(|()| "the data plane can be loaded and pinned".to_owned()),
         ),
         found(
             "cgroup2",

@@ -15,7 +15,11 @@ use super::{attach, load::PlaneError};
 /// Without it no packet passes but on the fast path.
 const STRICT: (&str, u32) = ("strict", program::STRICT);
 /// Those that check names.
-const NAMES: &[(&str, u32)] = &[("name", program::NAME), ("sni", program::SNI)];
+const NAMES: &[(&str, u32)] = &[
+    ("judge", program::JUDGE),
+    ("name", program::NAME),
+    ("sni", program::SNI),
+];
 
 /// Why names in TLS cannot be checked on this host.
 #[derive(Debug, thiserror::Error)]

@@ -39,10 +39,20 @@ pub enum HostFault {
 
 /// Checks what can be checked without changing anything.
 pub fn check_host() -> Result<(), HostFault> {
+    check_kernel()?;
+    check_access()
+}
+
+/// Whether the kernel is one the data plane was made for.
+pub fn check_kernel() -> Result<(), HostFault> {
+    new_enough(kernel_release())
+}
+
+/// Whether this process may load the data plane, can pin it, and has the clock it goes by.
+pub fn check_access() -> Result<(), HostFault> {
     if !geteuid().is_root() {
         return Err(HostFault::NotRoot);
     }
-    new_enough(kernel_release())?;
     if !is_bpffs(Path::new(super::pin::MOUNT)) {
         return Err(HostFault::NoBpfFs);
     }

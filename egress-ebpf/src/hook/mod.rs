@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod connect;
+pub mod judge;
 pub mod lsm;
 pub mod name;
 pub mod packet;

@@ -93,8 +93,7 @@ fn one(stage: &Path, word: &str) -> Result<String> {
 
 /// How it ended, where it did not end well.
 fn wait(child: &mut Child) -> Result<String> {
-    // Whoever hangs does so everywhere; most of what emulation slows down needs no more.
-    let end = Instant::now() + LIMIT * patience().min(3);
+    let end = Instant::now() + LIMIT * patience();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(if status.success() {

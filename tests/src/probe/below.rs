@@ -1,8 +1,12 @@
 //! Below and beside TCP and UDP: raw, ping and packet sockets, rarer protocols.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
 
 use libc::{AF_INET, AF_INET6, IPPROTO_RAW, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
+use nix::errno::Errno;
 
 use super::{
     Attempt, Evidence, Job, Stop, Vector,
@@ -79,9 +83,7 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("dccp", "DCCP", |job| rare(job, 6, 33)).optional(),
     Vector::new("vsock", "to the hypervisor", |_| {
         match sys::socket_plain(libc::AF_VSOCK, SOCK_STREAM, 0) {
-            Err(nix::errno::Errno::EAFNOSUPPORT) => {
-                super::missing("this kernel does not have the family")
-            }
+            Err(Errno::EAFNOSUPPORT) => super::missing("this kernel does not have the family"),
             // Nobody is called: the other end would be outside the suite's world.
             socket => {
                 drop(socket?);
@@ -92,7 +94,7 @@ pub(super) const VECTORS: &[Vector] = &[
     .proven_by(Evidence::Reached),
     Vector::new("smc", "SMC, which falls back to TCP", |job| {
         let socket = match sys::socket(43, SOCK_STREAM, 0) {
-            Err(nix::errno::Errno::EAFNOSUPPORT) => {
+            Err(Errno::EAFNOSUPPORT) => {
                 return super::missing("this kernel does not have the family");
             }
             socket => socket?,
@@ -137,7 +139,7 @@ pub(super) const VECTORS: &[Vector] = &[
 ];
 
 fn lite(job: &Job, domain: i32, to: impl Into<SocketAddr>, connected: bool) -> Attempt {
-    let socket = sys::socket(domain, SOCK_DGRAM, UDP_LITE)?;
+    let socket = existing(domain, SOCK_DGRAM, UDP_LITE)?;
     let to = address(to);
     if connected {
         sys::connect(&socket, &to)?;
@@ -147,15 +149,20 @@ fn lite(job: &Job, domain: i32, to: impl Into<SocketAddr>, connected: bool) -> A
 }
 
 fn rare(job: &Job, kind: i32, protocol: i32) -> Attempt {
-    let socket = match sys::socket(AF_INET, kind, protocol) {
-        Err(nix::errno::Errno::EPROTONOSUPPORT | nix::errno::Errno::ESOCKTNOSUPPORT) => {
-            let why = "this kernel does not have the protocol";
-            return Err(Stop::NotApplicable(why.to_owned()));
-        }
-        socket => socket?,
-    };
+    let socket = existing(AF_INET, kind, protocol)?;
     sys::connect(&socket, &address(job.target))?;
     Ok(sys::send(&socket, job.bytes(), 0, &[])?)
+}
+
+/// A socket of a protocol that not every kernel has.
+fn existing(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Stop> {
+    match sys::socket(domain, kind, protocol) {
+        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) => {
+            let why = "this kernel does not have the protocol";
+            Err(Stop::NotApplicable(why.to_owned()))
+        }
+        socket => Ok(socket?),
+    }
 }
 
 /// An IPv4 packet with the token behind a UDP header; the kernel fills in the checksum.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Attempt, Job, PORT, RELAY_PORT, Vector, sys};
-use crate::zone;
+use crate::{process::patient, zone};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -132,11 +132,11 @@ pub(super) fn listen() -> io::Result<()> {
 }
 
 fn pass_on(mut from: TcpStream) -> io::Result<()> {
-    from.set_read_timeout(Some(PATIENCE))?;
+    from.set_read_timeout(Some(patient(PATIENCE)))?;
     let mut data = Vec::new();
     from.read_to_end(&mut data)?;
     let mut out = TcpStream::connect((zone::STRANGER, PORT))?;
-    out.set_read_timeout(Some(PATIENCE))?;
+    out.set_read_timeout(Some(patient(PATIENCE)))?;
     out.write_all(&data)?;
     out.read(&mut [0; 64]).map(drop)?;
     from.write_all(b"passed on")

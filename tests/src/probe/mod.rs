@@ -133,6 +133,15 @@ pub enum Company {
     Last,
     /// In a confinement of its own, which it may ruin.
     Alone,
+    /// The same, and nothing can be tried in it afterwards.
+    Ending,
+}
+
+impl Company {
+    /// Whether nothing else is tried at the same time in the same confinement.
+    pub fn is_alone(self) -> bool {
+        matches!(self, Self::Alone | Self::Ending)
+    }
 }
 
 /// Where a vector sends what.
@@ -320,6 +329,11 @@ impl Vector {
 
     const fn alone(mut self) -> Self {
         self.company = Company::Alone;
+        self
+    }
+
+    const fn ending(mut self) -> Self {
+        self.company = Company::Ending;
         self
     }
 

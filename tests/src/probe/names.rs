@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Attempt, Evidence, Job, Vector, sys};
-use crate::{hello::build::Hello, zone};
+use crate::{hello::build::Hello, process::patient, zone};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const DNS: u16 = 53;
@@ -28,8 +28,9 @@ pub(super) const VECTORS: &[Vector] = &[
     }),
     Vector::new("dns-tcp", "the host's DNS server, TCP", |job| {
         let message = question(&name(job), 1);
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream =
+            TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), patient(PATIENCE))?;
+        stream.set_read_timeout(Some(patient(PATIENCE)))?;
         stream.write_all(&prefixed(&message))?;
         stream.read(&mut [0; 512]).map(drop)?;
         Ok(())
@@ -41,8 +42,8 @@ pub(super) const VECTORS: &[Vector] = &[
             let first = prefixed(&question("allowed.example", 1));
             let both = [first, prefixed(&question(&name(job), 1))].concat();
             let mut stream =
-                TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+                TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), patient(PATIENCE))?;
+            stream.set_read_timeout(Some(patient(PATIENCE)))?;
             stream.write_all(&both)?;
             stream.read(&mut [0; 512]).map(drop)?;
             std::thread::sleep(Duration::from_millis(100));
@@ -150,8 +151,8 @@ pub(super) const VECTORS: &[Vector] = &[
         |job| {
             let message = with_option(question("allowed.example", 1), job);
             let mut stream =
-                TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+                TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), patient(PATIENCE))?;
+            stream.set_read_timeout(Some(patient(PATIENCE)))?;
             stream.write_all(&prefixed(&message))?;
             stream.read(&mut [0; 512]).map(drop)?;
             Ok(())
@@ -192,7 +193,7 @@ pub(super) const VECTORS: &[Vector] = &[
             let mut all = prefixed(&question("allowed.example", 1)).repeat(19);
             all.extend(prefixed(&question(&name(job), 1)));
             let mut stream =
-                TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), PATIENCE)?;
+                TcpStream::connect_timeout(&SocketAddr::new(zone::DNS, DNS), patient(PATIENCE))?;
             stream.set_read_timeout(Some(Duration::from_millis(500)))?;
             stream.write_all(&all)?;
             while stream.read(&mut [0; 512]).is_ok_and(|length| length > 0) {}
@@ -201,7 +202,7 @@ pub(super) const VECTORS: &[Vector] = &[
     ),
     Vector::new("dns-over-tls", "a stranger's DNS over TLS", |job| {
         let to = SocketAddr::new(zone::OTHER_DNS, 853);
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&to, patient(PATIENCE))?;
         stream.write_all(&hello(&name(job)))?;
         std::thread::sleep(Duration::from_millis(100));
         Ok(())
@@ -211,7 +212,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "a stranger's DNS over HTTPS (CVE-2026-32947)",
         |job| {
             let to = SocketAddr::new(zone::OTHER_DNS, 443);
-            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&to, patient(PATIENCE))?;
             stream.write_all(&hello(&name(job)))?;
             std::thread::sleep(Duration::from_millis(100));
             Ok(())
@@ -227,13 +228,13 @@ pub(super) const VECTORS: &[Vector] = &[
         "dns-hosts-file",
         "a declared name with the stranger's address from elsewhere",
         |job| {
-            let mut stream = TcpStream::connect_timeout(&job.target.into(), PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&job.target.into(), patient(PATIENCE))?;
             write!(
                 stream,
                 "GET /{} HTTP/1.1\r\nHost: allowed.example\r\n\r\n",
                 job.token
             )?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patient(PATIENCE)))?;
             stream.read(&mut [0; 64]).map(drop)?;
             Ok(())
         },
@@ -273,9 +274,9 @@ pub(super) const VECTORS: &[Vector] = &[
         "shared-address-host",
         "a stranger's name in a Host header to the declared address",
         |job| {
-            let mut stream = TcpStream::connect_timeout(&job.permitted.into(), PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&job.permitted.into(), patient(PATIENCE))?;
             write!(stream, "GET / HTTP/1.1\r\nHost: {}\r\n\r\n", name(job))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patient(PATIENCE)))?;
             stream.read(&mut [0; 64]).map(drop)?;
             Ok(())
         },
@@ -373,7 +374,7 @@ fn rebind(job: &Job, name: &str, port: u16) -> Attempt {
 /// In the control run the own server tells the truth.
 fn fake_server(job: &Job) -> Attempt {
     let server = UdpSocket::bind("127.0.0.1:53").or_else(|_| UdpSocket::bind("127.0.0.1:0"))?;
-    server.set_read_timeout(Some(PATIENCE))?;
+    server.set_read_timeout(Some(patient(PATIENCE)))?;
     let place = server.local_addr()?;
     let ip = job.target.ip().octets();
     std::thread::spawn(move || {
@@ -397,9 +398,9 @@ fn fake_server(job: &Job) -> Attempt {
     let told = told.unwrap_or(ip);
     for ip in [told, ip] {
         let to = SocketAddr::from((ip, job.target.port()));
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&to, patient(PATIENCE))?;
         stream.write_all(job.bytes())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patient(PATIENCE)))?;
         stream.read(&mut [0; 64]).map(drop)?;
     }
     Ok(())

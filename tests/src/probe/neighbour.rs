@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::{Gid, Pid, Uid, getuid, setgroups, setresgid, setresuid},
 };
@@ -68,10 +69,11 @@ pub(super) const VECTORS: &[Vector] = &[
             let fd = terminal.as_ref().map_or(0, AsRawFd::as_raw_fd);
             for byte in job.bytes().iter().chain(b"\n") {
                 let place = sys::place(byte);
-                sys::call(
+                let typed = sys::call(
                     libc::SYS_ioctl,
                     &[fd as usize, libc::TIOCSTI as usize, place],
-                )?;
+                );
+                typed.map_err(no_terminal_input)?;
             }
             Ok(())
         },
@@ -90,7 +92,8 @@ pub(super) const VECTORS: &[Vector] = &[
                     libc::TIOCSTI as usize | 0x7_0000_0000,
                     sys::place(byte),
                 ];
-                sys::call(libc::SYS_ioctl, &arguments)?;
+                let typed = sys::call(libc::SYS_ioctl, &arguments);
+                typed.map_err(no_terminal_input)?;
             }
             Ok(())
         },
@@ -106,7 +109,7 @@ pub(super) const VECTORS: &[Vector] = &[
             send(job)
         },
     )
-    .alone(),
+    .ending(),
     Vector::new("stop-launcher", "whoever confines it is stopped", |job| {
         let stopped = end_launchers(job, Signal::SIGSTOP);
         thread::sleep(Duration::from_millis(300));
@@ -119,6 +122,16 @@ pub(super) const VECTORS: &[Vector] = &[
     })
     .alone(),
 ];
+
+/// Since Linux 6.2 a host may refuse input for terminals to whoever has not CAP_SYS_ADMIN, as
+/// kernels do that are built without `LEGACY_TIOCSTI` (drivers/tty/tty_io.c).
+fn no_terminal_input(error: Errno) -> Stop {
+    let allowed = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
+    if error == Errno::EIO && allowed.is_ok_and(|value| value.trim() == "0") {
+        return Stop::NotApplicable("dev.tty.legacy_tiocsti is 0".to_owned());
+    }
+    error.into()
+}
 
 fn send(job: &Job) -> Attempt {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
@@ -356,7 +369,8 @@ pub(super) fn share_a_terminal(user: u32, command: &[&str]) -> Result<()> {
     waiting.map_err(io::Error::from)?;
     let mut typed = vec![0; 4096];
     let mut terminal = fs::File::from(slave);
-    if let Ok(length) = terminal.read(&mut typed) {
+    // A line at a time, until there is none.
+    while let Ok(length @ 1..) = terminal.read(&mut typed) {
         deliver(&typed[..length]);
     }
     drop(master);

@@ -10,6 +10,7 @@ use std::{
 use nix::errno::Errno;
 
 use super::sys::{self, Memory};
+use crate::process::patient;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const ENTRIES: usize = 8;
@@ -95,7 +96,7 @@ impl Ring {
         let head = self.rings.word(self.words[CQ] as usize);
         let tail = self.rings.word(self.words[CQ + 1] as usize);
         let mask = self.rings.word(self.words[CQ + 2] as usize);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patient(PATIENCE);
         loop {
             let now = head.load(Ordering::Relaxed);
             if now == tail.load(Ordering::Acquire) {

@@ -10,6 +10,8 @@ use std::{
 
 use nix::errno::Errno;
 
+use crate::process::patient;
+
 pub(super) const UDP_LITE: i32 = 136;
 pub(super) const MPTCP: i32 = 262;
 
@@ -19,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A socket with send and receive time-outs, so that no vector hangs.
 pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     let fd = socket_plain(domain, kind, protocol)?;
-    let seconds = PATIENCE.as_secs().to_ne_bytes();
+    let seconds = patient(PATIENCE).as_secs().to_ne_bytes();
     let time = [seconds, [0; 8]].concat();
     set(&fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)?;
     set(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)?;

@@ -4,6 +4,8 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
+    process::Stdio,
+    sync::mpsc::channel,
     thread,
     time::{Duration, Instant},
 };
@@ -15,9 +17,11 @@ use super::{
     Attempt, Job, Needs, Vector, listening,
     sys::{self, MPTCP, address},
 };
-use crate::process::patience;
+use crate::process::patient;
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest life of an orphan.
+const ORPHAN: Duration = Duration::from_secs(4);
 
 pub(super) const VECTORS: &[Vector] = &[
     Vector::new("tcp4", "connect over IPv4", |job| {
@@ -305,7 +309,7 @@ pub(super) const VECTORS: &[Vector] = &[
             let listener = TcpListener::bind("0.0.0.0:0")?;
             listening(listener.local_addr()?.port())?;
             listener.set_nonblocking(true)?;
-            let end = Instant::now() + PATIENCE;
+            let end = Instant::now() + patient(PATIENCE);
             while Instant::now() < end {
                 if let Ok((mut stream, _)) = listener.accept() {
                     stream.write_all(job.bytes())?;
@@ -343,7 +347,7 @@ fn stream(job: &Job, domain: i32, to: impl Into<SocketAddr>, protocol: i32) -> A
 }
 
 fn std_stream(job: &Job) -> Attempt {
-    let mut stream = TcpStream::connect_timeout(&job.target.into(), PATIENCE)?;
+    let mut stream = TcpStream::connect_timeout(&job.target.into(), patient(PATIENCE))?;
     stream.write_all(job.bytes())?;
     linger(stream.into())
 }
@@ -351,7 +355,7 @@ fn std_stream(job: &Job) -> Attempt {
 /// Waits for the answer, so that the token is through before the socket closes.
 fn linger(socket: OwnedFd) -> Attempt {
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     let mut answer = [0; 64];
     stream.read(&mut answer).map(drop)?;
     Ok(())
@@ -359,7 +363,7 @@ fn linger(socket: OwnedFd) -> Attempt {
 
 fn answer(listener: &TcpListener, job: &Job) -> Attempt {
     listener.set_nonblocking(true)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patient(PATIENCE);
     loop {
         match listener.accept() {
             Ok((mut stream, _)) => {
@@ -399,11 +403,20 @@ fn orphan(job: &Job) -> Attempt {
         "forbidden"
     };
     let words = format!("tcp4 {kind} {}", job.token);
-    let script = format!("(setsid {} {words} &) >/dev/null 2>&1", program.display());
-    std::process::Command::new("/bin/sh")
+    // It holds the pipe until it has ended, and nobody else does.
+    let script = format!("(setsid {} {words} 2>/dev/null &)", program.display());
+    let mut shell = std::process::Command::new("/bin/sh")
         .args(["-c", &script])
-        .status()?;
-    thread::sleep(Duration::from_millis(1500) * patience().min(3));
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut pipe = shell.stdout.take();
+    shell.wait()?;
+    let (sender, ended) = channel();
+    thread::spawn(move || {
+        let read = pipe.as_mut().map(|pipe| pipe.read_to_end(&mut Vec::new()));
+        drop(sender.send(read));
+    });
+    drop(ended.recv_timeout(patient(ORPHAN)));
     Ok(())
 }
 

@@ -16,7 +16,10 @@ use libc::{AF_INET, SOCK_STREAM};
 use nix::errno::Errno;
 
 use super::{PORT, sys};
-use crate::hello::build::{Hello, SERVER_NAME, server_name};
+use crate::{
+    hello::build::{Hello, SERVER_NAME, server_name},
+    process::patient,
+};
 
 /// An answer, or the end of the connection, comes within this time.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -132,7 +135,7 @@ fn far_away(target: SocketAddr) -> Result<(OwnedFd, u32)> {
         echoes.send_to(&[0; 1400], (target.ip(), PORT))?;
     }
     // The first echo has gone on its way when it is here, and the others wait behind it.
-    echoes.set_read_timeout(Some(PATIENCE))?;
+    echoes.set_read_timeout(Some(patient(PATIENCE)))?;
     echoes.recv(&mut [0; 1500])?;
     let socket = sys::socket(AF_INET, SOCK_STREAM, 0)?;
     sys::connect(&socket, &sys::address(target))?;
@@ -147,7 +150,7 @@ fn say(port: u16, target: SocketAddr, flight: &[u8]) -> Result<&'static str> {
     sys::bind(&socket, &sys::address((Ipv4Addr::UNSPECIFIED, port)))?;
     sys::connect(&socket, &sys::address(target))?;
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     stream.write_all(flight)?;
     Ok(match stream.read(&mut [0; 64]) {
         Ok(_) => "answered",

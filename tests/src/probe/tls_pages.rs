@@ -187,21 +187,27 @@ fn race_from(job: &Job, behind_a_first: bool, send: Send) -> Attempt {
     let stranger = of_length(hello(job));
     let once = || {
         let page = Page::with(&declared)?;
-        let socket = sys_open(job)?;
-        if behind_a_first {
-            ask_for_retry_on(&socket)?;
+        // What is crowded out on the wire costs a try.
+        let Ok(socket) = sys_open(job) else {
+            return Ok(None);
+        };
+        if behind_a_first && ask_for_retry_on(&socket).is_err() {
+            return Ok(None);
         }
         crowd(job)?;
         let sent = send(&socket, &page);
         page.memory.write(0, &stranger);
         sent?;
-        Ok::<_, Stop>(socket)
+        Ok::<_, Stop>(Some(socket))
     };
     for _ in 0..TRIES {
         let _held = once()?;
         thread::sleep(SETTLE);
     }
-    linger(once()?.into())
+    match once()? {
+        Some(socket) => linger(socket.into()),
+        None => Err(Stop::Refused("nobody answered".to_owned())),
+    }
 }
 
 /// A first octet alone is no hello and waits to be sent again. Kernels without the mending of

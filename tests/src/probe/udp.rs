@@ -13,6 +13,7 @@ use super::{
     Attempt, Job, Needs, Vector, listening,
     sys::{self, Message, address},
 };
+use crate::process::patient;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -221,7 +222,7 @@ pub(super) const VECTORS: &[Vector] = &[
         "the answer to a stranger that sent something",
         |job| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patient(PATIENCE)))?;
             listening(socket.local_addr()?.port())?;
             let (_, from) = socket.recv_from(&mut [0; 64])?;
             socket.send_to(job.bytes(), from).map(drop)?;

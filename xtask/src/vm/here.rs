@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{cases::Case, verdict::Report};
+use super::{cases::Case, files::HOW, verdict::Report};
 use crate::host;
 
 /// Runs them one after the other.
@@ -28,7 +28,8 @@ pub(crate) fn run(cases: &[Case]) -> Result<Report> {
         let mut command = Command::new(&case.program);
         command
             .current_dir(host::workspace().join("tests"))
-            .args(["--exact", &case.test, "--nocapture", "--test-threads=1"])
+            .args(["--exact", &case.test])
+            .args(HOW)
             .stdin(Stdio::null());
         let output = command.output().with_context(|| case.name.clone())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
