@@ -122,7 +122,7 @@ pub fn probe_policy(root: bool) -> String {
     text
 }
 
-/// Tries a family of vectors as both users under the agent; see [`judge`].
+/// Tries a family of vectors as both users under the agent; see `judge`.
 pub fn try_family(name: &str) -> Result<()> {
     let families = probe::FAMILIES.iter().filter(|family| family.name == name);
     let mut rows = Vec::new();
@@ -144,7 +144,7 @@ pub fn try_family(name: &str) -> Result<()> {
 }
 
 /// Tries every family as one user under the agent, in one start but for the vectors that want
-/// a start of their own; see [`judge`].
+/// a start of their own; see `judge`.
 pub fn try_all(as_root: bool) -> Result<()> {
     let world = World::new()?;
     let stage = Stage::new(&world)?;

@@ -108,13 +108,13 @@ fn controls_of_the_host() -> Result<()> {
 }
 
 #[test]
-#[ignore = "what the others try, in as few starts as there can be: for emulated machines"]
+#[ignore = "for cargo xtask vm: what the others try, in as few starts as there can be"]
 fn every_way_out_as_an_ordinary_user() -> Result<()> {
     try_all(false)
 }
 
 #[test]
-#[ignore = "what the others try, in as few starts as there can be: for emulated machines"]
+#[ignore = "for cargo xtask vm: what the others try, in as few starts as there can be"]
 fn every_way_out_as_root() -> Result<()> {
     try_all(true)
 }

@@ -32,7 +32,7 @@ const OTHERS: [(&str, Make); 6] = [
 /// Short jobs in more rounds: a median passes over what else runs on the machine.
 const CASES_FOR_EACH_START: usize = 2;
 
-/// What was seen of one case or start: [round][peer], in nanoseconds of one.
+/// What was seen of one case or start, by round and peer, in nanoseconds of one.
 pub(super) type Seen = Vec<Vec<Option<f64>>>;
 
 /// All of it.
