@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use egress_tests::{
     agent::{self, policy},
     leftovers::Leftovers,
-    process::Running,
+    process::{Running, patience},
     world::World,
 };
 use nix::sys::signal::Signal;
@@ -170,7 +170,7 @@ fn a_policy_that_requires_more_is_not_taken_over() -> Result<()> {
             .any(|event| event.kind == kind && event.line.contains(part)))
     };
     let wait = |kind: &str, part: &str| -> Result<()> {
-        for _ in 0..3000 {
+        for _ in 0..3000 * patience() {
             if is_there(kind, part)? {
                 return Ok(());
             }
