@@ -70,7 +70,8 @@ pub(super) const VECTORS: &[Vector] = &[
             )
         },
     )
-    .controlled(),
+    // Before, the kernel tries again with no more than a segment of it (tcp_write_wakeup()).
+    .controlled_since(6, 10),
     vector(
         "declared-head",
         "the head of a declared hello, then all of a stranger's",
