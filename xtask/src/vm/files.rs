@@ -23,7 +23,7 @@ pub(crate) const HOW: [&str; 3] = ["--include-ignored", "--nocapture", "--test-t
 
 /// What a test may take in emulation. Seconds.
 const CASE_SECONDS: u64 = 480;
-/// The same for those with every way out: a dozen starts, on 5.10 of three minutes each.
+/// The same for those with every way out, some of which wait for seconds.
 const SUITE_SECONDS: u64 = 3600;
 
 /// What the tests start, in every machine.
