@@ -66,7 +66,8 @@ impl Instance {
         let hierarchy = Hierarchy::find()?;
         let _one_at_a_time = global_lock()?;
         let name = new_name(connector);
-        let lock = lock(&lock_path(&name), FlockArg::LockExclusiveNonblock)?;
+        // The name is new: whoever holds the lock only looks, for a moment, who is alive.
+        let lock = lock(&lock_path(&name), FlockArg::LockExclusive)?;
         switch::reached(Step::Locked);
         match Self::build(&hierarchy, &name, connector) {
             Ok((parent, connector, copy, pins)) => Ok(Self {

@@ -84,7 +84,10 @@ impl Drop for Planes {
 
 /// The links are pinned: they stay when the plane is dropped.
 fn one() -> Result<Instance> {
-    let instance = Instance::create("growth")?;
+    /// Names hold the millisecond, in which two threads may meet.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let instance = Instance::create(&format!("growth{number}"))?;
     let attached = (|| {
         let settings = Settings {
             connector_level: instance.connector().level()?,
