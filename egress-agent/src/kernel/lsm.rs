@@ -13,7 +13,6 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
-    thread,
 };
 
 use aya::{
@@ -133,18 +132,12 @@ impl LsmPrograms {
     /// are read here and let go: they are larger than all the rest of the agent, and the loader
     /// has read and dropped its own by now.
     pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, LsmError> {
-        let load = || {
-            let btf = Btf::from_sys_fs().map_err(|error| unsupported(&error))?;
-            PROGRAMS
-                .iter()
-                .map(|alternatives| first(ebpf, &btf, alternatives))
-                .collect::<Result<_, _>>()
-                .map(Self)
-        };
-        // In a thread, whose allocations are apart from the agent's own and so go back to the
-        // kernel whole.
-        let loaded = thread::scope(|scope| scope.spawn(load).join());
-        loaded.unwrap_or_else(|_| Err(LsmError::Unsupported("the loader broke off".to_owned())))
+        let btf = Btf::from_sys_fs().map_err(|error| unsupported(&error))?;
+        PROGRAMS
+            .iter()
+            .map(|alternatives| first(ebpf, &btf, alternatives))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The hooks, by the kernel's names.

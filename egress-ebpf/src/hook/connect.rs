@@ -156,14 +156,9 @@ pub fn state_of(ctx: &SockAddrContext) -> *mut SocketState {
 /// Refuses for a reason that lies outside the tables.
 #[inline(always)]
 pub fn refuse(flow: &Flow, reason: Reason, family: Family) -> i32 {
-    let verdict = Verdict {
-        action: Action::Deny,
-        reason,
-        rule: RULE_NONE,
-    };
     emit::denial(
         flow,
-        &verdict,
+        &Verdict::deny(reason, RULE_NONE),
         &emit::Process::current(),
         family.code() as u8,
     );

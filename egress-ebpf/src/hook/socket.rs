@@ -7,7 +7,7 @@ use egress_common::{
     abi::RULE_NONE,
     decide::{Flow, Lookup as _, refused},
     socket::is_internet,
-    verdict::{Action, Layer, Reason, Verdict},
+    verdict::{Layer, Reason, Verdict},
 };
 
 use super::{PASS, REFUSE, answer};
@@ -63,12 +63,12 @@ fn switched_off() -> bool {
 /// Refuses whatever the mode: without a connector or a record nothing could be judged later.
 #[inline(always)]
 fn refuse(connector: u32, reason: Reason, protocol: u32, family: u32) -> i32 {
-    let verdict = Verdict {
-        action: Action::Deny,
-        reason,
-        rule: RULE_NONE,
-    };
-    tell(connector, &verdict, protocol, family)
+    tell(
+        connector,
+        &Verdict::deny(reason, RULE_NONE),
+        protocol,
+        family,
+    )
 }
 
 #[inline(always)]
