@@ -24,6 +24,7 @@ pub mod shell;
 pub mod stage;
 pub mod suite;
 pub mod token;
+pub mod unit;
 pub mod vectors;
 pub mod world;
 pub mod zone;

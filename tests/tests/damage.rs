@@ -18,6 +18,7 @@ use egress_tests::{
     leftovers::{Leftovers, cgroup2},
     process::{must, patience},
     protocol::{Behaviour, Record},
+    unit::{self, Unit},
     world::World,
     zone,
 };
@@ -379,6 +380,7 @@ fn memory_runs_out() -> Result<()> {
     report.ensure_printed("ended by 137\non")?;
     tries.held(&world)?;
     recovers(&world, &before, false)?;
+    drop(memory);
 
     // So little that the agent itself is refused memory, or ended.
     for limit in [2 << 20, 4 << 20, 6 << 20, 8 << 20, 10 << 20] {
@@ -392,35 +394,48 @@ fn memory_runs_out() -> Result<()> {
     Ok(())
 }
 
-/// A group of the memory controller, wherever that is mounted.
-struct Memory(PathBuf);
+/// A group of the memory controller: a unit's where that is cgroup2's, else of the old kind.
+enum Memory {
+    Unit(Unit),
+    Old(PathBuf),
+}
 
 impl Memory {
     fn limited(bytes: u64) -> Result<Self> {
-        let name = format!("egress-test-{}", std::process::id());
-        let (new, old) = (cgroup2()?, Path::new("/sys/fs/cgroup/memory"));
-        let controllers = fs::read_to_string(new.join("cgroup.controllers"))?;
-        let (folder, file) = if controllers.split_whitespace().any(|name| name == "memory") {
-            fs::write(new.join("cgroup.subtree_control"), "+memory")?;
-            (new.join(name), "memory.max")
+        let root = cgroup2()?;
+        let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
+        let (this, file) = if controllers.split_whitespace().any(|name| name == "memory") {
+            fs::write(root.join("cgroup.subtree_control"), "+memory")?;
+            let unit = Unit::new("egress-test-memory")?.delegated()?;
+            (Self::Unit(unit), "memory.max")
         } else {
-            (old.join(name), "memory.limit_in_bytes")
+            let folder = format!("/sys/fs/cgroup/memory/egress-test-{}", std::process::id());
+            fs::create_dir(&folder)?;
+            (Self::Old(folder.into()), "memory.limit_in_bytes")
         };
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join(file), bytes.to_string()).context("no memory controller")?;
-        Ok(Self(folder))
+        fs::write(this.folder().join(file), bytes.to_string()).context("no memory controller")?;
+        Ok(this)
+    }
+
+    fn folder(&self) -> &Path {
+        match self {
+            Self::Unit(unit) => unit.path(),
+            Self::Old(folder) => folder,
+        }
     }
 
     /// Puts what follows into the group.
     fn line(&self) -> String {
-        format!("echo $$ >{}/cgroup.procs; exec \"$@\"", self.0.display())
+        unit::line(self.folder())
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // It stays only where something still runs in it; then the test has failed already.
-        let _ = fs::remove_dir(&self.0);
+        if let Self::Old(folder) = self {
+            // It stays only where something still runs in it; then the test has failed already.
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 

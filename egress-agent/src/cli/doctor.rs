@@ -107,7 +107,11 @@ fn host(trial: Result<String, String>) -> Vec<Finding> {
         ),
         found(
             "cgroup2",
-            Hierarchy::find().map(|found| format!("mounted at {}", found.mount().display())),
+            Hierarchy::find().and_then(|found| {
+                let place = instance::place(&found)?;
+                let (mount, place) = (found.mount().display(), place.path().display());
+                Ok(format!("mounted at {mount}; connectors run below {place}"))
+            }),
         ),
         found("data plane", trial),
         known(

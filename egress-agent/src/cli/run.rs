@@ -23,6 +23,9 @@ pub const POLICIES: &str = "/etc/egress-agent/policies";
 /// Standard input and output belong to the connector. Denials and a closing summary go to
 /// standard error, and as JSON Lines to /run/egress-agent/events/.
 ///
+/// The connector runs in a cgroup below /egress-agent. In a systemd unit with `Delegate=yes` it
+/// runs below the unit's cgroup instead: limits of the unit hold for it, too.
+///
 /// Exit status: the connector's own; 128 and the signal that ended it; 125 where the agent
 /// failed (the connector was then not started); 126 where the program cannot be executed;
 /// 127 where it does not exist.

@@ -327,7 +327,7 @@ impl Cgroup {
 
     /// This folder and all below it, parents before children. Those that vanish meanwhile
     /// are left out.
-    fn with_children(&self) -> Result<Vec<PathBuf>, CgroupError> {
+    pub(super) fn with_children(&self) -> Result<Vec<PathBuf>, CgroupError> {
         let mut found = vec![self.path.clone()];
         let mut next = 0;
         while let Some(folder) = found.get(next).cloned() {
@@ -384,7 +384,7 @@ fn depth(path: &Path) -> u32 {
     u32::try_from(parts).unwrap_or(u32::MAX)
 }
 
-fn io_error(what: &'static str, path: &Path, error: io::Error) -> CgroupError {
+pub(super) fn io_error(what: &'static str, path: &Path, error: io::Error) -> CgroupError {
     CgroupError::Io {
         what,
         path: path.to_owned(),

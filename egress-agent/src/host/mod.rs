@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod delegation;
 pub mod layers;
 pub mod mountinfo;
 pub mod netlink;

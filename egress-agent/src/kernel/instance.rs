@@ -25,7 +25,8 @@ use crate::host::{
 pub const RUN_FOLDER: &str = "/run/egress-agent";
 /// Lock files of the instances, one each.
 const LOCKS: &str = "/run/egress-agent/instances";
-/// Parent of all instances' cgroups, below the hierarchy's root.
+/// Parent of instances' cgroups, below the hierarchy's root or, in a unit that systemd gave a
+/// part of the hierarchy, below that.
 const PARENT: &str = "egress-agent";
 /// The cgroup of one started copy of a connector.
 const COPY: &str = "1";
@@ -92,7 +93,7 @@ impl Instance {
         name: &str,
         connector: &str,
     ) -> Result<(Cgroup, Cgroup, Cgroup, PinFolder), InstanceError> {
-        let top = hierarchy.cgroup(PARENT)?;
+        let top = place(hierarchy)?;
         top.ensure()?;
         let parent = top.child(name)?;
         parent.create()?;
@@ -182,6 +183,14 @@ fn clean(hierarchy: &Hierarchy, name: &str) -> Result<bool, InstanceError> {
     Ok(true)
 }
 
+/// Below which cgroup a start of this process makes its instance.
+pub fn place(hierarchy: &Hierarchy) -> Result<Cgroup, CgroupError> {
+    match hierarchy.delegated()? {
+        Some(given) => given.child(PARENT),
+        None => hierarchy.cgroup(PARENT),
+    }
+}
+
 /// Names of the instances whose agent is alive.
 pub fn running() -> Result<Vec<String>, InstanceError> {
     let hierarchy = Hierarchy::find()?;
@@ -196,13 +205,14 @@ pub fn running() -> Result<Vec<String>, InstanceError> {
 
 /// Processes, sockets, links, cgroup: in this order nothing that was refused can leave.
 fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
-    let parent = hierarchy.cgroup(PARENT)?.child(name)?;
+    let usual = hierarchy.cgroup(PARENT)?;
+    let parents = cgroups(hierarchy, &usual, name)?;
     let pins = PinFolder::of(name);
     switch::reached(Step::EndBegun);
-    if parent.exists() {
+    for parent in &parents {
         parent.kill_all(KILL_WITHIN)?;
         switch::reached(Step::ProcessesEnded);
-        let cgroups = ids_below(&parent)?;
+        let cgroups = ids_below(parent)?;
         sockets::destroy(&cgroups).map_err(|source| {
             io_error(
                 format!(
@@ -217,11 +227,27 @@ fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
     pins.remove()
         .map_err(|source| io_error(format!("cannot remove the pins of {name}"), source))?;
     switch::reached(Step::Unpinned);
-    if parent.exists() {
+    for parent in &parents {
         parent.remove()?;
+        if let Some(above) = parent.path().parent()
+            && above != usual.path()
+        {
+            // It fails where others of the same unit run.
+            let _still_used = fs::remove_dir(above);
+        }
     }
     switch::reached(Step::CgroupRemoved);
     Ok(())
+}
+
+/// The cgroups of an instance: one, or none where somebody has removed it. A unit's is looked
+/// for, so that nothing but its name has to be known after a crash.
+fn cgroups(hierarchy: &Hierarchy, usual: &Cgroup, name: &str) -> Result<Vec<Cgroup>, CgroupError> {
+    let there = usual.child(name)?;
+    if there.exists() {
+        return Ok(vec![there]);
+    }
+    hierarchy.named(PARENT, name)
 }
 
 /// Ids of a cgroup and all below it.
