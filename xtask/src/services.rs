@@ -1,43 +1,109 @@
 //! Keeps packages that are installed meanwhile from starting their services.
 
-use std::path::Path;
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
-use crate::{host, step};
+use crate::host;
 
 /// Asked by every Debian package before it starts something (invoke-rc.d(8)); 101 forbids it.
 const FILE: &str = "/usr/sbin/policy-rc.d";
+/// Removes the file when standard input ends: also when this process is killed.
+const KEEPER: &str = r#"trap "" INT TERM HUP
+printf '#!/bin/sh\nexit 101\n' >"$1" && chmod 755 "$1" && echo forbidden
+read -r line
+rm -f "$1""#;
 
 /// For as long as it lives. A host that has a policy of its own keeps it.
 pub(crate) struct Asleep {
-    made: bool,
+    keeper: Option<Child>,
 }
 
 impl Asleep {
     /// Forbids starts.
     pub(crate) fn begin() -> Result<Self> {
-        let made = !Path::new(FILE).exists() && host::program("apt-get").is_some();
-        if made {
-            let script = format!("printf '#!/bin/sh\\nexit 101\\n' > {FILE} && chmod 755 {FILE}");
-            let mut command = host::as_root("sh")?;
-            let why = "no service of what is installed now is started";
-            step::quiet("services", why, command.args(["-c", &script]))?;
+        let needed = !Path::new(FILE).exists() && host::program("apt-get").is_some();
+        if !needed {
+            return Ok(Self { keeper: None });
         }
-        Ok(Self { made })
+        let mut command = host::as_root("sh")?;
+        command.args(["-c", KEEPER, "sh", FILE]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("sh")?;
+        let mut said = String::new();
+        if let Some(output) = child.stdout.take() {
+            BufReader::new(output).read_line(&mut said)?;
+        }
+        // From here on it is ended in any case.
+        let this = Self {
+            keeper: Some(child),
+        };
+        ensure!(said == "forbidden\n", "cannot write {FILE}");
+        eprintln!("services: none of what is installed now is started");
+        Ok(this)
     }
 }
 
 impl Drop for Asleep {
     fn drop(&mut self) {
-        let remove = || -> Result<()> {
-            let mut command = host::as_root("rm")?;
-            step::quiet("services", "starts as before", command.args(["-f", FILE])).map(drop)
+        let Some(mut keeper) = self.keeper.take() else {
+            return;
         };
-        if self.made
-            && let Err(error) = remove()
-        {
-            eprintln!("remove {FILE} yourself: {error:#}");
+        drop(keeper.stdin.take());
+        match keeper.wait() {
+            Ok(status) if status.success() => {}
+            other => eprintln!("remove {FILE} yourself: {other:?}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops at its first fault")]
+
+    use std::{
+        fs,
+        process::Command,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// The one who holds its standard input is killed and cannot tidy up.
+    #[test]
+    fn nothing_stays_when_the_task_is_killed() {
+        let name = format!("egress-policy-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let mut task = Command::new("sh")
+            .args(["-c", "sleep 60 | sh -c \"$@\"", "sh", KEEPER, "sh"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(task.stdout.take().unwrap())
+            .read_line(&mut said)
+            .unwrap();
+        assert_eq!(said, "forbidden\n");
+        assert!(file.exists());
+        let children = format!("/proc/{0}/task/{0}/children", task.id());
+        let children = fs::read_to_string(children).unwrap();
+        let sleeper = children.split_whitespace().find(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n")
+        });
+        Command::new("kill")
+            .args(["-9", sleeper.unwrap()])
+            .status()
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while file.exists() {
+            assert!(Instant::now() < end, "it stays");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        task.wait().unwrap();
     }
 }

@@ -199,6 +199,11 @@ impl Table {
     }
 }
 
+/// A kernel's release without what its builder added: `6.1.0-50-cloud-amd64` is `6.1.0`.
+fn version(release: &str) -> &str {
+    release.split(['-', '+']).next().unwrap_or(release)
+}
+
 impl Report {
     pub(super) fn new(rounds: usize) -> Self {
         let read = |path| {
@@ -209,7 +214,7 @@ impl Report {
         };
         Self {
             schema: SCHEMA,
-            kernel: read("/proc/sys/kernel/osrelease"),
+            kernel: version(&read("/proc/sys/kernel/osrelease")).to_owned(),
             processors: std::thread::available_parallelism().map_or(0, usize::from),
             load_before: read("/proc/loadavg"),
             rounds,

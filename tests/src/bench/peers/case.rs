@@ -10,11 +10,15 @@ use crate::bench::{
     server::{CLOSE, COUNT, ECHO, HOLE, HTTPS},
 };
 
+/// One write of bulk. Bytes.
+const CHUNK: usize = 64 << 10;
+
 /// One thing that programs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Case {
     Connect,
     Sends,
+    Streamed,
     Datagrams,
     Bulk,
     Exchange,
@@ -25,13 +29,14 @@ pub(super) enum Case {
 }
 
 /// In the order of the tables.
-pub(super) const CASES: [Case; 9] = [
+pub(super) const CASES: [Case; 10] = [
     Case::Connect,
     Case::Handshake,
     Case::GetNew,
     Case::GetKept,
     Case::Exchange,
     Case::Sends,
+    Case::Streamed,
     Case::Bulk,
     Case::Datagrams,
     Case::Name,
@@ -46,7 +51,8 @@ impl Case {
             Self::GetNew => "HTTPS GET, a connection each",
             Self::GetKept => "HTTPS GET, connection kept",
             Self::Exchange => "64 B request and response",
-            Self::Sends => "64 B send, TCP",
+            Self::Sends => "64 B send, TCP, eight then their echo",
+            Self::Streamed => "64 B send, TCP, streamed",
             Self::Bulk => "bulk, each MiB",
             Self::Datagrams => "64 B send, UDP",
             Self::Name => "look-up of a name",
@@ -78,10 +84,14 @@ impl Case {
             Self::GetNew => errand(HTTPS, Errand::Gets { count, kept: false }),
             Self::GetKept => errand(HTTPS, Errand::Gets { count, kept: true }),
             Self::Exchange => errand(ECHO, Errand::Exchange { count, size }),
-            Self::Sends => errand(COUNT, Errand::Sends { count, size }),
+            Self::Sends => errand(ECHO, Errand::Sends { count, size }),
+            Self::Streamed => {
+                let bytes = u64::from(count) * size as u64;
+                errand(COUNT, Errand::Stream { bytes, size })
+            }
             Self::Bulk => {
                 let bytes = u64::from(count) << 20;
-                errand(COUNT, Errand::Bulk { bytes })
+                errand(COUNT, Errand::Stream { bytes, size: CHUNK })
             }
             Self::Datagrams => Job::Datagrams {
                 to: at(NAMED, HOLE),
@@ -103,7 +113,8 @@ impl Case {
             Self::Connect => 100,
             Self::Handshake | Self::GetNew => 24,
             Self::GetKept | Self::Exchange => 100,
-            Self::Sends | Self::Datagrams => 4000,
+            Self::Sends => 800,
+            Self::Streamed | Self::Datagrams => 4000,
             Self::Bulk => 32,
             Self::Name => 24,
         }

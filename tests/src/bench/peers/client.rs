@@ -27,7 +27,8 @@ use crate::bench::{
 
 /// No single answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
-const CHUNK: usize = 64 << 10;
+/// Small sends before their echo is waited for.
+const TOGETHER: u32 = 8;
 /// Longest head of an answer.
 const HEAD: usize = 4096;
 
@@ -36,11 +37,8 @@ pub(in crate::bench) fn work(way: &Way, errand: &Errand) -> Result<Done> {
     let way = &Prepared::new(way)?;
     match *errand {
         Errand::Connect { count } => timed(count, || way.dial().map(drop)),
-        Errand::Sends { count, size } => {
-            let bytes = u64::from(count) * size as u64;
-            sends(way.dial()?, bytes, size)
-        }
-        Errand::Bulk { bytes } => sends(way.dial()?, bytes, CHUNK),
+        Errand::Sends { count, size } => sends(way.dial()?, count, size),
+        Errand::Stream { bytes, size } => streamed(way.dial()?, bytes, size),
         Errand::Exchange { count, size } => exchange(way.dial()?, count, size),
         Errand::Handshakes { count } => {
             let config = way.tls()?;
@@ -50,8 +48,23 @@ pub(in crate::bench) fn work(way: &Way, errand: &Errand) -> Result<Done> {
     }
 }
 
+/// Never more on the way than the first window of a connection holds (RFC 6928), so that no send
+/// waits and joins the next.
+fn sends(mut stream: TcpStream, count: u32, size: usize) -> Result<Done> {
+    let message = vec![b'.'; size];
+    let mut echo = vec![0; size * TOGETHER as usize];
+    let start = Instant::now();
+    for _ in 0..count.div_ceil(TOGETHER) {
+        for _ in 0..TOGETHER {
+            stream.write_all(&message)?;
+        }
+        stream.read_exact(&mut echo)?;
+    }
+    done(start)
+}
+
 /// The first eight bytes say how many follow.
-fn sends(mut stream: TcpStream, bytes: u64, size: usize) -> Result<Done> {
+fn streamed(mut stream: TcpStream, bytes: u64, size: usize) -> Result<Done> {
     let message = vec![b'.'; size];
     let count = bytes.div_ceil(size as u64);
     stream.write_all(&(count * size as u64).to_be_bytes())?;

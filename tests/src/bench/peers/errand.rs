@@ -33,10 +33,11 @@ pub(in crate::bench) enum Proxy {
 pub(in crate::bench) enum Errand {
     /// Until a connection to the server stands; closed by reset.
     Connect { count: u32 },
-    /// One connection: small writes, each a segment of its own, until the server has read all.
+    /// One connection: small writes, each a segment of its own: a few, then the echo of all.
     Sends { count: u32, size: usize },
-    /// One connection: so many bytes, until the server has read all.
-    Bulk { bytes: u64 },
+    /// One connection: so many bytes in writes of one size, until the server has read all. The
+    /// kernel puts small ones together where they wait for the reader.
+    Stream { bytes: u64, size: usize },
     /// One connection: request, then its echo.
     Exchange { count: u32, size: usize },
     /// Until a TLS session with the server stands; none is resumed.
