@@ -1,7 +1,7 @@
 //! What the benchmark compares with and no distribution packs, below one folder. What cannot be
 //! installed is said, and missing in the tables.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io::ErrorKind, path::Path, process::Command};
 
 use anyhow::Result;
 
@@ -13,8 +13,8 @@ const SRT: &str = "@anthropic-ai/sandbox-runtime@0.0.83";
 const NODE: &str = "node@22";
 /// The version that was compared.
 const MITMPROXY: &str = "mitmproxy==11.0.2";
-/// The version that was compared.
-const HTTPJAIL: &str = "0.6.2";
+/// The newest; its build downloads a JavaScript engine from github.com. Then the last without one.
+const HTTPJAIL: [&str; 2] = ["0.6.2", "0.1.0"];
 
 /// Installs what is not there.
 pub(crate) fn install(folder: &Path) -> Result<()> {
@@ -28,24 +28,37 @@ pub(crate) fn install(folder: &Path) -> Result<()> {
         command.args(["install", "--no-fund", "--no-audit", "--prefix"]);
         attempt("srt", command.arg(&npm).args([SRT, NODE]));
     }
-    if !here(&mitm.join("bin/mitmdump")) {
+    // A virtual environment does not work where it was copied to.
+    if !works(&mitm.join("bin/mitmdump")) {
         let mut venv = Command::new("python3");
-        venv.args(["-m", "venv"]).arg(&mitm);
+        venv.args(["-m", "venv", "--clear"]).arg(&mitm);
         let mut pip = Command::new(mitm.join("bin/pip"));
         pip.args(["install", "--quiet", MITMPROXY]);
         if attempt("mitmproxy", &mut venv) {
             attempt("mitmproxy", &mut pip);
         }
     }
-    if !here(&cargo.join("bin/httpjail")) {
+    for version in HTTPJAIL {
+        if here(&cargo.join("bin/httpjail")) {
+            break;
+        }
         let mut command = Command::new("cargo");
-        command.args(["install", "httpjail", "--version", HTTPJAIL, "--locked"]);
+        command.args(["install", "httpjail", "--version", version, "--locked"]);
         command.arg("--root").arg(&cargo);
         command.arg("--target-dir").arg(folder.join("cargo-build"));
         command.current_dir(folder);
-        attempt("httpjail", &mut command);
+        attempt(&format!("httpjail {version}"), &mut command);
     }
-    Ok(())
+    // Built again only after it was asked for again.
+    fs::remove_dir_all(folder.join("cargo-build")).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error.into()),
+    })
+}
+
+fn works(program: &Path) -> bool {
+    let result = Command::new(program).arg("--version").output();
+    result.is_ok_and(|output| output.status.success())
 }
 
 /// Whether it worked.

@@ -30,13 +30,13 @@ const SUITE_SECONDS: u64 = 3600;
 const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent gnutls-cli \
     grep head id ip kill ln ls mkdir mount mv nsenter od openssl printf ps python3 readlink \
     rm sed seq setarch setpriv setsid sleep sort stat tail tc tee timeout touch tr true umount uname \
-    unshare wc wget";
+    unshare wc wget yes";
 
 /// Parts of a kernel that distributions build as modules: the wire between two namespaces, the
 /// list of sockets and their end, and what the bypass suite tries; a host would load most of
 /// these when somebody asks for such a socket.
 const MODULES: &str = "veth inet_diag tcp_diag udp_diag raw_diag unix_diag mptcp_diag sctp \
-    dccp_ipv4 dccp_ipv6 smc vsock vsock_loopback tipc l2tp_ip l2tp_ip6 macvlan dummy tun virtio_rng";
+    dccp_ipv4 dccp_ipv6 smc vsock vsock_loopback tipc l2tp_ip l2tp_ip6 macvlan dummy tun sch_tbf virtio_rng";
 
 /// Files of this host that programs look for; one that is missing is not needed.
 const SETTINGS: [&str; 3] = [
