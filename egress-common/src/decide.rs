@@ -54,6 +54,12 @@ pub trait Lookup {
     fn own_listener(&self, flow: &Flow) -> bool;
     /// Boot clock, nanoseconds.
     fn now_ns(&self) -> u64;
+    /// The same verdict. In the kernel, its verifier then knows nothing of it: where ways meet that
+    /// differ in their verdict alone, it follows one of them instead of all.
+    #[inline(always)]
+    fn blurred(&self, verdict: Verdict) -> Verdict {
+        verdict
+    }
 }
 
 /// Decides a flow. Total: every input has an answer, and every unclear one is a refusal.
@@ -76,7 +82,7 @@ pub fn decide<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             rule: RULE_DOOR,
         };
     }
-    let verdict = by_rule(flow, lookup);
+    let verdict = lookup.blurred(by_rule(flow, lookup));
     if mode == Connector::AUDIT {
         return audited(verdict);
     }
@@ -110,64 +116,69 @@ pub fn audited(verdict: Verdict) -> Verdict {
 /// address only together with a name gives way to a prefix that asks for none.
 #[inline(always)]
 fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
-    let mut reason = Reason::NoRule;
-    let mut rule = RULE_NONE;
-    let mut named_by = RULE_NONE;
-    if let Some(grant) = lookup.exact(&flow.grant_key()) {
-        rule = grant.rule;
-        if !lookup.rule_active(rule) {
-            reason = Reason::Revoked;
-        } else if grant.expires_ns != 0 && lookup.now_ns() >= grant.expires_ns {
-            reason = Reason::Expired;
-        } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
-            reason = Reason::Interface;
-        } else if flow.protocol == TCP && lookup.rule_flags(rule) & Rule::TLS != 0 {
-            named_by = rule;
-        } else {
-            return Verdict::allow(rule);
-        }
+    let granted = lookup.blurred(by_grant(flow, lookup));
+    if matches!(granted.action, Action::Allow) {
+        return granted;
     }
     let key = PrefixKey {
         connector: flow.connector,
         protocol: u32::from(flow.protocol),
         addr: flow.addr,
     };
-    if let Some(rules) = lookup.prefix(&key) {
-        match by_port(flow.port, flow.ifindex, rules, lookup) {
-            Verdict {
-                action: Action::Deny,
-                reason: Reason::NoRule,
-                ..
-            } => {}
-            Verdict {
-                action: Action::Deny,
-                reason: why,
-                rule: by,
-            } => {
-                reason = why;
-                rule = by;
-            }
-            allowed => return allowed,
-        }
+    let ranged = lookup.blurred(match lookup.prefix(&key) {
+        Some(rules) => by_port(flow.port, flow.ifindex, rules, lookup),
+        None => Verdict::deny(Reason::NoRule, RULE_NONE),
+    });
+    if matches!(ranged.action, Action::Allow) {
+        return ranged;
     }
     // A caller's port may be that of a granted server; it is answered as a caller.
-    if named_by != RULE_NONE && !flow.inbound {
-        return Verdict {
-            action: Action::Check,
-            reason: Reason::None,
-            rule: named_by,
-        };
+    if matches!(granted.action, Action::Check) && !flow.inbound {
+        return granted;
     }
-    if !matches!(reason, Reason::DenyRule) && flow.addr.is_loopback() && lookup.own_listener(flow) {
+    let denied = if matches!(ranged.reason, Reason::NoRule) {
+        granted
+    } else {
+        ranged
+    };
+    if !matches!(denied.reason, Reason::DenyRule)
+        && flow.addr.is_loopback()
+        && lookup.own_listener(flow)
+    {
         return Verdict::allow(RULE_OWN);
     }
     if flow.inbound {
         return to_caller(flow, lookup);
     }
-    if matches!(reason, Reason::NoRule) {
-        reason = by_class(&flow.addr);
+    let reason = match denied.reason {
+        Reason::NoRule => by_class(&flow.addr),
+        reason => reason,
+    };
+    Verdict::deny(reason, denied.rule)
+}
+
+/// What the exact grant says.
+#[inline(always)]
+fn by_grant<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
+    let Some(grant) = lookup.exact(&flow.grant_key()) else {
+        return Verdict::deny(Reason::NoRule, RULE_NONE);
+    };
+    let rule = grant.rule;
+    if !lookup.rule_active(rule) {
+        Verdict::deny(Reason::Revoked, rule)
+    } else if grant.expires_ns != 0 && lookup.now_ns() >= grant.expires_ns {
+        Verdict::deny(Reason::Expired, rule)
+    } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
+        Verdict::deny(Reason::Interface, rule)
+    } else if flow.protocol == TCP && lookup.rule_flags(rule) & Rule::TLS != 0 {
+        Verdict {
+            action: Action::Check,
+            reason: Reason::None,
+            rule,
+        }
+    } else {
+        Verdict::allow(rule)
     }
-    Verdict::deny(reason, rule)
 }
 
 /// Answers to somebody who called in: loopback peers may, so that a browser can reach an
@@ -206,7 +217,7 @@ pub(crate) fn by_port<L: Lookup>(
     rules: &PrefixRules,
     lookup: &L,
 ) -> Verdict {
-    let mut verdict = Verdict::deny(Reason::NoRule, RULE_NONE);
+    let mut verdict = lookup.blurred(Verdict::deny(Reason::NoRule, RULE_NONE));
     // A constant number of turns, left early: what the verifier of 5.10 can follow.
     for (range, index) in rules.ranges.iter().zip(0_u32..) {
         if index >= rules.count {
@@ -216,13 +227,14 @@ pub(crate) fn by_port<L: Lookup>(
             if range.effect != PortRange::ALLOW {
                 return Verdict::deny(Reason::DenyRule, range.rule);
             }
-            if !lookup.rule_active(range.rule) {
-                verdict = Verdict::deny(Reason::Revoked, range.rule);
+            let reason = if !lookup.rule_active(range.rule) {
+                Reason::Revoked
             } else if range.ifindex != 0 && ifindex != 0 && ifindex != u32::from(range.ifindex) {
-                verdict = Verdict::deny(Reason::Interface, range.rule);
+                Reason::Interface
             } else {
                 return Verdict::allow(range.rule);
-            }
+            };
+            verdict = lookup.blurred(Verdict::deny(reason, range.rule));
         }
     }
     verdict

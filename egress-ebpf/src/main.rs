@@ -23,6 +23,7 @@ mod maps;
 mod memory;
 mod scratch;
 mod socket;
+mod vague;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup},

@@ -108,7 +108,6 @@ fn is_off(name: &str) -> bool {
 fn sock_addr(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, PlaneError> {
     let program: &mut CgroupSockAddr = program(ebpf, name)?;
     let attached = (|| {
-        program.load()?;
         let id = program.attach(cgroup, CgroupAttachMode::Single)?;
         program.take_link(id)
     })();
@@ -118,7 +117,6 @@ fn sock_addr(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLin
 fn sock_create(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
     let program: &mut CgroupSock = program(ebpf, SOCK_CREATE)?;
     let attached = (|| {
-        program.load()?;
         let id = program.attach(cgroup, CgroupAttachMode::Single)?;
         program.take_link(id)
     })();
@@ -132,7 +130,6 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
         name: SETSOCKOPT,
         source: Box::new(source),
     };
-    program.load().map_err(refused)?;
     let loaded = program.fd().map_err(refused)?;
     let path = pins.link(SETSOCKOPT);
     egress_sys::attach(Hook::Setsockopt, loaded.as_fd(), cgroup.as_fd())
@@ -149,7 +146,6 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
 fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
     let program: &mut CgroupSkb = program(ebpf, EGRESS)?;
     let attached = (|| {
-        program.load()?;
         let id = program.attach(
             cgroup,
             CgroupSkbAttachType::Egress,

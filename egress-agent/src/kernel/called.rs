@@ -6,11 +6,11 @@
 use aya::{
     Ebpf,
     maps::{MapData, ProgramArray},
-    programs::{CgroupSkb, ProgramError},
+    programs::CgroupSkb,
 };
 use egress_common::abi::{map, program};
 
-use super::{attach, load::PlaneError};
+use super::{attach, load::PlaneError, verify::Refused};
 
 /// Without it no packet passes but on the fast path.
 const STRICT: (&str, u32) = ("strict", program::STRICT);
@@ -45,43 +45,61 @@ pub(super) struct Called {
     pub(super) sni: Result<(), SniError>,
 }
 
+/// The programs of an instance that others call. `types`: as for [`Called::enter`].
+pub(super) fn names(types: bool) -> impl Iterator<Item = &'static str> {
+    let names = NAMES.iter().filter(move |_| types);
+    [STRICT]
+        .into_iter()
+        .chain(names.copied())
+        .map(|(name, _)| name)
+}
+
 impl Called {
-    /// Loads the programs of `ebpf` and enters them. `types`: the constants that tell about
-    /// the memory of packets are set.
-    pub(super) fn load(ebpf: &mut Ebpf, types: bool) -> Result<Self, PlaneError> {
+    /// Enters the loaded programs of `ebpf`. `types`: the constants that tell about the memory
+    /// of packets are set. `refused`: those that could not be loaded.
+    pub(super) fn enter(
+        ebpf: &mut Ebpf,
+        types: bool,
+        mut refused: Refused,
+    ) -> Result<Self, PlaneError> {
         let table = ebpf.take_map(map::PROGRAMS);
         let table = table.ok_or(PlaneError::Missing(map::PROGRAMS))?;
         let mut table = ProgramArray::try_from(table).map_err(failed)?;
         let (name, place) = STRICT;
-        enter(ebpf, &mut table, name, place)?.map_err(|source| PlaneError::Program {
-            name,
-            source: Box::new(source),
-        })?;
-        let mut sni = types.then_some(()).ok_or(SniError::Types);
-        for (name, place) in NAMES {
-            if sni.is_ok() {
-                sni = enter(ebpf, &mut table, name, *place)?.map_err(|error| SniError::Program {
-                    name,
-                    why: error.to_string(),
-                });
-            }
+        if let Some(source) = refused.remove(name) {
+            return Err(PlaneError::Program {
+                name,
+                source: Box::new(source),
+            });
         }
+        enter(ebpf, &mut table, name, place)?;
+        let sni = match refused.pop_first() {
+            _ if !types => Err(SniError::Types),
+            Some((name, error)) => Err(SniError::Program {
+                name,
+                why: error.to_string(),
+            }),
+            None => NAMES
+                .iter()
+                .try_for_each(|(name, place)| enter(ebpf, &mut table, name, *place))
+                .map(Ok)?,
+        };
         Ok(Self { _table: table, sni })
     }
 }
 
-/// Loads one program and enters it; the inner result is the verifier's.
 fn enter(
     ebpf: &mut Ebpf,
     table: &mut ProgramArray<MapData>,
     name: &'static str,
     place: u32,
-) -> Result<Result<(), ProgramError>, PlaneError> {
+) -> Result<(), PlaneError> {
     let program: &mut CgroupSkb = attach::program(ebpf, name)?;
-    match program.load().and_then(|()| program.fd()) {
-        Ok(fd) => table.set(place, fd, 0).map_err(failed).map(Ok),
-        Err(error) => Ok(Err(error)),
-    }
+    let fd = program.fd().map_err(|source| PlaneError::Program {
+        name,
+        source: Box::new(source),
+    })?;
+    table.set(place, fd, 0).map_err(failed)
 }
 
 fn failed(source: aya::maps::MapError) -> PlaneError {

@@ -11,13 +11,14 @@ use egress_common::{
 use super::{
     attach,
     btf::{self, Structures},
-    called::{Called, SniError},
+    called::{self, Called, SniError},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
     packet::PacketMemory,
     pin::PinFolder,
     ring::RingMap,
-    unix::{UnixError, UnixPrograms},
+    unix::{self, UnixError, UnixPrograms},
+    verify,
 };
 use crate::host::switch::{self, Part};
 
@@ -158,19 +159,26 @@ impl Plane {
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
         // With the kernel's types, some 20 MiB, before others are read.
         drop(loader);
-        let unix = match UnixPrograms::load(OBJECT, &ebpf) {
-            Err(error @ UnixError::Object(_)) => return Err(error.into()),
-            other => other,
-        };
+        let unix = unix::programs(OBJECT, &ebpf)?;
         let lsm = types.and_then(|_offsets_set| LsmPrograms::load(&mut ebpf));
-        let called = Called::load(&mut ebpf, memory.is_some())?;
+        let wanted: Vec<_> = attach::names()
+            .chain(called::names(memory.is_some()))
+            .collect();
+        let (mut refused, unix) = verify::load(&mut ebpf, &wanted, unix);
+        if let Some((name, source)) = attach::names().find_map(|name| refused.remove_entry(name)) {
+            return Err(PlaneError::Program {
+                name,
+                source: Box::new(source),
+            });
+        }
+        let called = Called::enter(&mut ebpf, memory.is_some(), refused)?;
         let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
         let maps = Maps::take(&mut ebpf, &pins)?;
         egress_sys::trim_heap();
         Ok(Self {
             ebpf,
             pins,
-            unix,
+            unix: UnixPrograms::take(unix),
             lsm,
             called,
             held: Vec::new(),

@@ -12,5 +12,6 @@ pub mod pin;
 pub mod probe;
 pub mod ring;
 pub mod unix;
+mod verify;
 
 pub use load::{Plane, PlaneError, Settings};

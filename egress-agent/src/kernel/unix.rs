@@ -28,7 +28,10 @@ const PROGRAMS: &[(&str, Hook)] = &[
 ];
 
 /// Loaded programs that wait to be attached.
-pub struct UnixPrograms(Vec<(&'static str, Hook, OwnedFd)>);
+pub struct UnixPrograms(Vec<Loaded>);
+
+/// Name, hook and handle.
+pub(super) type Loaded = (&'static str, Hook, OwnedFd);
 
 /// Why there are no programs for unix sockets.
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +45,9 @@ pub enum UnixError {
 }
 
 impl UnixPrograms {
-    /// Loads the programs of `object`, with the maps of `ebpf`, which was loaded from it.
-    pub(super) fn load(object: &[u8], ebpf: &Ebpf) -> Result<Self, UnixError> {
-        let programs = instructions(object, ebpf).map_err(UnixError::Object)?;
-        let mut loaded = Vec::new();
-        for (name, hook, license, code) in programs {
-            let program = egress_sys::load(hook, name, &license, &code).map_err(|refused| {
-                UnixError::Refused(format!("{name}: {} {}", refused.error, tail(&refused.log)))
-            })?;
-            loaded.push((name, hook, program));
-        }
-        Ok(Self(loaded))
+    /// Takes what was loaded; all or nothing.
+    pub(super) fn take(all: Vec<Result<Loaded, UnixError>>) -> Result<Self, UnixError> {
+        all.into_iter().collect::<Result<_, _>>().map(Self)
     }
 
     /// Attaches the programs at a cgroup and pins their links. After an error none of them
@@ -82,7 +77,30 @@ impl UnixPrograms {
     }
 }
 
-type Code = (&'static str, Hook, CString, Vec<Instruction>);
+/// A program that can be loaded.
+pub(super) struct Code {
+    name: &'static str,
+    hook: Hook,
+    license: CString,
+    instructions: Vec<Instruction>,
+}
+
+impl Code {
+    /// Loads it.
+    pub(super) fn load(&self) -> Result<Loaded, UnixError> {
+        let loaded = egress_sys::load(self.hook, self.name, &self.license, &self.instructions);
+        let program = loaded.map_err(|refused| {
+            let (error, log) = (refused.error, tail(&refused.log));
+            UnixError::Refused(format!("{}: {error} {log}", self.name))
+        })?;
+        Ok((self.name, self.hook, program))
+    }
+}
+
+/// The programs of `object`, with the maps of `ebpf`, which was loaded from it.
+pub(super) fn programs(object: &[u8], ebpf: &Ebpf) -> Result<Vec<Code>, UnixError> {
+    instructions(object, ebpf).map_err(UnixError::Object)
+}
 
 /// The instructions of each program, with every reference to a map replaced by its
 /// descriptor in this process.
@@ -114,8 +132,12 @@ fn instructions(object: &[u8], ebpf: &Ebpf) -> Result<Vec<Code>, String> {
             let program = object.programs.get(*name).ok_or_else(missing)?;
             let function = object.functions.get(&program.function_key());
             let code = &function.ok_or_else(missing)?.instructions;
-            let code = code.iter().map(instruction).collect();
-            Ok((*name, *hook, program.license.clone(), code))
+            Ok(Code {
+                name,
+                hook: *hook,
+                license: program.license.clone(),
+                instructions: code.iter().map(instruction).collect(),
+            })
         })
         .collect()
 }
