@@ -11,7 +11,7 @@ use egress_common::verdict::{Action, Reason, Verdict};
 
 /// The same value. `any`: one that the verifier does not know, such as a field of the context.
 #[inline(always)]
-pub fn value(value: u32, any: u32) -> u32 {
+fn value(value: u32, any: u32) -> u32 {
     let mut value = u64::from(value);
     // SAFETY: two operations on registers: what the first changes the second puts back. The
     // verifier knows nothing of the one in between, and so of neither.
@@ -29,7 +29,7 @@ pub fn value(value: u32, any: u32) -> u32 {
 
 /// The same reason.
 #[inline(always)]
-pub fn reason(reason: Reason, any: u32) -> Reason {
+fn reason(reason: Reason, any: u32) -> Reason {
     let code = value(u32::from(reason.code()), any) as u8;
     // SAFETY: the code of a reason, as it was.
     unsafe { core::mem::transmute::<u8, Reason>(code) }
