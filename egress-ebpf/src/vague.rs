@@ -11,7 +11,7 @@ use egress_common::verdict::{Action, Reason, Verdict};
 
 /// The same value. `any`: one that the verifier does not know, such as a field of the context.
 #[inline(always)]
-fn value(value: u32, any: u32) -> u32 {
+pub fn value(value: u32, any: u32) -> u32 {
     let mut value = u64::from(value);
     // SAFETY: two operations on registers: what the first changes the second puts back. The
     // verifier knows nothing of the one in between, and so of neither.
