@@ -8,6 +8,7 @@ pub mod event;
 pub mod faults;
 pub mod hello;
 pub mod internet;
+pub mod kernel;
 pub mod layers;
 pub mod leftovers;
 pub mod machine;

@@ -2,6 +2,8 @@
 
 use std::env;
 
+use crate::kernel::version;
+
 /// What the machine that runs the tests says of itself.
 pub const VARIABLE: &str = "EGRESS_TEST_MODULES";
 /// The first kernel with all that the programs need.
@@ -32,9 +34,7 @@ pub fn expected() -> Expected {
 
 /// The value of [`VARIABLE`] for a distribution's kernel and its list of modules.
 pub fn of_kernel(release: &str, modules: &str) -> &'static str {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse::<u32>().ok();
-    if number().zip(number()).is_none_or(|found| found < FIRST) {
+    if version(release).is_none_or(|found| found < FIRST) {
         return "absent";
     }
     if modules.split(',').any(|module| module == "bpf") {

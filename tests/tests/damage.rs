@@ -15,6 +15,7 @@ use egress_tests::{
     agent::{self, Confined, Report, policy},
     event::Denial,
     faults::{Tries, faulty, recovers, rules},
+    kernel,
     leftovers::{Leftovers, cgroup2},
     process::{must, patience},
     protocol::{Behaviour, Record},
@@ -303,6 +304,10 @@ fn the_tables_of_a_policy_are_full() -> Result<()> {
     let addresses = ["198.51.100.1:80", "198.51.100.2:80"];
     let sockets = ["unix: /run/one.sock", "unix: /run/another.sock"];
     for (room, rules) in [("PREFIXES=1", addresses), ("UNIX_NAMES=1", sockets)] {
+        // Without the hooks such a policy is not started for that reason.
+        if rules == sockets && kernel::is_before((6, 7)) {
+            continue;
+        }
         let text = policy("faults", &rules);
         let report = world
             .agent(text)

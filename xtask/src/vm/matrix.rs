@@ -55,17 +55,24 @@ fn programs(report: &Report) -> impl Iterator<Item = &str> {
     names.filter_map(|case| Some(case.name.split_once('/')?.0))
 }
 
+/// A dash: what the kernel is too old for.
 fn held(report: &Report, program: &str) -> String {
     let of_it = report.cases.iter().filter(|case| {
         let name = case.name.split_once('/');
         name.is_some_and(|(name, _)| name == program)
     });
-    let cases: Vec<_> = of_it.collect();
+    let (absent, cases): (Vec<_>, Vec<_>) =
+        of_it.partition(|case| case.held() && case.not_offered().is_some());
     let held = cases.iter().filter(|case| case.held()).count();
-    match (held, cases.len()) {
-        (_, 0) => "not run".to_owned(),
+    let words = match (held, cases.len()) {
+        (_, 0) if absent.is_empty() => "not run".to_owned(),
+        (_, 0) => return "–".to_owned(),
         (held, all) if held == all => format!("held ({all})"),
         (held, all) => format!("{held} of {all} held"),
+    };
+    match absent.len() {
+        0 => words,
+        some => format!("{words}, {some} –"),
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Report {
     pub(crate) faults: Vec<String>,
 }
 
+/// Before what a test says that the kernel is too old for.
+const NOT_OFFERED: &str = "not offered here: ";
 const BROKEN: &str = "BROKEN OFF";
 /// Where the boundary is whole.
 const SUITE: &str = "bypass/";
@@ -163,6 +165,13 @@ impl Case {
     /// Whether everything it asks for was seen.
     pub(crate) fn held(&self) -> bool {
         self.verdict == "HELD"
+    }
+
+    /// What the kernel is too old for, in the words of `tests/src/kernel.rs`; `None`: nothing.
+    pub(crate) fn not_offered(&self) -> Option<&str> {
+        let said = |line: &String| line.contains(NOT_OFFERED);
+        let line = self.output.iter().find(|line| said(line))?;
+        line.split(NOT_OFFERED).nth(1)
     }
 }
 
