@@ -399,6 +399,29 @@ fn memory_runs_out() -> Result<()> {
     Ok(())
 }
 
+/// Where memory runs out the kernel ends whoever has most; the agent should be the last.
+#[test]
+fn the_agent_outlives_its_connector_where_memory_runs_out() -> Result<()> {
+    let world = World::alone()?;
+    let score = |pid: &str| -> Result<i32> {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?;
+        Ok(text.trim().parse()?)
+    };
+    let own = score("self")?;
+    let script = "echo at $(cat /proc/self/oom_score_adj); sleep 99";
+    let mut confined = world.agent(rules()).start(&["/bin/bash", "-c", script])?;
+    confined.printed(&format!("at {own}\n"), agent::LIMIT)?;
+    let agent = score(&confined.agent.pid().to_string())?;
+    // Some hosts take from root what it needs for that.
+    let lower = "echo -1 >/proc/self/oom_score_adj";
+    let mut shell = world.command("sh");
+    shell.args(["-c", lower]);
+    let may = must(shell, MOMENT * 10).is_ok();
+    ensure!(agent < own || !may, "agent {agent}, connector {own}");
+    confined.agent.signal(Signal::SIGTERM)?;
+    confined.wait().map(drop)
+}
+
 /// A group of the memory controller: a unit's where that is cgroup2's, else of the old kind.
 enum Memory {
     Unit(Unit),

@@ -6,7 +6,10 @@ use egress_common::abi::OWN_FOLDER;
 
 use super::{Run, RunError};
 use crate::{
-    host::layers::{Layer, Layers},
+    host::{
+        layers::{Layer, Layers},
+        memory,
+    },
     kernel::{
         Plane,
         instance::Instance,
@@ -76,5 +79,6 @@ pub(super) fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
         env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
         enforced: run.policy.mode == Mode::Enforce,
         unix,
+        oom_score_adj: memory::spare(),
     }
 }

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod delegation;
 pub mod layers;
+pub mod memory;
 pub mod mountinfo;
 pub mod netlink;
 pub mod process;

@@ -15,7 +15,10 @@ use super::{
     filter, harden, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
-use crate::host::switch::{self, Part, Step};
+use crate::host::{
+    memory,
+    switch::{self, Part, Step},
+};
 
 /// Exit code: the agent or launcher failed and nothing was started.
 const FAILED: u8 = 125;
@@ -76,6 +79,13 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         )
     })?;
     switch::reached(Step::Joined);
+    if let Some(value) = spec.oom_score_adj {
+        memory::set(value).map_err(|error| {
+            format!(
+                "cannot give up the agent's oom_score_adj: {error}; the connector was not started"
+            )
+        })?;
+    }
     harden::separate().map_err(|error| error.to_string())?;
     switch::reached(Step::Separated);
     if !switch::is_off(Part::Mounts) {

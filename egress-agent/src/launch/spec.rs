@@ -33,6 +33,8 @@ pub struct Spec {
     pub enforced: bool,
     /// Unix sockets.
     pub unix: UnixSockets,
+    /// How soon the kernel ends it where memory runs out; `None`: as the launcher.
+    pub oom_score_adj: Option<i16>,
 }
 
 /// What the launcher does about unix sockets.
