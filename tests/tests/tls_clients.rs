@@ -6,6 +6,7 @@ use egress_tests::{
     agent::{Agent, policy},
     attempts::{Attempt, Attempts},
     event::{Denial, Event},
+    kernel,
     process::patience,
     programs,
     protocol::Connection,
@@ -477,7 +478,9 @@ fn many_at_once() -> Result<()> {
 }
 
 /// A server that takes small segments, and one with a window of which the hello makes two
-/// packets. Where no hello fits into the window none is let go, and the reason says so.
+/// packets. Where no hello fits into the window none is let go, and the reason says so. Before
+/// Linux 6.10 two packets that were held back are not put together again, so no hello fits into
+/// the first window either.
 #[test]
 fn servers_that_take_little_at_a_time() -> Result<()> {
     let world = World::new()?;
@@ -496,28 +499,36 @@ fn servers_that_take_little_at_a_time() -> Result<()> {
         .agent(policy("clients", &allow.each_ref().map(String::as_str)))
         .attempts(&tries)?;
     let [small, tight, tiny] = names;
-    for label in [small, tight] {
+    let (mut pass, mut refused) = (vec![small], vec![(tiny, zone::TINY)]);
+    if kernel::is_before((6, 10)) {
+        refused.push((tight, zone::TIGHT));
+    } else {
+        pass.push(tight);
+    }
+    for label in pass {
         ensure!(
             attempts.get(label)?.code == 0,
             "{}",
             explain(label, &attempts)
         );
     }
-    ensure!(
-        attempts.get(tiny)?.code != 0,
-        "{}",
-        explain(tiny, &attempts)
-    );
-    let denial = Denial::of_address(zone::TINY).by(&["sni"]);
-    attempts
-        .report
-        .ensure_denied(&denial.because(&["sni-incomplete"]))?;
-    let denied = attempts.report.denials().len();
-    ensure!(denied == 1, "{denied} denials: {}", attempts.report);
     world.fence()?;
-    for one in world.connections(zone::TINY)? {
-        ensure!(one.received == 0, "{}", brief(&one));
+    for (label, address) in &refused {
+        ensure!(
+            attempts.get(label)?.code != 0,
+            "{}",
+            explain(label, &attempts)
+        );
+        let denial = Denial::of_address(*address).by(&["sni"]);
+        attempts
+            .report
+            .ensure_denied(&denial.because(&["sni-incomplete"]))?;
+        for one in world.connections(*address)? {
+            ensure!(one.received == 0, "{}", brief(&one));
+        }
     }
+    let denied = attempts.report.denials().len();
+    ensure!(denied == refused.len(), "{}", attempts.report);
     Ok(())
 }
 
