@@ -214,6 +214,15 @@ fn nothing_but_named_paths_and_abstract_names() -> Result<()> {
 
 #[test]
 fn programs_keep_their_own_sockets() -> Result<()> {
+    keep_their_own(&["multiprocessing", "pair", "path", "abstract", "autobind"])
+}
+
+#[test]
+fn node_keeps_its_own_sockets() -> Result<()> {
+    keep_their_own(&["node"])
+}
+
+fn keep_their_own(what: &[&str]) -> Result<()> {
     if lacks(HOOKS, RULES) {
         return Ok(());
     }
@@ -221,14 +230,6 @@ fn programs_keep_their_own_sockets() -> Result<()> {
     let script = world.path("unix.py");
     fs::write(&script, include_str!("../fixtures/unix.py"))?;
     let script = script.display().to_string();
-    let what = [
-        "multiprocessing",
-        "pair",
-        "path",
-        "abstract",
-        "autobind",
-        "node",
-    ];
     let commands: Vec<_> = what
         .iter()
         .map(|what| {

@@ -59,6 +59,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("tls_clients/node", "needs a package registry"),
     ("tls_clients/python", "needs a package registry"),
     (
+        "unix/node_keeps_its_own_sockets",
+        "needs node in the machine",
+    ),
+    (
         "sni/the_kernel_agrees_with_a_plain_reader",
         "emulation is too slow for it",
     ),
