@@ -58,10 +58,18 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 /// What is tried on every change: a permitted host is reached and a stranger refused, through
-/// the door, by every hook; and the verifier there takes every program.
-const EVERY_TIME: [&str; 2] = [
+/// the door, by every hook, without the agent, after a reload; and the verifier there takes every
+/// program.
+const EVERY_TIME: [&str; 9] = [
+    "bypass/streams",
+    "bypass/datagrams",
+    "bypass/other_sockets",
     "confinement/curl",
     "layers/layers_that_depend_on_the_kernel_alone_stand_from_their_release_on",
+    "listen/a_permitted_caller_cannot_be_called",
+    "names/any_server_over_any_transport_is_the_door",
+    "outlives/a_killed_agent_leaves_its_connector_confined",
+    "reload/a_removed_host_ends_its_flow_and_no_other",
 ];
 
 /// The part of the matrix that every change must pass: the oldest kernel that is supported.
