@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::{build, fuzz, host, reproduce, setup, step, test, tidy, toolchain, vm};
+use crate::{build, fuzz, host, oracle, reproduce, setup, step, test, tidy, toolchain, vm};
 
 /// The release of cargo-deny that is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -82,6 +82,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if cfg!(target_arch = "x86_64") {
         record.proven("oldest kernel", vm::oldest);
     }
+    record.step(
+        "oracle",
+        "a hundred million verdicts are those of a naive reading",
+        || oracle::run(&oracle::Options::whole()),
+    );
     record.step(
         "reproduce",
         "the eBPF object is the same in every folder",

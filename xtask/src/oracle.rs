@@ -1,5 +1,7 @@
 //! The comparison of verdicts with a naive reading's: builds the program optimised and runs it.
 
+use std::thread;
+
 use anyhow::Result;
 
 use crate::{host, setup, step};
@@ -19,6 +21,18 @@ pub(crate) struct Options {
     /// Threads
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
+}
+
+impl Options {
+    /// What every change must pass, on all processors.
+    pub(crate) fn whole() -> Self {
+        Self {
+            cases: 100_000_000,
+            seed: None,
+            round: 0,
+            jobs: thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
 }
 
 /// Builds and hands over.
