@@ -93,7 +93,8 @@ impl Lookup for Maps {
 
     #[inline(always)]
     fn blurred(&self, verdict: Verdict) -> Verdict {
-        // SAFETY: the first field of every context is a number that the verifier does not know.
+        // SAFETY: the context of a hook that decides (a packet or an address) begins with a
+        // number, which the verifier does not know.
         let any = unsafe { read_volatile(self.ctx.cast::<u32>()) };
         vague::verdict(&verdict, any)
     }

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use crate::kernel::version;
+use egress_agent::kernel::probe::kernel_version;
 
 /// What the machine that runs the tests says of itself.
 pub const VARIABLE: &str = "EGRESS_TEST_MODULES";
@@ -34,7 +34,7 @@ pub fn expected() -> Expected {
 
 /// The value of [`VARIABLE`] for a distribution's kernel and its list of modules.
 pub fn of_kernel(release: &str, modules: &str) -> &'static str {
-    if version(release).is_none_or(|found| found < FIRST) {
+    if kernel_version(release).is_none_or(|found| found < FIRST) {
         return "absent";
     }
     if modules.split(',').any(|module| module == "bpf") {

@@ -49,7 +49,7 @@ pub(crate) fn install(folder: &Path) -> Result<()> {
         command.current_dir(folder);
         attempt(&format!("httpjail {version}"), &mut command);
     }
-    // Built again only after it was asked for again.
+    // Half a gigabyte, and of no use when it is installed or cannot be.
     fs::remove_dir_all(folder.join("cargo-build")).or_else(|error| match error.kind() {
         ErrorKind::NotFound => Ok(()),
         _ => Err(error.into()),

@@ -372,7 +372,7 @@ fn own_pids(group: &Path) -> Result<Vec<u32>, CgroupError> {
 }
 
 /// A folder that is removed answers ENOENT by path and ENODEV by an open descriptor.
-fn gone(error: &io::Error) -> bool {
+pub(super) fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 

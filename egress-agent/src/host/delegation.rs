@@ -3,14 +3,14 @@
 //! unit's limits and end with it.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use rustix::{fs::getxattr, io::Errno};
 
-use super::cgroup::{Cgroup, CgroupError, Hierarchy, io_error};
+use super::cgroup::{Cgroup, CgroupError, Hierarchy, gone, io_error};
 
 /// What systemd writes on a group that it delegates. Only CAP_SYS_ADMIN writes such names
 /// (xattr(7)), so no user can pretend to have delegated something.
@@ -52,12 +52,18 @@ impl Hierarchy {
         let tail = Path::new(above).join(name);
         let mut found = Vec::new();
         for path in self.cgroup("")?.with_children()? {
-            let of_root = || fs::metadata(&path).is_ok_and(|facts| facts.uid() == 0);
-            if let Ok(inside) = path.strip_prefix(self.mount())
-                && inside.ends_with(&tail)
-                && of_root()
-            {
-                found.push(self.cgroup(inside)?);
+            let Ok(inside) = path.strip_prefix(self.mount()) else {
+                continue;
+            };
+            if !inside.ends_with(&tail) {
+                continue;
+            }
+            match fs::metadata(&path) {
+                Ok(facts) if facts.uid() == 0 => found.push(self.cgroup(inside)?),
+                Ok(_) => {}
+                Err(error) if gone(&error) => {}
+                // One that is passed over would be left with nothing that confines it.
+                Err(error) => return Err(io_error("look at", &path, error)),
             }
         }
         Ok(found)
@@ -83,7 +89,7 @@ fn roots_alone(folders: &[PathBuf]) -> Result<bool, CgroupError> {
         match path.metadata() {
             Ok(facts) if facts.uid() == 0 && facts.mode() & 0o022 == 0 => {}
             Ok(_) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if gone(&error) => {}
             Err(error) => return Err(io_error("look at", &path, error)),
         }
     }

@@ -69,7 +69,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
 ];
 
 /// Programs of which only tests with this beginning run in a machine: they try what the others
-/// try, in fewer starts, and a start takes the emulated verifier ten seconds and more.
+/// try, in fewer starts, and a start takes the emulated verifier seconds.
 const IN_FEWER_STARTS: [(&str, &str); 1] = [("bypass/", "bypass/every_")];
 
 /// Test programs that are no kernel tests.

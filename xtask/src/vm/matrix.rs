@@ -61,8 +61,7 @@ fn held(report: &Report, program: &str) -> String {
         let name = case.name.split_once('/');
         name.is_some_and(|(name, _)| name == program)
     });
-    let (absent, cases): (Vec<_>, Vec<_>) =
-        of_it.partition(|case| case.held() && case.not_offered().is_some());
+    let (absent, cases): (Vec<_>, Vec<_>) = of_it.partition(|case| case.is_absent());
     let held = cases.iter().filter(|case| case.held()).count();
     let words = match (held, cases.len()) {
         (_, 0) if absent.is_empty() => "not run".to_owned(),

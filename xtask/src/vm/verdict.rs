@@ -33,7 +33,7 @@ pub(crate) struct Report {
     pub(crate) faults: Vec<String>,
 }
 
-/// Before what a test says that the kernel is too old for.
+/// What a test says that the kernel is too old for: `tests/src/kernel.rs`.
 const NOT_OFFERED: &str = "not offered here: ";
 const BROKEN: &str = "BROKEN OFF";
 /// Where the boundary is whole.
@@ -167,11 +167,9 @@ impl Case {
         self.verdict == "HELD"
     }
 
-    /// What the kernel is too old for, in the words of `tests/src/kernel.rs`; `None`: nothing.
-    pub(crate) fn not_offered(&self) -> Option<&str> {
-        let said = |line: &String| line.contains(NOT_OFFERED);
-        let line = self.output.iter().find(|line| said(line))?;
-        line.split(NOT_OFFERED).nth(1)
+    /// Whether the kernel is too old for what it is about.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.held() && self.output.iter().any(|line| line.contains(NOT_OFFERED))
     }
 }
 
