@@ -131,9 +131,11 @@ pub fn says(rules: &[Plain], to: IpAddr, port: u16, protocol: u8) -> Answer {
 
 /// Prefixes that wide rules leave out, as `docs/policy.md` lists them. One that lies inside
 /// such a range counts there.
-const LEFT_OUT: [(&str, u32); 15] = [
+const LEFT_OUT: [(&str, u32); 19] = [
     ("0.0.0.0", 8),
+    ("100.100.100.200", 32),
     ("127.0.0.0", 8),
+    ("168.63.129.16", 32),
     ("169.254.0.0", 16),
     ("224.0.0.0", 4),
     ("255.255.255.255", 32),
@@ -144,7 +146,9 @@ const LEFT_OUT: [(&str, u32); 15] = [
     ("64:ff9b:1::", 48),
     ("2001::", 32),
     ("2002::", 16),
+    ("fd00:c1::a9fe:a9fe", 128),
     ("fd00:ec2::254", 128),
+    ("fd20:ce::254", 128),
     ("fe80::", 10),
     ("ff00::", 8),
 ];

@@ -1,102 +1,41 @@
 //! Rebinding protection: what an answer may point to. Pure.
 //!
-//! A name's owner chooses its addresses. Without this, `api.example.com → 127.0.0.1` or
-//! `→ 169.254.169.254` would turn a permission for a stranger's server into one for this
-//! host, its network or the cloud's credentials.
+//! The ranges are those of [`crate::policy::special`]; here is what an IPv6 spelling of an
+//! IPv4 address is taken for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What kind of place an address is, for an answer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Place {
-    /// Anywhere on the Internet. Documentation ranges (RFC 5737, RFC 3849) count as such:
-    /// they lead nowhere, and tests live in them.
-    Public,
-    /// This host or its network: loopback (127/8, ::1), RFC 1918, shared address space
-    /// (100.64/10), benchmarking (198.18/15), unique local and site-local IPv6, and the NAT64
-    /// prefix 64:ff9b::/96 over a public or private address. Taken from an answer for a rule
-    /// that says `private: true`.
-    Private,
-    /// Never taken from an answer, whatever the rule says; a CIDR rule can still permit it:
-    /// cloud metadata, link-local, multicast, broadcast, 0/8, reserved space, and IPv6
-    /// spellings of IPv4 that hide the true destination (v4-mapped, v4-compatible, 6to4,
-    /// Teredo, local NAT64 64:ff9b:1::/48).
-    Never,
-}
-
-impl Place {
-    /// Whether an answer may point there for a rule.
-    pub fn admitted(self, private: bool) -> bool {
-        match self {
-            Self::Public => true,
-            Self::Private => private,
-            Self::Never => false,
-        }
-    }
-}
+use crate::policy::special::{self, AddressClass};
 
 /// Where an address leads.
-pub fn place(address: IpAddr) -> Place {
+pub fn class(address: IpAddr) -> AddressClass {
     match address {
-        IpAddr::V4(v4) => place_v4(v4),
-        IpAddr::V6(v6) => place_v6(v6),
+        IpAddr::V4(_) => listed(address),
+        IpAddr::V6(v6) => class_v6(v6),
     }
 }
 
-/// Ranges from the IANA IPv4 Special-Purpose Address Registry.
-fn place_v4(v4: Ipv4Addr) -> Place {
-    if METADATA_V4.contains(&v4) {
-        return Place::Never;
-    }
-    match v4.octets() {
-        [0 | 224..=255, ..] | [169, 254, ..] | [192, 0, 0, _] | [192, 88, 99, _] => Place::Never,
-        [10 | 127, ..]
-        | [100, 64..=127, ..]
-        | [172, 16..=31, ..]
-        | [192, 168, ..]
-        | [198, 18..=19, ..] => Place::Private,
-        _ => Place::Public,
-    }
-}
-
-/// Ranges from the IANA IPv6 Special-Purpose Address Registry.
-fn place_v6(v6: Ipv6Addr) -> Place {
+fn class_v6(v6: Ipv6Addr) -> AddressClass {
     if v6 == Ipv6Addr::LOCALHOST {
-        return Place::Private;
-    }
-    if METADATA_V6.contains(&v6) {
-        return Place::Never;
+        return AddressClass::Private;
     }
     match v6.segments() {
-        // ::, v4-compatible, v4-mapped and the translated form ::ffff:0:a.b.c.d.
-        [0, 0, 0, 0, ..] => Place::Never,
+        // ::, v4-compatible, v4-mapped, the translated form ::ffff:0:a.b.c.d, and what is
+        // assigned to nobody around them: no AAAA record means any of it.
+        [0, 0, 0, 0, ..] => AddressClass::Never,
         // NAT64 (RFC 6052): as good as the address behind it, but never public, because the
         // prefix can hide any of them, and never loopback, which is the translator's own.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => match v4_of(high, low) {
-            v4 if v4.is_loopback() => Place::Never,
-            v4 => place_v4(v4).max(Place::Private),
+            v4 if v4.is_loopback() => AddressClass::Never,
+            v4 => listed(v4.into()).max(AddressClass::Private),
         },
-        [0x64, 0xff9b, 1, ..] => Place::Never,
-        // Discard-only, Teredo, 6to4.
-        [0x100, 0, 0, 0, ..] | [0x2001, 0, ..] | [0x2002, ..] => Place::Never,
-        [0xfe80..=0xfebf, ..] | [0xff00..=0xffff, ..] => Place::Never,
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Place::Private,
-        _ => Place::Public,
+        _ => listed(v6.into()),
     }
 }
 
-/// Metadata services outside link-local space: Alibaba Cloud and Azure.
-const METADATA_V4: [Ipv4Addr; 2] = [
-    Ipv4Addr::new(100, 100, 100, 200),
-    Ipv4Addr::new(168, 63, 129, 16),
-];
-
-/// Metadata services in unique local space: AWS, Google Cloud, Oracle Cloud.
-const METADATA_V6: [Ipv6Addr; 3] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
-];
+fn listed(address: IpAddr) -> AddressClass {
+    special::of(address).map_or(AddressClass::Public, |special| special.class)
+}
 
 fn v4_of(high: u16, low: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))
@@ -170,23 +109,23 @@ mod tests {
     #[test]
     fn public_addresses_pass() {
         for text in PUBLIC {
-            assert_eq!(place(text.parse().unwrap()), Place::Public, "{text}");
+            assert_eq!(class(text.parse().unwrap()), AddressClass::Public, "{text}");
         }
     }
 
     #[test]
     fn only_private_rules_take_private_places() {
-        assert!(Place::Public.admitted(false) && Place::Public.admitted(true));
-        assert!(!Place::Private.admitted(false) && Place::Private.admitted(true));
-        assert!(!Place::Never.admitted(false) && !Place::Never.admitted(true));
+        assert!(AddressClass::Public.admitted(false) && AddressClass::Public.admitted(true));
+        assert!(!AddressClass::Private.admitted(false) && AddressClass::Private.admitted(true));
+        assert!(!AddressClass::Never.admitted(false) && !AddressClass::Never.admitted(true));
     }
 
     #[test]
     fn nat64_is_as_bad_as_what_is_behind_it() {
-        let behind = |text: &str| place(text.parse().unwrap());
-        assert_eq!(behind("64:ff9b::203.0.113.7"), Place::Private);
-        assert_eq!(behind("64:ff9b::10.0.0.1"), Place::Private);
-        assert_eq!(behind("64:ff9b::169.254.169.254"), Place::Never);
+        let behind = |text: &str| class(text.parse().unwrap());
+        assert_eq!(behind("64:ff9b::203.0.113.7"), AddressClass::Private);
+        assert_eq!(behind("64:ff9b::10.0.0.1"), AddressClass::Private);
+        assert_eq!(behind("64:ff9b::169.254.169.254"), AddressClass::Never);
     }
 
     /// Addresses in, at the ends of and just outside a prefix.
@@ -237,22 +176,22 @@ mod tests {
             });
             let loopback_behind = behind.is_some_and(|v4| v4.is_loopback());
             let expected = if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
-                Place::Private
+                AddressClass::Private
             } else if never_behind || loopback_behind || within(NEVER) {
-                Place::Never
+                AddressClass::Never
             } else if within(PRIVATE) {
-                Place::Private
+                AddressClass::Private
             } else {
-                Place::Public
+                AddressClass::Public
             };
             // The low /64 holds no address that is in use.
             if let IpAddr::V6(v6) = address
                 && v6.octets().starts_with(&[0; 8])
                 && v6 != Ipv6Addr::LOCALHOST
             {
-                prop_assert_eq!(place(address), Place::Never);
+                prop_assert_eq!(class(address), AddressClass::Never);
             } else {
-                prop_assert_eq!(place(address), expected);
+                prop_assert_eq!(class(address), expected);
             }
         }
     }

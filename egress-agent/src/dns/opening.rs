@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
 
-use super::address::place;
+use super::address::class;
 use crate::{
     host::switch::{self, Part},
     policy::{
@@ -65,7 +65,7 @@ impl Opening {
 
     /// Whether the rule takes an answer that points there.
     pub fn admits(&self, address: IpAddr) -> bool {
-        place(address).admitted(self.private) || switch::is_off(Part::Rebinding)
+        class(address).admitted(self.private) || switch::is_off(Part::Rebinding)
     }
 
     /// The ports to an address: what is left after the `deny:` prefixes that cover it.

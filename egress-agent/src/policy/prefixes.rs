@@ -23,7 +23,7 @@ use super::{
     compile::{CompiledRule, Misfit},
     model::{List, Policy, PortSpan, Target},
     ranges::{self, Saying},
-    special::{Block, SPECIAL},
+    special::{self, Block},
 };
 
 /// An entry: length in bits, key, value.
@@ -70,8 +70,7 @@ impl Line<'_> {
 
     /// Whether the rule lies inside every special range that the block lies in.
     fn is_inside_special(&self, block: &Block) -> bool {
-        SPECIAL
-            .iter()
+        special::apart()
             .filter(|special| special.block.covers(block))
             .all(|special| special.block.covers(&self.block))
     }
@@ -120,8 +119,7 @@ fn sorted<'a>(lines: impl Iterator<Item = Line<'a>>) -> Vec<Line<'a>> {
 /// The prefixes that need an entry.
 fn blocks(lines: &[Line<'_>]) -> BTreeSet<Block> {
     let mut blocks: BTreeSet<Block> = lines.iter().map(|line| line.block).collect();
-    let carved = SPECIAL
-        .iter()
+    let carved = special::apart()
         .map(|special| special.block)
         .chain([Block::V4]);
     blocks.extend(carved.filter(|block| lines.iter().any(|line| line.block.covers(block))));
