@@ -71,7 +71,7 @@ pub fn number(addr: IpAddr) -> u128 {
 }
 
 /// Addresses near which things can go wrong.
-pub const EDGES: [&str; 50] = [
+pub const EDGES: [&str; 55] = [
     "0.0.0.0",
     "0.0.0.1",
     "0.255.255.255",

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use egress_agent::dns::{
-    address::{Place, place},
-    chain::{Found, MAX_ALIASES, follow},
-    verdict::Family,
+use egress_agent::{
+    dns::{
+        address::class,
+        chain::{Found, MAX_ALIASES, follow},
+        verdict::Family,
+    },
+    policy::special::AddressClass,
 };
 use hickory_proto::{
     op::Message,
@@ -41,7 +44,7 @@ fn check(found: &Found, possible: &BTreeSet<IpAddr>, records: &[Record]) {
     assert!(distinct.is_subset(possible), "an address off the chain");
     assert!(records.iter().any(|record| record.ttl == found.ttl));
     for address in &found.addresses {
-        let public = place(*address) == Place::Public;
+        let public = class(*address) == AddressClass::Public;
         assert!(
             !public || !is_inside(*address),
             "{address} passes for public"
