@@ -26,12 +26,10 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 /// A denial is in the stream within this time.
 pub const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the DNS door answers for a name that no rule permits, as dig spells it: to a client
-/// that speaks EDNS.
-pub const DOOR_STATUS: &str = "REFUSED";
-/// What it answers, without records, to one that does not (RFC 1035 section 4.1.1): the stub
-/// resolvers of musl and older programs wait for their time-out on a refusal.
-pub const DOOR_CODE_PLAIN: u8 = 0;
+/// What the DNS door answers for a name that no rule permits, as dig spells it.
+pub const DOOR_STATUS: &str = "NXDOMAIN";
+/// The same as a number (RFC 1035 section 4.1.1).
+pub const DOOR_CODE: u8 = 3;
 
 /// The variable that takes layers away from the agent of test builds.
 pub const WITHOUT: &str = "EGRESS_TEST_WITHOUT";

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use egress_tests::{
-    agent::{DOOR_CODE_PLAIN, DOOR_STATUS, Report, policy},
+    agent::{DOOR_CODE, DOOR_STATUS, Report, policy},
     event::Denial,
     protocol::Record,
     shell::{Said, Shell},
@@ -96,7 +96,7 @@ fn several_questions_in_one_segment() -> Result<()> {
     let world = World::new()?;
     let agent = world.agent(policy("names", &["allowed.example:443"]));
     let report = agent.run(&["/usr/bin/python3", "-c", PIPELINE])?;
-    let refusal = format!("answer 2 code {DOOR_CODE_PLAIN} records 0");
+    let refusal = format!("answer 2 code {DOOR_CODE} records 0");
     for line in [
         "answer 1 code 0 records 1",
         &refusal,

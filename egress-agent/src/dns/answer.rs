@@ -16,6 +16,7 @@ pub const MAX_ADDRESSES: usize = 32;
 const OWN_PAYLOAD: u16 = 1232;
 const _: () = assert!(OWN_PAYLOAD as usize == MAX_QUERY);
 const EDE_BLOCKED: u16 = 15;
+const EDE_FILTERED: u16 = 17;
 
 /// How an answer ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,21 +33,41 @@ pub enum Code {
     NotImp,
     /// The policy does not permit the name.
     Refused,
+    /// The policy permits the name, and none of its addresses of the asked kind.
+    Withheld,
     /// EDNS of a version other than 0.
     BadVers,
 }
 
 impl Code {
-    /// RFC 1035 section 4.1.1, RFC 6891 section 9.
+    /// The code that a client gets. RFC 1035 section 4.1.1, RFC 6891 section 9.
+    ///
+    /// A name that no rule permits does not exist for the connector. NXDOMAIN alone lets every
+    /// resolver library go on to the next name of a search list, at once: musl stops at an
+    /// empty answer and takes nothing but codes 0 and 3 for an answer (`src/network/
+    /// lookup_name.c`, `res_msend.c`), glibc stops at REFUSED (`resolv/res_query.c`), and both
+    /// ask again after SERVFAIL. There is no SOA, so nobody keeps the answer (RFC 2308
+    /// section 5), nor takes it for one about the names below.
+    ///
+    /// Where only the addresses of one kind are withheld, the name exists: musl takes NXDOMAIN
+    /// for either kind as an answer about both.
     pub const fn number(self) -> u8 {
         match self {
-            Self::NoError => 0,
+            Self::NoError | Self::Withheld => 0,
             Self::FormErr => 1,
             Self::ServFail => 2,
-            Self::NxDomain => 3,
+            Self::NxDomain | Self::Refused => 3,
             Self::NotImp => 4,
-            Self::Refused => 5,
             Self::BadVers => 16,
+        }
+    }
+
+    /// What is told beside it. RFC 8914 sections 4.16 and 4.18.
+    const fn extended(self) -> Option<u16> {
+        match self {
+            Self::Refused => Some(EDE_BLOCKED),
+            Self::Withheld => Some(EDE_FILTERED),
+            _ => None,
         }
     }
 }
@@ -91,19 +112,8 @@ impl Echo {
 
     /// QR and RA set; opcode, RD and CD repeated.
     fn answer_flags(&self, code: Code, truncated: bool) -> u16 {
-        let code = u16::from(self.told(code).number() & 0xf);
+        let code = u16::from(code.number() & 0xf);
         0x8080 | self.flags & 0x7910 | u16::from(truncated) << 9 | code
-    }
-
-    /// The code a client is told. A refusal is REFUSED for those that speak EDNS and so can
-    /// be told why. Plain stub resolvers are told that there is no address: musl takes only
-    /// codes 0 and 3 for an answer and waits out its 5 s on any other
-    /// (`src/network/res_msend.c`), and glibc takes REFUSED for a passing fault.
-    fn told(&self, code: Code) -> Code {
-        match code {
-            Code::Refused if self.payload.is_none() => Code::NoError,
-            other => other,
-        }
     }
 }
 
@@ -116,11 +126,12 @@ fn opt_record(echo: &Echo, code: Code) -> Vec<u8> {
     out.extend_from_slice(&OPT.to_be_bytes());
     out.extend_from_slice(&OWN_PAYLOAD.to_be_bytes());
     out.extend_from_slice(&[code.number() >> 4, 0, 0, 0]);
-    if code == Code::Refused {
-        out.extend_from_slice(&[0, 6, 0, 15, 0, 2]);
-        out.extend_from_slice(&EDE_BLOCKED.to_be_bytes());
-    } else {
-        out.extend_from_slice(&[0, 0]);
+    match code.extended() {
+        Some(info) => {
+            out.extend_from_slice(&[0, 6, 0, 15, 0, 2]);
+            out.extend_from_slice(&info.to_be_bytes());
+        }
+        None => out.extend_from_slice(&[0, 0]),
     }
     out
 }

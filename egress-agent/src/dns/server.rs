@@ -239,7 +239,9 @@ fn failure(names: &Names, query: &Query, error: ResolveError, client: Client) ->
     };
     let code = match denial.reason {
         Reason::TableFull => Code::ServFail,
-        _ => Code::Refused,
+        // The name became closed while it was looked up, or its addresses are.
+        Reason::NameNotAllowed => Code::Refused,
+        _ => Code::Withheld,
     };
     report(names, shown(query), denial, client, false);
     code

@@ -480,16 +480,27 @@ mod tests {
         let bytes = write(&echo, Code::Refused, &[], 0, 512);
         assert!(bytes.ends_with(&[0, 6, 0, 15, 0, 2, 0, 15]));
         let answer = Message::from_vec(&bytes).unwrap();
-        assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
         assert!(answer.metadata.recursion_available && answer.metadata.recursion_desired);
     }
 
     #[test]
-    fn a_plain_client_is_told_that_there_is_no_address() {
+    fn a_plain_client_is_told_the_same() {
         let echo = read(&query("api.example.com.", A, None)).unwrap().echo;
         let answer = Message::from_vec(&write(&echo, Code::Refused, &[], 0, 512)).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        assert!(answer.answers.is_empty() && answer.authorities.is_empty());
+    }
+
+    #[test]
+    fn a_name_whose_addresses_are_withheld_exists() {
+        let echo = read(&query("api.example.com.", A, Some(1232)))
+            .unwrap()
+            .echo;
+        let bytes = write(&echo, Code::Withheld, &[], 0, 512);
+        assert!(bytes.ends_with(&[0, 6, 0, 15, 0, 2, 0, 17]));
+        let answer = Message::from_vec(&bytes).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
-        assert!(answer.answers.is_empty());
     }
 
     #[test]

@@ -69,7 +69,13 @@ fn judged(name: &str, query: &wire::Query) {
 fn written(query: &wire::Query, data: &[u8]) {
     let addresses: [IpAddr; 2] = [[203, 0, 113, 7].into(), [0x2001; 8].into()];
     let limit = query.echo.udp_limit();
-    for code in [Code::NoError, Code::Refused, Code::NxDomain, Code::ServFail] {
+    for code in [
+        Code::NoError,
+        Code::Refused,
+        Code::Withheld,
+        Code::NxDomain,
+        Code::ServFail,
+    ] {
         let given = if code == Code::NoError {
             &addresses[..]
         } else {

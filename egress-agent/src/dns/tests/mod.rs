@@ -32,8 +32,13 @@ use crate::policy::model::Mode;
 const V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const HTTPS: &[(u16, u16)] = &[(443, 443)];
 
-/// What a refusal looks like to a client without EDNS: no error, and no address.
+/// What a refusal looks like to a client: no such name.
 fn refused() -> ResponseCode {
+    ResponseCode::NXDomain
+}
+
+/// What it looks like where a name is permitted and its addresses are not.
+fn withheld() -> ResponseCode {
     ResponseCode::NoError
 }
 
@@ -377,7 +382,7 @@ async fn an_alias_to_a_denied_host_is_denied() {
         },
     );
     let answer = fixture.ask("api.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, refused());
+    assert_eq!(answer.metadata.response_code, withheld());
     let refusal = fixture.refusal().await;
     assert_eq!(refusal.reason, Reason::DenyRule);
     assert_eq!(refusal.rule.as_deref(), Some("*.tracker.example"));
@@ -394,7 +399,7 @@ async fn answers_that_point_inside_are_dropped() {
     ];
     fixture.stub.a("api.example.com", &inside);
     let answer = fixture.ask("api.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, refused());
+    assert_eq!(answer.metadata.response_code, withheld());
     assert_eq!(fixture.refusal().await.reason, Reason::PrivateAnswer);
     assert_eq!(fixture.table.len(), 0);
     // With one good address among them, that one is answered.
@@ -428,7 +433,7 @@ async fn mapped_addresses_are_no_way_round() {
         },
     );
     let answer = fixture.ask("api.example.com", RecordType::AAAA).await;
-    assert_eq!(answer.metadata.response_code, refused());
+    assert_eq!(answer.metadata.response_code, withheld());
     assert_eq!(fixture.table.len(), 0);
 }
 
@@ -465,7 +470,7 @@ async fn a_denied_prefix_is_never_granted() {
     assert_eq!(fixture.table.len(), 1);
     fixture.stub.a("api.example.com", &[gone]);
     let answer = fixture.ask("api.example.com", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, refused());
+    assert_eq!(answer.metadata.response_code, withheld());
     assert_eq!(fixture.refusal().await.reason, Reason::DenyRule);
 }
 
@@ -663,7 +668,7 @@ async fn a_replaced_policy_holds_for_what_is_under_way() {
         );
     };
     let (answer, ()) = tokio::join!(asking, replacing);
-    assert_eq!(answer.metadata.response_code, refused());
+    assert_eq!(answer.metadata.response_code, withheld());
     assert_eq!(fixture.table.len(), 0);
 }
 
