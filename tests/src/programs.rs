@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{process::must, world::PATH};
+use crate::{
+    process::{Outcome, must},
+    world::PATH,
+};
 
 const INSTALL: Duration = Duration::from_secs(300);
 /// The version the tests were written against.
@@ -24,7 +27,10 @@ const MCP_NODE: &str = include_str!("../fixtures/mcp/package.json");
 const MCP_NODE_LOCK: &str = include_str!("../fixtures/mcp/package-lock.json");
 const TLS_NODE: &str = include_str!("../fixtures/tls/package.json");
 const TLS_NODE_LOCK: &str = include_str!("../fixtures/tls/package-lock.json");
+const BROWSERS: &str = include_str!("../fixtures/browsers/package.json");
+const BROWSERS_LOCK: &str = include_str!("../fixtures/browsers/package-lock.json");
 const JAVA_CLIENT: &str = include_str!("../fixtures/tls/Fetch.java");
+const JAVA_WORK: &str = include_str!("../fixtures/must_work/Work.java");
 /// The server that `npx` has in its cache; the version of `fixtures/mcp/package.json`.
 pub const NPX_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
 
@@ -155,28 +161,52 @@ pub fn install_node_releases() -> Result<()> {
     let cache = cache_dir()?;
     let _one = lock_cache(&cache)?;
     once(&cache, &marked("tls-node", TLS_NODE_LOCK), || {
-        let folder = cache.join("tls-node");
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("package.json"), TLS_NODE)?;
-        fs::write(folder.join("package-lock.json"), TLS_NODE_LOCK)?;
-        let mut npm = Command::new("npm");
-        npm.current_dir(&folder)
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        must(npm, INSTALL)
+        locked_packages(&cache.join("tls-node"), TLS_NODE, TLS_NODE_LOCK)
     })
+}
+
+/// Installs the MCP servers that drive a browser into `browsers`, at the versions of
+/// `fixtures/browsers`, unless they are there. The browser is the distribution's.
+pub fn install_browsers() -> Result<()> {
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    once(&cache, &marked("browsers", BROWSERS_LOCK), || {
+        locked_packages(&cache.join("browsers"), BROWSERS, BROWSERS_LOCK)
+    })
+}
+
+/// What a lock file names, into a folder.
+fn locked_packages(folder: &Path, package: &str, lock: &str) -> Result<Outcome> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("package.json"), package)?;
+    fs::write(folder.join("package-lock.json"), lock)?;
+    let mut npm = Command::new("npm");
+    npm.current_dir(folder)
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    must(npm, INSTALL)
 }
 
 /// Compiles a client in Java into `java` of the cache: class `Fetch`. Errors: there is no
 /// compiler (Debian: default-jdk-headless).
 pub fn build_java_client() -> Result<()> {
+    compile_java("java", "Fetch", JAVA_CLIENT)
+}
+
+/// The same of a program with threads, children and sockets: class `Work` in `java-work`.
+pub fn build_java_work() -> Result<()> {
+    compile_java("java-work", "Work", JAVA_WORK)
+}
+
+fn compile_java(name: &str, class: &str, source: &str) -> Result<()> {
     let cache = cache_dir()?;
     let _one = lock_cache(&cache)?;
-    once(&cache, &marked("java-fetch", JAVA_CLIENT), || {
-        let folder = cache.join("java");
+    once(&cache, &marked(&format!("{name}-{class}"), source), || {
+        let folder = cache.join(name);
+        let file = folder.join(format!("{class}.java"));
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join("Fetch.java"), JAVA_CLIENT)?;
+        fs::write(&file, source)?;
         let mut javac = Command::new("javac");
-        javac.arg("-d").arg(&folder).arg(folder.join("Fetch.java"));
+        javac.arg("-d").arg(&folder).arg(file);
         must(javac, INSTALL)
     })
 }
@@ -239,14 +269,7 @@ pub fn install_mcp() -> Result<()> {
         must(pip, INSTALL)
     })?;
     once(&cache, &marked("mcp-node", MCP_NODE_LOCK), || {
-        let folder = cache.join("mcp-node");
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("package.json"), MCP_NODE)?;
-        fs::write(folder.join("package-lock.json"), MCP_NODE_LOCK)?;
-        let mut npm = Command::new("npm");
-        npm.current_dir(&folder)
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        must(npm, INSTALL)
+        locked_packages(&cache.join("mcp-node"), MCP_NODE, MCP_NODE_LOCK)
     })?;
     once(&cache, &marked("mcp-npx", NPX_SERVER), || {
         let mut npm = Command::new("npm");

@@ -11,79 +11,20 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use egress_tests::{
-    agent::{self, Agent, Report, policy},
+    agent::{self, policy},
     event::Denial,
     postgres::Postgres,
     process::{self, must},
     programs,
     protocol::Request,
     token,
+    urls::{Urls, stranger_heard_nothing},
     world::World,
     zone,
 };
 
 const ALLOW: [&str; 2] = ["allowed.example:443", "allowed.example:80"];
 const STEP: Duration = Duration::from_secs(60);
-
-/// A permitted and a forbidden URL for one run, each with a token of its own.
-struct Urls {
-    permitted: String,
-    stranger: String,
-    tokens: [String; 2],
-}
-
-impl Urls {
-    fn new() -> Self {
-        let tokens = [token::new(), token::new()];
-        Self {
-            permitted: format!("https://allowed.example/{}", tokens[0]),
-            stranger: format!("http://{}:9999/{}", zone::STRANGER, tokens[1]),
-            tokens,
-        }
-    }
-
-    /// Gives them to a run as `PERMITTED` and `STRANGER`.
-    fn to<'w>(&self, agent: Agent<'w>) -> Agent<'w> {
-        agent
-            .env("PERMITTED", &self.permitted)
-            .env("STRANGER", &self.stranger)
-    }
-
-    /// Each helper said that it reached the one and was refused the other, and that is so.
-    fn held(&self, world: &World, report: &Report, helpers: &[&str]) -> Result<()> {
-        let text = report.text();
-        for helper in helpers {
-            let line = format!("{helper} ok EPERM");
-            ensure!(
-                text.lines().any(|said| said == line),
-                "no {line:?}: {report}"
-            );
-        }
-        ensure!(report.outcome.ok(), "{report}");
-        ensure!(
-            !world.sightings(&self.tokens[0])?.is_empty(),
-            "nothing came to the permitted host: {report}"
-        );
-        stranger_heard_nothing(world, &self.tokens[1])?;
-        if !agent::unconfined() {
-            report.ensure_denied(&Denial::of_address(zone::STRANGER).port(9999))?;
-        }
-        Ok(())
-    }
-}
-
-fn stranger_heard_nothing(world: &World, token: &str) -> Result<()> {
-    world.fence()?;
-    ensure!(
-        world.sightings(token)?.is_empty(),
-        "the stranger got the token"
-    );
-    ensure!(
-        world.packets(zone::STRANGER)?.is_empty(),
-        "the stranger got packets"
-    );
-    Ok(())
-}
 
 /// A file for the connector, in a folder of its own.
 fn file(world: &World, name: &str, text: &str) -> Result<PathBuf> {
@@ -107,7 +48,7 @@ fn node_with_worker_processes() -> Result<()> {
         "workers.js",
         include_str!("../fixtures/must_work/workers.js"),
     )?;
-    let urls = Urls::new();
+    let urls = Urls::fresh();
     let agent = urls.to(world.agent(policy("node", &ALLOW)));
     let report = agent.run(&["node", &text(script)])?;
     let helpers = [
@@ -133,7 +74,7 @@ fn python_multiprocessing() -> Result<()> {
         "workers.py",
         include_str!("../fixtures/must_work/workers.py"),
     )?;
-    let urls = Urls::new();
+    let urls = Urls::fresh();
     let agent = urls.to(world.agent(policy("python", &ALLOW)));
     let report = agent.run(&["/usr/bin/python3", &text(script)])?;
     let mut helpers: Vec<String> = [
@@ -160,7 +101,7 @@ fn python_multiprocessing() -> Result<()> {
 #[test]
 fn a_shell_pipeline() -> Result<()> {
     let world = World::new()?;
-    let urls = Urls::new();
+    let urls = Urls::fresh();
     let script = r#"
         set -o pipefail
         curl -sS "$PERMITTED" | tee >(wc -c >&2) | sed -n 's/.*"ok":true.*/ok/p' |
@@ -183,7 +124,7 @@ fn a_shell_pipeline() -> Result<()> {
 fn a_static_go_program() -> Result<()> {
     let program = programs::build_go_client()?;
     let world = World::new()?;
-    let urls = Urls::new();
+    let urls = Urls::fresh();
     let agent = urls.to(world.agent(policy("go", &ALLOW)));
     let name = program.file_name().context("no name")?.to_string_lossy();
     let report = agent.run(&["/bin/sh", "-c", &format!("exec \"$CLIENTS/{name}\"")])?;
@@ -294,7 +235,7 @@ fn psql_over_a_permitted_unix_socket() -> Result<()> {
 #[test]
 fn a_local_oauth_call_back() -> Result<()> {
     let world = World::new()?;
-    let urls = Urls::new();
+    let urls = Urls::fresh();
     let script = file(
         &world,
         "callback.py",
@@ -313,7 +254,7 @@ fn a_local_oauth_call_back() -> Result<()> {
             let called = world.ask(&Request::Dial {
                 from: zone::STRANGER.into(),
                 to: SocketAddr::from((zone::HOST, port)),
-                text: format!("GET /?code={} HTTP/1.0\r\n\r\n", urls.tokens[1]),
+                text: format!("GET /?code={} HTTP/1.0\r\n\r\n", urls.stranger_token()),
             });
             ensure!(called.is_err(), "a stranger was let in: {called:?}");
         }
@@ -328,10 +269,9 @@ fn a_local_oauth_call_back() -> Result<()> {
             confined.agent.stderr()
         );
         let report = confined.wait()?;
-        let exchanged = world
-            .requests()?
-            .into_iter()
-            .any(|request| request.line.ends_with(&urls.tokens[0]) && request.body.contains(&code));
+        let exchanged = world.requests()?.into_iter().any(|request| {
+            request.line.ends_with(&urls.permitted_token()) && request.body.contains(&code)
+        });
         ensure!(exchanged, "the code never came: {report}");
         urls.held(&world, &report, &["callback"])?;
     }

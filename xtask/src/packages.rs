@@ -152,6 +152,27 @@ const PACKAGES: &[Package] = &[
         arch: "postgresql",
     },
     Package {
+        why: "a browser to confine, which an MCP server drives",
+        test: Test::Program("chromium"),
+        debian: "chromium",
+        fedora: "chromium",
+        arch: "chromium",
+    },
+    Package {
+        why: "a host to log in to, and its client to confine",
+        test: Test::File("/usr/sbin/sshd"),
+        debian: "openssh-server",
+        fedora: "openssh-server",
+        arch: "openssh",
+    },
+    Package {
+        why: "an agent that holds keys, to confine",
+        test: Test::Program("gpg"),
+        debian: "gnupg",
+        fedora: "gnupg2",
+        arch: "gnupg",
+    },
+    Package {
         why: "a client to confine that resolves names with Go",
         test: Test::Program("go"),
         debian: "golang-go",

@@ -43,8 +43,8 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         Extent::Peers => Package::missing_for_peers(),
         Extent::Fuzzer => Package::missing_for_fuzzer(),
     };
-    // squid's package would start a proxy on this host.
-    let _asleep = (extent == Extent::Peers && !packages.is_empty())
+    // Packages would start a proxy, a database and an SSH server on this host.
+    let _asleep = (!packages.is_empty())
         .then(services::Asleep::begin)
         .transpose()?;
     let tools = toolchain::tools(host::workspace());

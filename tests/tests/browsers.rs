@@ -1,0 +1,155 @@
+//! Browsers at work: the MCP servers of Playwright and of Chrome's developer tools drive a
+//! headless Chromium. Declared pages load, pictures of them reach the client, and nothing
+//! reaches a stranger.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use egress_tests::{
+    agent,
+    event::Denial,
+    mcp::{Sdk, Session},
+    programs, token,
+    world::World,
+    zone,
+};
+use serde_json::{Value, json};
+
+/// Debian's and Fedora's packages both put it here, or link it from here.
+const CHROMIUM: &str = "/usr/bin/chromium";
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// An MCP server that drives a browser.
+struct Driver {
+    command: &'static [&'static str],
+    go: (&'static str, fn(&str) -> Value),
+    look: &'static str,
+    picture: &'static str,
+}
+
+const PLAYWRIGHT: Driver = Driver {
+    command: &[
+        "/usr/bin/env",
+        "HOME={home}",
+        "node",
+        "{cache}/browsers/node_modules/@playwright/mcp/cli.js",
+        "--headless",
+        "--isolated",
+        "--no-sandbox",
+        "--ignore-https-errors",
+        "--file-paths=absolute",
+        "--executable-path",
+        CHROMIUM,
+    ],
+    go: ("browser_navigate", |url| json!({ "url": url })),
+    look: "browser_snapshot",
+    picture: "browser_take_screenshot",
+};
+
+const DEVTOOLS: Driver = Driver {
+    command: &[
+        "/usr/bin/env",
+        "HOME={home}",
+        "node",
+        "{cache}/browsers/node_modules/chrome-devtools-mcp/build/src/bin/chrome-devtools-mcp.js",
+        "--headless",
+        "--isolated",
+        "--acceptInsecureCerts",
+        "--usageStatistics=false",
+        "--pageIdRouting=false",
+        "--chromeArg=--no-sandbox",
+        "--executablePath",
+        CHROMIUM,
+    ],
+    go: ("navigate_page", |url| json!({ "type": "url", "url": url })),
+    look: "take_snapshot",
+    picture: "take_screenshot",
+};
+
+const ECH: &str = "version: 1
+connector: browser
+allow:
+  - { host: allowed.example, ports: [443], ech: allow }
+";
+
+#[test]
+fn playwrights_server() -> Result<()> {
+    drives(&PLAYWRIGHT)
+}
+
+#[test]
+fn the_developer_tools_server() -> Result<()> {
+    drives(&DEVTOOLS)
+}
+
+fn drives(driver: &Driver) -> Result<()> {
+    ensure!(
+        Path::new(CHROMIUM).exists(),
+        "there is no {CHROMIUM}; Debian: chromium"
+    );
+    programs::install_browsers()?;
+    let world = World::new()?;
+    let mut session = world.mcp_server(ECH, driver.command).connect(Sdk::Node)?;
+    let path = token::new();
+    let answer = driver.go(&mut session, &format!("https://allowed.example/{path}"))?;
+    ensure!(!answer.0, "{answer:?}");
+    let page = session.call(driver.look, &json!({}))?;
+    let request = world
+        .requests()?
+        .into_iter()
+        .find(|request| request.line.ends_with(&path));
+    let request = request.context("the page was never asked for")?;
+    ensure!(page.text.contains(&request.answered), "{page:?}");
+
+    let picture = session.call(driver.picture, &json!({}))?;
+    ensure!(
+        !picture.failed && picture.text.contains("image/png 89504e47"),
+        "{picture:?}"
+    );
+    // Playwright's also leaves it in a file, which the client opens.
+    if let Some((_, rest)) = picture.text.split_once("[Screenshot of viewport](") {
+        let path = rest.split(')').next().context("no path")?;
+        let file = fs::read(path).with_context(|| format!("{path}: {picture:?}"))?;
+        ensure!(file.starts_with(PNG), "{path} is not a picture");
+    } else {
+        ensure!(driver.picture != PLAYWRIGHT.picture, "no file: {picture:?}");
+    }
+
+    let strange = token::new();
+    let places = [
+        ("giftshop.club", format!("https://giftshop.club/{strange}")),
+        (
+            "an address",
+            format!("http://{}:9999/{strange}", zone::STRANGER),
+        ),
+    ];
+    for (place, url) in places {
+        let (failed, text) = driver.go(&mut session, &url)?;
+        let told = ["ERR_NAME_NOT_RESOLVED", "ERR_ACCESS_DENIED"];
+        ensure!(
+            told.iter().any(|code| text.contains(code)),
+            "{place}: {failed} {text}"
+        );
+    }
+    if !agent::unconfined() {
+        session.denial(&Denial::of_name("giftshop.club"))?;
+        session.denial(&Denial::of_address(zone::STRANGER).port(9999))?;
+    }
+    let (failed, text) = driver.go(&mut session, "https://allowed.example/again")?;
+    ensure!(!failed, "the browser did not survive a refusal: {text}");
+    let ended = session.end()?;
+    world.fence()?;
+    ensure!(world.sightings(&strange)?.is_empty(), "{ended}");
+    ensure!(world.packets(zone::STRANGER)?.is_empty(), "{ended}");
+    ensure!(ended.outcome.ok(), "{ended}");
+    Ok(())
+}
+
+impl Driver {
+    /// Leads the page to a URL: whether that failed, and what was said.
+    fn go(&self, session: &mut Session, url: &str) -> Result<(bool, String)> {
+        let (tool, arguments) = self.go;
+        let answer = session.call(tool, &arguments(url))?;
+        Ok((answer.failed, answer.text))
+    }
+}
