@@ -169,6 +169,29 @@ unsafe impl Attributes for LinkCreate {}
 // SAFETY: `pathname` is a C string that `pin` borrows during the call.
 unsafe impl Attributes for ObjPin {}
 
+/// The number of the network namespace of a socket, which no other ever has (`SO_NETNS_COOKIE`,
+/// socket(7), Linux 5.14). `ENOPROTOOPT`: the kernel has no such option.
+pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has eight, and the
+    // length itself; both live until the call is over.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
+
 /// Gives freed memory back to the kernel (malloc_trim(3)). The allocator keeps what was needed
 /// once, a kernel's types for example, as long as something small lies behind it.
 pub fn trim_heap() {

@@ -32,7 +32,8 @@ use crate::{
     },
     kernel::{
         Plane, Settings,
-        instance::{Instance, Leftovers, clean_leftovers},
+        instance::Instance,
+        leftovers::{Leftovers, clean_leftovers},
         lsm::LsmPrograms,
         probe,
     },

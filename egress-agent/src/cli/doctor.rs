@@ -10,7 +10,7 @@ use crate::{
     kernel::{
         Plane, Settings, attach,
         instance::{self, Instance},
-        probe,
+        leftovers, probe,
     },
     launch::{canary, layers},
 };
@@ -135,7 +135,7 @@ fn host(trial: Result<String, String>) -> Vec<Finding> {
 }
 
 fn running() -> String {
-    match instance::running() {
+    match leftovers::running() {
         Err(error) => error.to_string(),
         Ok(names) if names.is_empty() => "none".to_owned(),
         Ok(names) => names.join(", "),

@@ -143,6 +143,13 @@ fn whom(option: Option<&str>, policy: &Policy) -> Result<User, String> {
         Some(spec) => user::resolve(spec).map_err(|error| error.to_string())?,
         None => calling_user().map_err(|error| error.to_string())?,
     };
+    if let Some(error) = user.unanswered {
+        fail(format!(
+            "the user database does not answer for {} ({error}): the connector runs with its \
+             numbers, {}:{} and no other group, and without a name or a home",
+            user.uid, user.uid, user.gid
+        ));
+    }
     if user.is_root() && spec.is_none() {
         return Err(
             "the connector would run as root; start the agent with sudo as an ordinary user, \

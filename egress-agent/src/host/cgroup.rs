@@ -3,7 +3,10 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt as _, MetadataExt, PermissionsExt as _},
+    },
     path::{Component, Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -204,6 +207,20 @@ impl Cgroup {
         fs::create_dir(&self.path).map_err(|error| io_error("create", &self.path, error))
     }
 
+    /// Makes the group, which must be new, so that none but root can look into it.
+    pub fn create_closed(&self) -> Result<(), CgroupError> {
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(|error| io_error("create", &self.path, error))
+    }
+
+    /// Lets everybody look into the group: programs read their limits there.
+    pub fn open_up(&self) -> Result<(), CgroupError> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o755))
+            .map_err(|error| io_error("open", &self.path, error))
+    }
+
     /// Makes the group where it is not there yet.
     pub fn ensure(&self) -> Result<(), CgroupError> {
         fs::create_dir_all(&self.path).map_err(|error| io_error("create", &self.path, error))
@@ -281,23 +298,24 @@ impl Cgroup {
     /// Removes the group and everything below it. One that is gone is no error. A group is
     /// busy for a moment after its last process has ended; that moment is waited for.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        let start = Instant::now();
-        for group in self.with_children()?.iter().rev() {
-            loop {
-                match fs::remove_dir(group) {
-                    Ok(()) => break,
-                    Err(error) if gone(&error) => break,
-                    Err(error)
-                        if error.raw_os_error() == Some(Errno::EBUSY as i32)
-                            && start.elapsed() < REMOVE_WAIT =>
-                    {
-                        std::thread::sleep(PAUSE);
-                    }
-                    Err(error) => return Err(io_error("remove", group, error)),
-                }
-            }
-        }
-        Ok(())
+        remove(&self.with_children()?).map(drop)
+    }
+
+    /// Removes everything below the group. Answers whether there was anything.
+    pub fn remove_below(&self) -> Result<bool, CgroupError> {
+        remove(self.with_children()?.get(1..).unwrap_or_default())
+    }
+
+    /// How many groups below this one were removed and are still in use, for example by a
+    /// socket (`nr_dying_descendants`, Linux 4.14).
+    pub fn dying(&self) -> Result<u64, CgroupError> {
+        let path = self.path.join("cgroup.stat");
+        let text = fs::read_to_string(&path).map_err(|error| io_error("read", &path, error))?;
+        let number = text
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_dying_descendants "))
+            .and_then(|number| number.trim().parse().ok());
+        number.ok_or_else(|| io_error("understand", &path, io::ErrorKind::InvalidData.into()))
     }
 
     fn kill_each(&self) -> Result<(), CgroupError> {
@@ -350,6 +368,31 @@ impl Cgroup {
         }
         Ok(found)
     }
+}
+
+/// Removes groups, the last one first. Answers whether any was there.
+fn remove(groups: &[PathBuf]) -> Result<bool, CgroupError> {
+    let start = Instant::now();
+    let mut any = false;
+    for group in groups.iter().rev() {
+        loop {
+            match fs::remove_dir(group) {
+                Ok(()) => {
+                    any = true;
+                    break;
+                }
+                Err(error) if gone(&error) => break,
+                Err(error)
+                    if error.raw_os_error() == Some(Errno::EBUSY as i32)
+                        && start.elapsed() < REMOVE_WAIT =>
+                {
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(io_error("remove", group, error)),
+            }
+        }
+    }
+    Ok(any)
 }
 
 fn own_pids(group: &Path) -> Result<Vec<u32>, CgroupError> {

@@ -4,6 +4,7 @@
 //! to do; text that other programs chose (names, arguments) is passed on as it is, and is
 //! escaped by whoever shows it.
 
+pub mod alive;
 pub mod cgroup;
 pub mod clock;
 pub mod delegation;
@@ -11,6 +12,8 @@ pub mod layers;
 pub mod memory;
 pub mod mountinfo;
 pub mod netlink;
+pub mod netns;
+pub mod owned;
 pub mod process;
 pub mod records;
 pub mod route;

@@ -25,6 +25,8 @@ pub struct User {
     pub home: PathBuf,
     /// Login shell; `/bin/sh` where there is no passwd entry.
     pub shell: PathBuf,
+    /// Why nobody knows whether there is an entry: what the user database answered.
+    pub unanswered: Option<Errno>,
 }
 
 /// Why a user cannot be named.
@@ -35,6 +37,16 @@ pub enum UserError {
         "there is no user named {0:?} on this host; create it (useradd --system {0}) or name another"
     )]
     NoUser(String),
+    /// A number whose group nobody knows.
+    #[error(
+        "the user database does not answer for group {uid} ({error}), which could be somebody's; say which group is meant: {uid}:GID"
+    )]
+    GroupUnanswered {
+        /// The number.
+        uid: u32,
+        /// The system's answer.
+        error: Errno,
+    },
     /// No such group.
     #[error("there is no group named {0:?} on this host; name another or give its number")]
     NoGroup(String),
@@ -87,7 +99,7 @@ pub fn resolve(spec: &str) -> Result<User, UserError> {
         return by_number(uid.ok_or_else(bad)?, gid);
     }
     let entry = nix::unistd::User::from_name(who)
-        .map_err(|error| database(who, error))?
+        .or_else(|error| absent(who, error))?
         .ok_or_else(|| UserError::NoUser(who.to_owned()))?;
     Ok(from_entry(entry, gid))
 }
@@ -101,15 +113,13 @@ pub fn calling_user() -> Result<User, UserError> {
         std::env::var_os("SUDO_UID"),
         std::env::var_os("SUDO_GID"),
     );
-    let entry = nix::unistd::User::from_uid(Uid::from_raw(uid))
-        .map_err(|error| database(&uid.to_string(), error))?;
-    let mut user = match entry {
-        Some(entry) => User {
+    let mut user = match entry(uid) {
+        Ok(entry) => User {
             gid,
             groups: groups_of(&entry.name, gid),
             ..from_entry(entry, None)
         },
-        None => nameless(uid, gid),
+        Err(unanswered) => nameless(uid, gid, unanswered),
     };
     // A process that is not root cannot set its groups and keeps those it has.
     if !from_sudo && uid != 0 && geteuid().as_raw() != 0 {
@@ -140,21 +150,41 @@ fn calling_ids(
 }
 
 fn by_number(uid: u32, gid: Option<u32>) -> Result<User, UserError> {
-    let entry = nix::unistd::User::from_uid(Uid::from_raw(uid))
-        .map_err(|error| database(&uid.to_string(), error))?;
-    if let Some(entry) = entry {
-        return Ok(from_entry(entry, gid));
-    }
+    let unanswered = match entry(uid) {
+        Ok(entry) => return Ok(from_entry(entry, gid)),
+        Err(unanswered) => unanswered,
+    };
     if let Some(gid) = gid {
-        return Ok(nameless(uid, gid));
+        return Ok(nameless(uid, gid, unanswered));
     }
-    match Group::from_gid(Gid::from_raw(uid)).map_err(|error| database("group", error))? {
-        Some(group) => Err(UserError::Ambiguous {
+    match Group::from_gid(Gid::from_raw(uid)) {
+        Ok(Some(group)) => Err(UserError::Ambiguous {
             uid,
             group: group.name,
         }),
-        None => Ok(nameless(uid, uid)),
+        Ok(None) => Ok(nameless(uid, uid, unanswered)),
+        Err(error) if means_none(error) => Ok(nameless(uid, uid, unanswered)),
+        Err(error) => Err(UserError::GroupUnanswered { uid, error }),
     }
+}
+
+/// The passwd entry of a number; the error says why there is none, where that is not certain: a
+/// directory that does not answer must not keep a number from being a number.
+fn entry(uid: u32) -> Result<nix::unistd::User, Option<Errno>> {
+    match nix::unistd::User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(entry)) => Ok(entry),
+        Ok(None) => Err(None),
+        Err(error) => Err((!means_none(error)).then_some(error)),
+    }
+}
+
+/// Answers that mean "no such entry", says getpwnam(3). `ENOENT` comes from a directory that is
+/// installed and does not run.
+fn means_none(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM
+    )
 }
 
 fn resolve_group(group: &str, spec: &str) -> Result<u32, UserError> {
@@ -165,7 +195,7 @@ fn resolve_group(group: &str, spec: &str) -> Result<u32, UserError> {
         return gid.ok_or_else(|| UserError::Spec(spec.to_owned()));
     }
     Group::from_name(group)
-        .map_err(|error| database(group, error))?
+        .or_else(|error| absent(group, error))?
         .map(|found| found.gid.as_raw())
         .ok_or_else(|| UserError::NoGroup(group.to_owned()))
 }
@@ -182,10 +212,11 @@ fn from_entry(entry: nix::unistd::User, gid: Option<u32>) -> User {
         name: Some(entry.name),
         home: entry.dir,
         shell: entry.shell,
+        unanswered: None,
     }
 }
 
-fn nameless(uid: u32, gid: u32) -> User {
+fn nameless(uid: u32, gid: u32, unanswered: Option<Errno>) -> User {
     User {
         name: None,
         uid,
@@ -193,6 +224,7 @@ fn nameless(uid: u32, gid: u32) -> User {
         groups: vec![gid],
         home: PathBuf::from("/"),
         shell: PathBuf::from("/bin/sh"),
+        unanswered,
     }
 }
 
@@ -228,11 +260,14 @@ fn number(text: &str) -> Option<Option<u32>> {
     Some(text.parse().ok().filter(|&id| id != u32::MAX))
 }
 
-fn database(what: &str, error: Errno) -> UserError {
-    UserError::Database {
+fn absent<T>(what: &str, error: Errno) -> Result<Option<T>, UserError> {
+    if means_none(error) {
+        return Ok(None);
+    }
+    Err(UserError::Database {
         what: what.to_owned(),
         error,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -260,6 +295,23 @@ mod tests {
         assert_eq!(user.groups, [3_999_999_001]);
         let user = resolve("3999999001:7").unwrap();
         assert_eq!((user.gid, user.groups), (7, vec![7]));
+    }
+
+    #[test]
+    fn a_directory_that_is_down_is_told_from_one_that_knows_nobody() {
+        for error in [Errno::ENOENT, Errno::ESRCH, Errno::EBADF, Errno::EPERM] {
+            assert!(means_none(error), "{error}");
+            assert!(absent::<()>("dana", error).is_ok_and(|none| none.is_none()));
+        }
+        for error in [
+            Errno::EIO,
+            Errno::EMFILE,
+            Errno::EAGAIN,
+            Errno::ECONNREFUSED,
+        ] {
+            assert!(!means_none(error), "{error}");
+            assert!(absent::<()>("dana", error).is_err());
+        }
     }
 
     #[test]

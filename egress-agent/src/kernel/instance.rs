@@ -1,37 +1,39 @@
-//! One data-plane instance on this host: its lock, its cgroups, its pins, and its end.
+//! One data-plane instance on this host: its locks, its cgroups, its pins.
 //!
-//! An instance is alive while its agent holds the lock file. Whatever a dead agent left is
-//! ended by the next start: its connector is still confined, but deaf, for its resolver died
-//! with the agent. The order of an end is always the same: processes, sockets, links, cgroup.
+//! An instance is alive while its agent holds the lock on its cgroup, which every agent of this
+//! host sees, whatever its own mounts and namespaces are. The lock file below `/run` says the
+//! same to agents that do not know the other one.
 
 use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::pin::PinFolder;
+use super::{leftovers::dismantle, lived::Lived, pin::PinFolder};
 use crate::host::{
-    Cgroup, CgroupError, Hierarchy, boot_ns, sockets,
+    Cgroup, CgroupError, Hierarchy,
+    alive::{Alive, Claim},
+    boot_ns, owned,
     switch::{self, Step},
 };
 
 /// Where running state lives.
 pub const RUN_FOLDER: &str = "/run/egress-agent";
 /// Lock files of the instances, one each.
-const LOCKS: &str = "/run/egress-agent/instances";
+pub(super) const LOCKS: &str = "/run/egress-agent/instances";
 /// Parent of instances' cgroups, below the hierarchy's root or, in a unit that systemd gave a
 /// part of the hierarchy, below that.
-const PARENT: &str = "egress-agent";
+pub(super) const PARENT: &str = "egress-agent";
 /// The cgroup of one started copy of a connector.
 const COPY: &str = "1";
 /// How long killed processes may take to go.
-const KILL_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const KILL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why an instance could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,21 @@ pub enum InstanceError {
     /// A cgroup operation failed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Another agent took the instance while it was being made.
+    #[error("another agent on this host took {0} for a dead one's while it was made; start again")]
+    Contested(String),
+    /// Sockets are left where nobody can end them.
+    #[error(
+        "sockets of its are left in a network namespace that cannot be entered from here, and \
+         end by themselves within minutes"
+    )]
+    Unreachable,
+    /// Only a part of the cgroups is to be seen.
+    #[error(
+        "its cgroup is not to be seen from here (a cgroup namespace, as in a container), so \
+         nobody knows whether it lives"
+    )]
+    Unseen,
     /// A folder, pin or lock could not be made or removed.
     #[error("{what}: {source}")]
     Io {
@@ -58,6 +75,16 @@ pub struct Instance {
     copy: Cgroup,
     pins: PinFolder,
     lock: Flock<File>,
+    _alive: Alive,
+}
+
+/// Cgroups and pins of a new instance.
+struct Built {
+    parent: Cgroup,
+    connector: Cgroup,
+    copy: Cgroup,
+    pins: PinFolder,
+    alive: Alive,
 }
 
 impl Instance {
@@ -71,13 +98,14 @@ impl Instance {
         let lock = lock(&lock_path(&name), FlockArg::LockExclusive)?;
         switch::reached(Step::Locked);
         match Self::build(&hierarchy, &name, connector) {
-            Ok((parent, connector, copy, pins)) => Ok(Self {
+            Ok(built) => Ok(Self {
                 name,
-                parent,
-                connector,
-                copy,
-                pins,
+                parent: built.parent,
+                connector: built.connector,
+                copy: built.copy,
+                pins: built.pins,
                 lock,
+                _alive: built.alive,
             }),
             Err(error) => {
                 let undone = dismantle(&hierarchy, &name);
@@ -88,23 +116,32 @@ impl Instance {
         }
     }
 
-    fn build(
-        hierarchy: &Hierarchy,
-        name: &str,
-        connector: &str,
-    ) -> Result<(Cgroup, Cgroup, Cgroup, PinFolder), InstanceError> {
+    fn build(hierarchy: &Hierarchy, name: &str, connector: &str) -> Result<Built, InstanceError> {
         let top = place(hierarchy)?;
         top.ensure()?;
         let parent = top.child(name)?;
-        parent.create()?;
+        // Nobody looks into it before it is taken.
+        parent.create_closed()?;
+        let Claim::Taken(alive) = parent.claim()? else {
+            // An agent with another /run came in between, and takes it for a dead one's.
+            return Err(InstanceError::Contested(name.to_owned()));
+        };
+        parent.open_up()?;
         let connector = parent.child(connector)?;
         connector.create()?;
         let copy = connector.child(COPY)?;
         copy.create()?;
+        Lived::here([&parent, &connector, &copy])?.record(&parent)?;
         switch::reached(Step::CgroupsMade);
         let pins = PinFolder::create(name)
             .map_err(|source| io_error(format!("cannot make the pin folder of {name}"), source))?;
-        Ok((parent, connector, copy, pins))
+        Ok(Built {
+            parent,
+            connector,
+            copy,
+            pins,
+            alive,
+        })
     }
 
     /// The instance's name, unique on this host while it runs.
@@ -149,105 +186,12 @@ impl Instance {
     }
 }
 
-/// What became of that which dead agents had left.
-#[derive(Debug, Default)]
-pub struct Leftovers {
-    /// Names of the instances that were ended.
-    pub ended: Vec<String>,
-    /// Those that could not be, each with why. What is left of them is refused as before.
-    pub kept: Vec<(String, InstanceError)>,
-}
-
-/// Ends what dead agents left. One that cannot be ended keeps nobody else from starting.
-pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
-    let hierarchy = Hierarchy::find()?;
-    let _one_at_a_time = global_lock()?;
-    let mut leftovers = Leftovers::default();
-    for name in known_instances(&hierarchy)? {
-        match clean(&hierarchy, &name) {
-            Ok(true) => leftovers.ended.push(name),
-            Ok(false) => {}
-            Err(error) => leftovers.kept.push((name, error)),
-        }
-    }
-    Ok(leftovers)
-}
-
-/// Ends one instance, unless its agent is alive.
-fn clean(hierarchy: &Hierarchy, name: &str) -> Result<bool, InstanceError> {
-    let Some(_lock) = try_lock(&lock_path(name))? else {
-        return Ok(false);
-    };
-    dismantle(hierarchy, name)?;
-    remove_lock(name)?;
-    Ok(true)
-}
-
 /// Below which cgroup a start of this process makes its instance.
 pub fn place(hierarchy: &Hierarchy) -> Result<Cgroup, CgroupError> {
     match hierarchy.delegated()? {
         Some(given) => given.child(PARENT),
         None => hierarchy.cgroup(PARENT),
     }
-}
-
-/// Names of the instances whose agent is alive.
-pub fn running() -> Result<Vec<String>, InstanceError> {
-    let hierarchy = Hierarchy::find()?;
-    let mut alive = Vec::new();
-    for name in known_instances(&hierarchy)? {
-        if lock_path(&name).exists() && try_lock(&lock_path(&name))?.is_none() {
-            alive.push(name);
-        }
-    }
-    Ok(alive)
-}
-
-/// Processes, sockets, links, cgroup: in this order nothing that was refused can leave.
-fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
-    let usual = hierarchy.cgroup(PARENT)?;
-    let parents = cgroups(hierarchy, &usual, name)?;
-    let pins = PinFolder::of(name);
-    switch::reached(Step::EndBegun);
-    for parent in &parents {
-        parent.kill_all(KILL_WITHIN)?;
-        switch::reached(Step::ProcessesEnded);
-        let cgroups = ids_below(parent)?;
-        sockets::destroy(&cgroups).map_err(|source| {
-            io_error(
-                format!(
-                    "cannot end the sockets of {name}, so its data plane stays attached \
-                     (the kernel needs CONFIG_INET_DIAG_DESTROY)"
-                ),
-                source,
-            )
-        })?;
-    }
-    switch::reached(Step::SocketsEnded);
-    pins.remove()
-        .map_err(|source| io_error(format!("cannot remove the pins of {name}"), source))?;
-    switch::reached(Step::Unpinned);
-    for parent in &parents {
-        parent.remove()?;
-        if let Some(above) = parent.path().parent()
-            && above != usual.path()
-        {
-            // It fails where others of the same unit run.
-            let _still_used = fs::remove_dir(above);
-        }
-    }
-    switch::reached(Step::CgroupRemoved);
-    Ok(())
-}
-
-/// The cgroups of an instance: one, or none where somebody has removed it. A unit's is looked
-/// for, so that nothing but its name has to be known after a crash.
-fn cgroups(hierarchy: &Hierarchy, usual: &Cgroup, name: &str) -> Result<Vec<Cgroup>, CgroupError> {
-    let there = usual.child(name)?;
-    if there.exists() {
-        return Ok(vec![there]);
-    }
-    hierarchy.named(PARENT, name)
 }
 
 /// Ids of a cgroup and all below it.
@@ -270,40 +214,9 @@ pub fn ids_below(cgroup: &Cgroup) -> Result<HashSet<u64>, InstanceError> {
 
 /// A cgroup's id is the inode of its folder (`include/linux/cgroup.h`, `cgroup_id`).
 fn inode(folder: &Path) -> Result<u64, InstanceError> {
-    use std::os::unix::fs::MetadataExt as _;
     fs::metadata(folder)
         .map(|metadata| metadata.ino())
         .map_err(|source| io_error(format!("cannot read {}", folder.display()), source))
-}
-
-/// Instances that have a cgroup, pins or a lock file.
-fn known_instances(hierarchy: &Hierarchy) -> Result<HashSet<String>, InstanceError> {
-    let mut names: HashSet<String> = PinFolder::instances()
-        .map_err(|source| io_error("cannot list the pins".to_owned(), source))?
-        .into_iter()
-        .collect();
-    for folder in [hierarchy.cgroup(PARENT)?.path(), Path::new(LOCKS)] {
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(source) => {
-                return Err(io_error(
-                    format!("cannot list {}", folder.display()),
-                    source,
-                ));
-            }
-        };
-        let is_cgroups = folder != Path::new(LOCKS);
-        for entry in entries.flatten() {
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if let Ok(name) = entry.file_name().into_string()
-                && is_folder == is_cgroups
-            {
-                names.insert(name);
-            }
-        }
-    }
-    Ok(names)
 }
 
 /// A name that no instance had since the host started: the connector's, this process's id,
@@ -317,13 +230,17 @@ fn new_name(connector: &str) -> String {
 
 /// Making and cleaning instances happens one at a time on a host, so that nobody cleans what
 /// another is just making.
-fn global_lock() -> Result<Flock<File>, InstanceError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(LOCKS)
-        .map_err(|source| io_error(format!("cannot make {LOCKS}"), source))?;
+pub(super) fn global_lock() -> Result<Flock<File>, InstanceError> {
+    own_locks()?;
     lock(&Path::new(RUN_FOLDER).join("lock"), FlockArg::LockExclusive)
+}
+
+/// The folder of the locks, which is nobody else's from here on. Nothing in it is opened before.
+pub(super) fn own_locks() -> Result<(), InstanceError> {
+    owned::folder(Path::new("/run"), "egress-agent", 0o755)
+        .and_then(|run| owned::below(&run, "instances", 0o755))
+        .map(drop)
+        .map_err(|source| io_error(format!("cannot make {LOCKS}"), source))
 }
 
 fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>, InstanceError> {
@@ -333,7 +250,7 @@ fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>, InstanceError> {
 }
 
 /// `None` where somebody holds the lock.
-fn try_lock(path: &Path) -> Result<Option<Flock<File>>, InstanceError> {
+pub(super) fn try_lock(path: &Path) -> Result<Option<Flock<File>>, InstanceError> {
     match Flock::lock(open_lock(path)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
@@ -345,21 +262,31 @@ fn try_lock(path: &Path) -> Result<Option<Flock<File>>, InstanceError> {
 }
 
 fn open_lock(path: &Path) -> Result<File, InstanceError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|source| io_error(format!("cannot open {}", path.display()), source))
+    let open = || {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)
+    };
+    let checked = open().and_then(|file| {
+        if file.metadata()?.uid() == 0 {
+            return Ok(file);
+        }
+        // Made by somebody else while the folder was open to all: they can hold its lock.
+        fs::remove_file(path)?;
+        open()
+    });
+    checked.map_err(|source| io_error(format!("cannot open {}", path.display()), source))
 }
 
-fn lock_path(name: &str) -> PathBuf {
+pub(super) fn lock_path(name: &str) -> PathBuf {
     Path::new(LOCKS).join(name)
 }
 
-fn remove_lock(name: &str) -> Result<(), InstanceError> {
+pub(super) fn remove_lock(name: &str) -> Result<(), InstanceError> {
     let path = lock_path(name);
     fs::remove_file(&path)
         .map_err(|source| io_error(format!("cannot remove {}", path.display()), source))?;
@@ -367,6 +294,6 @@ fn remove_lock(name: &str) -> Result<(), InstanceError> {
     Ok(())
 }
 
-fn io_error(what: String, source: io::Error) -> InstanceError {
+pub(super) fn io_error(what: String, source: io::Error) -> InstanceError {
     InstanceError::Io { what, source }
 }

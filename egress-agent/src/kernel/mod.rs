@@ -4,6 +4,8 @@ pub mod attach;
 mod btf;
 pub mod called;
 pub mod instance;
+pub mod leftovers;
+mod lived;
 pub mod load;
 pub mod lsm;
 pub mod maps;

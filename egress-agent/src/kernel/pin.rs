@@ -9,11 +9,16 @@ use std::{
 
 use egress_common::abi::ABI_VERSION;
 
-use crate::host::switch::{self, Step};
+use crate::host::{
+    owned,
+    switch::{self, Step},
+};
 
 /// Where the bpf file system is expected.
 pub const MOUNT: &str = "/sys/fs/bpf";
-/// The folder of all instances.
+/// The folder of all instances, below the mount.
+const NAME: &str = "egress-agent";
+/// The same as a path.
 const FOLDER: &str = "/sys/fs/bpf/egress-agent";
 
 /// The pin folder of one instance.
@@ -27,8 +32,7 @@ impl PinFolder {
     /// The folder of an instance, which must not exist yet.
     pub fn create(instance: &str) -> io::Result<Self> {
         let folder = Self::of(instance);
-        private_folder().recursive(true).create(FOLDER)?;
-        check_owner(Path::new(FOLDER))?;
+        owned::folder(Path::new(MOUNT), NAME, 0o700)?;
         private_folder().create(&folder.instance)?;
         private_folder().create(&folder.versioned)?;
         Ok(folder)
@@ -44,16 +48,23 @@ impl PinFolder {
         }
     }
 
-    /// Instances that have a folder.
+    /// Instances that have a folder. What belongs to somebody else is none: its owner may still
+    /// change it, and could lead whoever removes it anywhere.
     pub fn instances() -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(FOLDER) {
-            Ok(entries) => entries,
+        // Before it is looked into: it could be a link of somebody else's to another folder.
+        match fs::symlink_metadata(FOLDER) {
+            Ok(_) => drop(owned::folder(Path::new(MOUNT), NAME, 0o700)?),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
-        };
+        }
         let mut names = Vec::new();
-        for entry in entries {
-            if let Ok(name) = entry?.file_name().into_string() {
+        for entry in fs::read_dir(FOLDER)? {
+            let entry = entry?;
+            let facts = entry.metadata()?;
+            if let Ok(name) = entry.file_name().into_string()
+                && facts.is_dir()
+                && facts.uid() == 0
+            {
                 names.push(name);
             }
         }
@@ -114,6 +125,19 @@ impl PinFolder {
     /// Everything of the instance: files, and folders with parents before children.
     fn tree(&self) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let (mut files, mut folders) = (Vec::new(), Vec::new());
+        for above in [Path::new(FOLDER), &self.instance] {
+            match fs::symlink_metadata(above) {
+                Ok(facts) if facts.is_dir() && facts.uid() == 0 => {}
+                Ok(_) => {
+                    let why = format!("{} is not a folder of root", above.display());
+                    return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+                }
+                Err(error) => {
+                    ignore_missing(Err(error))?;
+                    return Ok((files, folders));
+                }
+            }
+        }
         let mut found = vec![self.instance.clone()];
         while let Some(path) = found.pop() {
             match fs::symlink_metadata(&path) {
@@ -147,16 +171,4 @@ fn private_folder() -> fs::DirBuilder {
     let mut builder = fs::DirBuilder::new();
     builder.mode(0o700);
     builder
-}
-
-/// A folder that somebody else owns could be changed under our feet.
-fn check_owner(folder: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(folder)?;
-    if metadata.uid() != 0 || !metadata.is_dir() {
-        return Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!("{} is not a folder of root; remove it", folder.display()),
-        ));
-    }
-    Ok(())
 }

@@ -10,9 +10,11 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open, openat, renameat},
-    sys::stat::{Mode, fchmod, fstat, mkdirat},
+    sys::stat::{Mode, fchmod, fstat},
     unistd::{UnlinkatFlags, geteuid, unlinkat},
 };
+
+use crate::host::owned;
 
 /// Where the files of all instances are.
 pub const EVENTS: &str = "/run/egress-agent/events";
@@ -69,9 +71,10 @@ impl Folder {
     /// [`EVENTS`], made where it is missing: `/run/egress-agent` with mode 0755 and the
     /// folder in it with mode 0750.
     pub fn events() -> Result<Self, SinkError> {
-        Self::open(Path::new("/run"))?
-            .below("egress-agent", 0o755)?
-            .below("events", 0o750)
+        let path = Path::new("/run/egress-agent");
+        let dir = owned::folder(Path::new("/run"), "egress-agent", 0o755)
+            .map_err(|error| SinkError::io("make", path, error))?;
+        Self::checked(dir, path.to_owned())?.below("events", 0o750)
     }
 
     /// An existing folder.
@@ -81,21 +84,12 @@ impl Folder {
         Self::checked(dir, path.to_owned())
     }
 
-    /// A folder in this one, made with the mode where it is missing.
+    /// A folder in this one, made with the mode where it is missing, taken over where it is
+    /// somebody else's.
     pub fn below(&self, name: &str, mode: u32) -> Result<Self, SinkError> {
         let path = self.path.join(name);
-        let bits = Mode::from_bits_truncate(mode);
-        let made = match mkdirat(&self.dir, name, bits) {
-            Ok(()) => true,
-            Err(Errno::EEXIST) => false,
-            Err(error) => return Err(SinkError::io("create", &path, error)),
-        };
-        let dir = openat(&self.dir, name, folder_flags(), Mode::empty())
-            .map_err(|error| SinkError::io("open", &path, error))?;
-        if made {
-            // The umask had its say in mkdir.
-            fchmod(&dir, bits).map_err(|error| SinkError::io("set the mode of", &path, error))?;
-        }
+        let dir = owned::below(&self.dir, name, mode)
+            .map_err(|error| SinkError::io("make", &path, error))?;
         Self::checked(dir, path)
     }
 
@@ -193,14 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn links_and_foreign_hands_are_refused() {
+    fn links_and_foreign_hands_lead_nowhere() {
         let base = tempfile::tempdir().unwrap();
         let folder = Folder::open(base.path()).unwrap();
         symlink("/tmp", base.path().join("link")).unwrap();
-        assert!(matches!(
-            folder.below("link", 0o755),
-            Err(SinkError::Io { .. })
-        ));
+        folder.below("link", 0o755).unwrap();
+        assert!(!base.path().join("link").is_symlink());
         symlink("/etc/passwd", base.path().join("file")).unwrap();
         assert!(folder.create("file").is_err());
         assert!(folder.read("file").is_err());
@@ -208,8 +200,10 @@ mod tests {
         std::fs::set_permissions(base.path().join("open"), PermissionsExt::from_mode(0o777))
             .unwrap();
         assert!(matches!(
-            folder.below("open", 0o755),
+            Folder::open(&base.path().join("open")),
             Err(SinkError::Unsafe { .. })
         ));
+        folder.below("open", 0o755).unwrap();
+        assert_eq!(mode(&base.path().join("open")), 0o755);
     }
 }
