@@ -5,7 +5,7 @@
 //! matters because a pinned map is reused without a check of its sizes.
 
 /// Version of every record and map in this crate; part of the pin folder's name.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Exact grants one data-plane instance can hold.
 pub const MAX_GRANTS: u32 = 131_072;
@@ -23,7 +23,7 @@ pub const MAX_RANGES: usize = 16;
 pub const RING_BYTES: u32 = 1 << 20;
 /// Destinations whose repeats are remembered for rate limiting. Decides nothing.
 pub const MAX_REPEATS: u32 = 16_384;
-/// Ports whose process the DNS door can name. Decides nothing.
+/// Addresses and ports whose process the DNS door can name. Decides nothing.
 pub const MAX_CLIENTS: u32 = 1_024;
 /// Repeats of one denial within this time are counted, not shown. Nanoseconds.
 pub const REPEAT_WINDOW_NS: u64 = 1_000_000_000;
@@ -41,6 +41,13 @@ pub const RULE_FIRST: u32 = 8;
 
 /// The port that always leads to the DNS door (RFC 1035 section 4.2).
 pub const DNS_PORT: u16 = 53;
+
+/// The priority (`skb->priority`) of packets that the packet hook let go to the connector's own
+/// DNS proxy, whose sockets take no others. Programs need a capability over their network
+/// namespace for one above 6 (`net/core/sock.c` `sk_setsockopt`, socket(7) `SO_PRIORITY`), and
+/// a packet that crosses into another namespace loses it (`include/linux/netdevice.h`
+/// `____dev_forward_skb`). Not the mark, which rules of a firewall restore from connections.
+pub const RESOLVER_PRIORITY: u32 = 0x6e61_6d65;
 
 /// `IPPROTO_TCP`, `include/uapi/linux/in.h`.
 pub const TCP: u8 = 6;
@@ -87,6 +94,8 @@ pub mod map {
     pub const UNIX_NAMES: &str = "UNIX_NAMES";
     /// Repeat limiting for unix sockets; an LRU, read by no verdict.
     pub const UNIX_REPEATS: &str = "UNIX_REPEATS";
+    /// Socket storage of the sockets of DNS proxies: connector id.
+    pub const RESOLVERS: &str = "RESOLVERS";
     /// The programs that the packet program calls, by [`super::program`].
     pub const PROGRAMS: &str = "PROGRAMS";
     /// Socket storage: a ClientHello's name while it is looked at.

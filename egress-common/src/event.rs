@@ -89,17 +89,21 @@ pub struct Repeat {
     pub hidden: u64,
 }
 
-/// Key of the door's client table: a local port that asks. 4 bytes.
+/// Key of the door's client table: a local address and port that asks. 24 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientKey {
+    /// Source address.
+    pub addr: Addr,
+    /// Connector id.
+    pub connector: u32,
     /// Source port, host order.
     pub port: u16,
     /// IP protocol number.
     pub protocol: u16,
 }
 
-/// Who sends from that port. 8 bytes.
+/// Who sends from there. 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Client {

@@ -54,7 +54,7 @@ const _: () = {
     assert!(offset_of!(Event, comm) == 56);
     assert!(size_of::<RepeatKey>() == 24);
     assert!(size_of::<Repeat>() == 16);
-    assert!(size_of::<ClientKey>() == 4);
+    assert!(size_of::<ClientKey>() == 24);
     assert!(size_of::<Client>() == 8);
     assert!(size_of::<RuleStat>() == 24);
 };

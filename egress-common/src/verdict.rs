@@ -162,6 +162,8 @@ codes! {
         IoUring = 45, "io-uring";
         /// A control of the kernel's was opened for writing: cgroups, pinned programs, sysfs.
         KernelControl = 46, "kernel-control";
+        /// The connector's DNS proxy is gone, and its address belongs to nobody or to a stranger.
+        ResolverGone = 55, "resolver-gone";
     }
 }
 

@@ -21,12 +21,15 @@ mod kin;
 mod lookup;
 mod maps;
 mod memory;
+mod resolver;
 mod scratch;
 mod socket;
 mod vague;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup},
+    macros::{
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup, socket_filter,
+    },
     programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 
@@ -131,6 +134,12 @@ pub fn name(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn judge(ctx: SkBuffContext) -> i32 {
     hook::judge::judge(&ctx)
+}
+
+/// Every packet to a socket of a DNS proxy.
+#[socket_filter]
+pub fn admit(ctx: SkBuffContext) -> i64 {
+    hook::resolver::admit(&ctx)
 }
 
 /// Any socket, of any family.

@@ -1,9 +1,11 @@
 //! Every map of the data plane. Sizes here are ceilings; the agent lowers the per-CPU ones
 //! for an instance with one connector.
 
+use core::ptr::null;
+
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{
         Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage,
     },
@@ -140,6 +142,37 @@ pub static PROGRAMS: ProgramArray<{ abi::program::COUNT as usize }> = ProgramArr
 #[btf_map]
 pub static HELLOS: SkStorage<Scratch> = SkStorage::new();
 
+/// The sockets of DNS proxies, and whose each is. The agent enters its own; what they accept
+/// inherits; an entry ends with its socket.
+#[btf_map]
+pub static RESOLVERS: InheritedStorage<u32> = InheritedStorage::new();
+
 /// What each socket carries.
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+
+/// Socket storage that an accepted socket inherits from its listener (`BPF_F_CLONE`, Linux 5.4),
+/// for which aya has no type. The fields are read out of the object's type information.
+#[repr(C)]
+pub struct InheritedStorage<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the pointers are never followed; the loader puts the map in their place.
+unsafe impl<T> Sync for InheritedStorage<T> {}
+
+impl<T> InheritedStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: null(),
+            key: null(),
+            value: null(),
+            max_entries: null(),
+            map_flags: null(),
+        }
+    }
+}

@@ -12,6 +12,8 @@ use std::{
 
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
 const CGROUP_SOCK_ADDR: u32 = 18;
+/// `BPF_MAP_TYPE_SK_STORAGE`.
+const SK_STORAGE: u32 = 24;
 /// Bytes of a program's name, its NUL included: `BPF_OBJ_NAME_LEN`.
 const NAME: usize = 16;
 /// Room for what the verifier says.
@@ -59,6 +61,32 @@ struct LinkCreate {
     target_fd: u32,
     attach_type: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct Info {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
 }
 
 #[repr(C)]
@@ -128,6 +156,32 @@ pub fn pin(link: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     bpf(Command::ObjPin, &attr).map(drop)
 }
 
+/// Enters a socket in a map of socket storage whose records are one number
+/// (`net/core/bpf_sk_storage.c` `bpf_fd_sk_storage_update_elem`). The record ends with the socket.
+/// `EINVAL`: the map is another one.
+pub fn store(map: BorrowedFd<'_>, socket: BorrowedFd<'_>, value: u32) -> io::Result<()> {
+    let mut info = MapInfo::default();
+    let ask = Info {
+        bpf_fd: number(map),
+        info_len: u32::try_from(size_of::<MapInfo>()).map_err(io::Error::other)?,
+        info: address(&raw mut info),
+    };
+    bpf(Command::ObjGetInfo, &ask)?;
+    // The kernel reads as many bytes as the map says.
+    if info.kind != SK_STORAGE || usize::try_from(info.value_size) != Ok(size_of::<u32>()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let key = number(socket);
+    let attr = MapUpdate {
+        map_fd: number(map),
+        pad: 0,
+        key: address(&raw const key),
+        value: address(&raw const value),
+        flags: 0,
+    };
+    bpf(Command::MapUpdate, &attr).map(drop)
+}
+
 fn attributes(hook: Hook, name: &str, license: &CStr, program: &[Instruction]) -> ProgLoad {
     let mut prog_name = [0; NAME];
     // The last byte stays NUL.
@@ -148,8 +202,10 @@ fn attributes(hook: Hook, name: &str, license: &CStr, program: &[Instruction]) -
 /// Commands of `enum bpf_cmd`.
 #[derive(Clone, Copy)]
 enum Command {
+    MapUpdate = 2,
     ProgLoad = 5,
     ObjPin = 6,
+    ObjGetInfo = 15,
     LinkCreate = 28,
 }
 
@@ -164,6 +220,11 @@ unsafe trait Attributes {}
 // SAFETY: made by `attributes` from slices and strings that its callers hold during the
 // call; the log is a vector of `log_size` bytes that nobody reads before the call is over.
 unsafe impl Attributes for ProgLoad {}
+// SAFETY: `key` and `value` are numbers on the stack of `store`, which outlive the call; it has
+// made sure that the map's records are no longer than that.
+unsafe impl Attributes for MapUpdate {}
+// SAFETY: `info` is a value of `info_len` bytes on the stack of `store`, which outlives the call.
+unsafe impl Attributes for Info {}
 // SAFETY: no addresses.
 unsafe impl Attributes for LinkCreate {}
 // SAFETY: `pathname` is a C string that `pin` borrows during the call.
@@ -250,6 +311,8 @@ mod tests {
         assert_eq!(offset_of!(ProgLoad, expected_attach_type), 68);
         assert_eq!(size_of::<LinkCreate>(), 16);
         assert_eq!(size_of::<ObjPin>(), 16);
+        assert_eq!(size_of::<MapUpdate>(), 32);
+        assert_eq!(size_of::<Info>(), 16);
     }
 
     #[test]

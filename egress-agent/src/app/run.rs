@@ -113,6 +113,8 @@ async fn confined(
     switch::reached(Step::Loaded);
     let unix = launch::unix_sockets(&policy, plane.unix())?;
     let door = Door::bind().map_err(RunError::Door)?;
+    door.admit(|socket| plane.enter_resolver(socket, CONNECTOR))
+        .map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
     let live = Live::start(
         plane.take_switches()?,

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
     time::Duration,
 };
@@ -84,6 +85,20 @@ impl Door {
     /// The port, the same on every address; 0 for a door without sockets.
     pub fn port(&self) -> u16 {
         self.addresses.first().map_or(0, SocketAddr::port)
+    }
+
+    /// Closes the sockets to everybody but those whom `admit` lets in from then on. Whoever
+    /// was quicker is sent away.
+    pub fn admit(&self, mut admit: impl FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
+        for socket in &self.udp {
+            admit(socket.as_fd())?;
+            while until_empty(socket.recv(&mut []))?.is_some() {}
+        }
+        for socket in &self.tcp {
+            admit(socket.as_fd())?;
+            while until_empty(socket.accept())?.is_some() {}
+        }
+        Ok(())
     }
 
     /// Answers queries until `shutdown` becomes true or its sender is gone. Needs a tokio
@@ -364,6 +379,15 @@ async fn serve_udp(socket: Arc<tokio::net::UdpSocket>, names: Arc<Names>) -> io:
 /// A client that is gone is no concern of the door.
 async fn send(socket: &tokio::net::UdpSocket, bytes: &[u8], to: SocketAddr) {
     drop(socket.send_to(bytes, to).await);
+}
+
+/// `None` where a socket that does not block has nothing more.
+fn until_empty<T>(received: io::Result<T>) -> io::Result<Option<T>> {
+    match received {
+        Ok(one) => Ok(Some(one)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn ended(mut shutdown: watch::Receiver<bool>) {

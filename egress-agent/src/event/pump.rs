@@ -287,7 +287,9 @@ impl Running {
     fn refusal(&mut self, refusal: &Refusal, backlog: bool) {
         let count = self.received.entry(refusal.reason).or_default();
         *count = count.saturating_add(1);
-        let asker = self.maps.client(refusal.protocol, refusal.client.port());
+        let asker = self
+            .maps
+            .client(self.known.id, refusal.protocol, refusal.client);
         let refusal = NameRefusal {
             time_ns: refusal.time_ns,
             connector: self.known.connector.clone(),

@@ -37,12 +37,14 @@ const SOCK_CREATE: &str = "sock_create";
 const SETSOCKOPT: &str = "setsockopt";
 /// The packet program.
 const EGRESS: &str = "egress";
+/// The filter of a DNS proxy's sockets.
+pub(super) const ADMIT: &str = "admit";
 /// Every program of an instance.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SOCK_ADDR
         .iter()
         .copied()
-        .chain([SOCK_CREATE, SETSOCKOPT, EGRESS])
+        .chain([SOCK_CREATE, SETSOCKOPT, EGRESS, ADMIT])
 }
 
 /// Attaches all programs. Links are dropped, and so detached, when one of them fails.

@@ -1,6 +1,6 @@
 //! Loads one instance of the data plane.
 
-use std::path::Path;
+use std::{io, os::fd::BorrowedFd, path::Path};
 
 use aya::{Ebpf, EbpfLoader, programs::links::PinnedLink};
 use egress_common::{
@@ -16,6 +16,7 @@ use super::{
     maps::{Maps, Switches},
     packet::PacketMemory,
     pin::PinFolder,
+    resolver::Resolvers,
     ring::RingMap,
     unix::{self, UnixError, UnixPrograms},
     verify,
@@ -85,7 +86,7 @@ pub enum PlaneError {
         path: String,
         /// What the kernel said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A value is beyond what the data plane holds.
     #[error("{what} is beyond the data plane's {limit}")]
@@ -97,7 +98,7 @@ pub enum PlaneError {
     },
     /// The ring could not be watched.
     #[error("cannot watch the event ring: {0}")]
-    Ring(#[source] std::io::Error),
+    Ring(#[source] io::Error),
 }
 
 /// A loaded instance: its maps, its ring and the programs that wait to be attached.
@@ -109,6 +110,7 @@ pub struct Plane {
     called: Called,
     held: Vec<PinnedLink>,
     switches: Option<Switches>,
+    resolvers: Resolvers,
     /// The counters, and the exact grants.
     pub maps: Maps,
 }
@@ -174,6 +176,7 @@ impl Plane {
         let called = Called::enter(&mut ebpf, memory.is_some(), refused)?;
         let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
         let maps = Maps::take(&mut ebpf, &pins)?;
+        let resolvers = Resolvers::take(&mut ebpf)?;
         egress_sys::trim_heap();
         Ok(Self {
             ebpf,
@@ -183,8 +186,15 @@ impl Plane {
             called,
             held: Vec::new(),
             switches: Some(switches),
+            resolvers,
             maps,
         })
+    }
+
+    /// Makes a socket one of a connector's DNS proxy: nobody else reaches it, and the connector
+    /// reaches nobody else there.
+    pub fn enter_resolver(&mut self, socket: BorrowedFd<'_>, connector: u32) -> io::Result<()> {
+        self.resolvers.enter(&mut self.ebpf, socket, connector)
     }
 
     /// Attaches every program at `cgroup` and pins the links. After an error no program of
@@ -264,6 +274,7 @@ const PINNED_MAPS: &[&str] = &[
     map::LOST,
     map::EVENTS,
     map::PROGRAMS,
+    map::RESOLVERS,
     map::HELLOS,
     map::SOCKETS,
 ];

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,7 +15,7 @@ use egress_common::{
     abi::{UDP, map},
     event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
-    key::{GrantKey, PrefixKey},
+    key::{Addr, GrantKey, PrefixKey},
     sni::NameKey,
     stat::{RuleStat, denial_slot},
     unix::{UnixGrant, UnixKey},
@@ -209,10 +210,17 @@ impl Maps {
             .sum()
     }
 
-    /// The process that asks the door from a local port, if the data plane noted it.
-    pub fn client(&self, protocol: u8, port: u16) -> Option<Client> {
+    /// The process of a connector that asks the door from an address and port, if the data
+    /// plane noted it.
+    pub fn client(&self, connector: u32, protocol: u8, from: SocketAddr) -> Option<Client> {
+        let addr = match from.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
         let key = ClientKey {
-            port,
+            addr: Addr::from_octets(addr.octets()),
+            connector,
+            port: from.port(),
             protocol: u16::from(protocol),
         };
         self.clients.get(&key, 0).ok()

@@ -70,6 +70,7 @@ fn one(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
+        Program::SocketFilter(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

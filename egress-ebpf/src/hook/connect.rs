@@ -14,6 +14,7 @@ use crate::{
     emit,
     flow::{self, Family},
     lookup::Maps,
+    resolver::{self, End},
     socket::{self, Approval},
 };
 
@@ -58,10 +59,8 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
             pending = verdict.rule;
             PASS
         }
-        Action::Redirect => {
-            to_door(ctx, family, &flow, &maps, state);
-            PASS
-        }
+        Action::Redirect if to_door(ctx, family, &flow, &maps, state) => PASS,
+        Action::Redirect => refuse(&flow, Reason::ResolverGone, family),
         // getaddrinfo() sorts addresses by connecting UDP sockets it never sends on: such a
         // connect passes, and the packet hook decides when something is sent.
         Action::Deny if flow.protocol == UDP => PASS,
@@ -107,7 +106,8 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
 }
 
 /// Leads a DNS exchange to the connector's door and remembers where the program believes
-/// it goes.
+/// it goes. False where the door is gone: the packet hook would let nothing pass, and a caller
+/// would wait.
 #[inline(always)]
 pub fn to_door(
     ctx: &SockAddrContext,
@@ -115,10 +115,24 @@ pub fn to_door(
     flow: &Flow,
     maps: &Maps,
     state: *mut SocketState,
-) {
+) -> bool {
     let Some(connector) = maps.connector(flow.connector) else {
-        return;
+        return false;
     };
+    let door_v4 = Addr::from_v4(connector.door_v4);
+    let door = End {
+        addr: match family {
+            Family::V4 => door_v4,
+            // A mapped address stays mapped: the socket may be bound to an IPv4 address.
+            Family::V6 if flow.addr.v4().is_some() => door_v4,
+            Family::V6 => connector.door_v6,
+        },
+        port: connector.door_port,
+    };
+    let from = resolver::from_anywhere(&door);
+    if !resolver::stands(ctx.as_ptr(), flow.connector, flow.protocol, &from, &door) {
+        return false;
+    }
     let asked = flow::written(ctx, family);
     // SAFETY: not null by the callers' check; only the restoring hooks read these fields,
     // and a torn pair misleads nobody but the program itself.
@@ -127,15 +141,9 @@ pub fn to_door(
         (*state).asked_port_be = flow::port_be(ctx);
         (*state).asked_family = family.code();
     }
-    let door_v4 = Addr::from_v4(connector.door_v4);
-    let door = match family {
-        Family::V4 => door_v4,
-        // A mapped address stays mapped: the socket may be bound to an IPv4 address.
-        Family::V6 if flow.addr.v4().is_some() => door_v4,
-        Family::V6 => connector.door_v6,
-    };
-    flow::set_destination(ctx, family, &door);
-    flow::set_port_be(ctx, connector.door_port.to_be());
+    flow::set_destination(ctx, family, &door.addr);
+    flow::set_port_be(ctx, door.port.to_be());
+    true
 }
 
 /// The socket's record. One that was not made by `socket()`, such as a subflow the kernel

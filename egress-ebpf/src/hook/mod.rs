@@ -7,6 +7,7 @@ pub mod lsm;
 pub mod name;
 pub mod packet;
 pub mod recvmsg;
+pub mod resolver;
 pub mod sendmsg;
 pub mod sni;
 pub mod socket;

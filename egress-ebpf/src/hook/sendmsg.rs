@@ -42,10 +42,8 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     let verdict = decide(&flow, &maps);
     match verdict.action {
         Action::Allow => {}
-        Action::Redirect => {
-            connect::to_door(ctx, family, &flow, &maps, state);
-            return PASS;
-        }
+        Action::Redirect if connect::to_door(ctx, family, &flow, &maps, state) => return PASS,
+        Action::Redirect => return connect::refuse(&flow, Reason::ResolverGone, family),
         Action::Deny | Action::Audit | Action::Check => {
             emit::denial(
                 &flow,

@@ -1,6 +1,6 @@
 //! The strict path: a packet is read without trust and decided anew.
 
-use core::ptr::{addr_of, null_mut, read_volatile};
+use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -8,11 +8,11 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use egress_common::{
-    abi::{RULE_DOOR, RULE_INBOUND, RULE_NONE, TCP},
+    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, TCP},
     decide::{Flow, decide, refused},
     event::{Client, ClientKey},
     grant::SocketState,
-    verdict::{Action, Layer, Reason},
+    verdict::{Action, Layer, Reason, Verdict},
 };
 
 use super::{PASS, answer};
@@ -21,6 +21,7 @@ use crate::{
     header::{self, Parsed},
     lookup::{Maps, rule_active},
     maps::{CLIENTS, CONNECTOR_LEVEL},
+    resolver::{self, End},
     socket, vague,
 };
 
@@ -74,10 +75,13 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         let reason = unnamed(record_of(skb).1);
         verdict = refused(connector, reason, verdict.rule, &maps);
     }
+    if matches!(verdict.action, Action::Allow)
+        && verdict.rule == RULE_DOOR
+        && !to_resolver(skb, connector, &parsed, &process)
+    {
+        verdict = Verdict::deny(Reason::ResolverGone, RULE_DOOR);
+    }
     if matches!(verdict.action, Action::Allow) {
-        if verdict.rule == RULE_DOOR {
-            note_client(&parsed, &process);
-        }
         if verdict.rule == RULE_INBOUND {
             adopt(skb, &flow);
         }
@@ -128,10 +132,31 @@ fn unnamed(state: *const SocketState) -> Reason {
     }
 }
 
-/// Remembers who asks the door from which port, for the name of a refused query.
+/// Lets a packet go to the connector's DNS proxy, if that is who takes it, and remembers who
+/// asks from where, for the name of a refused query.
 #[inline(always)]
-fn note_client(parsed: &Parsed, process: &emit::Process) {
+fn to_resolver(
+    skb: *mut __sk_buff,
+    connector: u32,
+    parsed: &Parsed,
+    process: &emit::Process,
+) -> bool {
+    let from = End {
+        addr: parsed.source,
+        port: parsed.source_port,
+    };
+    let to = End {
+        addr: parsed.addr,
+        port: parsed.port,
+    };
+    if !resolver::stands(skb.cast(), connector, parsed.protocol, &from, &to) {
+        return false;
+    }
+    // SAFETY: the program's own context; cgroup programs may write the field.
+    unsafe { write_volatile(addr_of_mut!((*skb).priority), RESOLVER_PRIORITY) };
     let key = ClientKey {
+        addr: parsed.source,
+        connector,
         port: parsed.source_port,
         protocol: u16::from(parsed.protocol),
     };
@@ -141,6 +166,7 @@ fn note_client(parsed: &Parsed, process: &emit::Process) {
     };
     // A client that could not be noted costs a name in an event, nothing else.
     let _not_noted = CLIENTS.insert(&key, client, 0);
+    true
 }
 
 /// Gives an accepted socket its record, so that the rest of the connection is fast.
