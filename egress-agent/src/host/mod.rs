@@ -8,6 +8,7 @@ pub mod alive;
 pub mod cgroup;
 pub mod clock;
 pub mod delegation;
+pub mod follow;
 pub mod layers;
 pub mod memory;
 pub mod mountinfo;
@@ -18,6 +19,7 @@ pub mod process;
 pub mod records;
 pub mod route;
 pub mod sockets;
+pub mod stamp;
 pub mod switch;
 pub mod user;
 

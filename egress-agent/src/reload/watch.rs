@@ -1,12 +1,13 @@
 //! Sees when a policy file changes, whether it is written or replaced.
 
 use std::{
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use tokio::time::sleep;
+
+use crate::host::stamp::Stamp;
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -22,16 +23,6 @@ pub struct Watch {
     read: Option<Stamp>,
 }
 
-/// What tells one state of a file from another; the change time cannot be set by programs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Watch {
     /// Watches a path. The first [`Watch::changed`] comes at once: whatever happened between
     /// the first reading of the file and now is not missed.
@@ -45,10 +36,10 @@ impl Watch {
     /// Waits for the next change. Safe to cancel.
     pub async fn changed(&mut self) {
         loop {
-            let seen = stamp(&self.path);
+            let seen = Stamp::of(&self.path);
             if seen != self.read {
                 sleep(SETTLED).await;
-                if stamp(&self.path) == seen {
+                if Stamp::of(&self.path) == seen {
                     self.read = seen;
                     return;
                 }
@@ -57,18 +48,6 @@ impl Watch {
             }
         }
     }
-}
-
-/// `None`: there is no such file now, or it cannot be looked at.
-fn stamp(path: &Path) -> Option<Stamp> {
-    let file = std::fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: file.dev(),
-        inode: file.ino(),
-        bytes: file.size(),
-        modified: (file.mtime(), file.mtime_nsec()),
-        changed: (file.ctime(), file.ctime_nsec()),
-    })
 }
 
 #[cfg(test)]
