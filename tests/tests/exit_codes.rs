@@ -313,10 +313,12 @@ fn doctor_names_a_kernel_that_is_too_old() -> Result<()> {
 }
 
 #[test]
-fn a_name_without_an_address_starts_nothing_unless_asked() -> Result<()> {
+fn a_name_without_an_address_starts_nothing_where_the_policy_is_strict() -> Result<()> {
     let world = World::new()?;
     let before = Leftovers::now()?;
-    let names = || world.agent(policy("names", &["gone.example:80"]));
+    let lenient = policy("names", &["gone.example:80"]);
+    let strict = format!("{lenient}start: strict\n");
+    let names = || world.agent(strict.clone());
     let outcome = start_marker(&world, "a name without an address", |marker| {
         Ok(names().run(&["touch", marker])?.outcome)
     })?;
@@ -328,6 +330,16 @@ fn a_name_without_an_address_starts_nothing_unless_asked() -> Result<()> {
             .option("--start-unresolved")
             .run(&["curl", "-sS", "http://gone.example/"])?;
     ensure!(report.code() == 6, "{report}");
+    // Without a word in the policy, one name that is gone keeps nobody from the others.
+    let report = world.agent(lenient).run(&["true"])?;
+    ensure!(report.code() == 0, "{report}");
+    ensure!(
+        report
+            .outcome
+            .stderr
+            .contains("unresolved  names         gone.example"),
+        "{report}"
+    );
     Ok(())
 }
 

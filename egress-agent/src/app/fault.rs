@@ -3,7 +3,6 @@
 use nix::sys::signal::Signal;
 
 use crate::{
-    dns,
     event::pump::PumpError,
     exit,
     host::layers::Unmet,
@@ -36,16 +35,14 @@ pub enum RunError {
     /// The DNS door could not be opened.
     #[error("cannot open the DNS door on loopback: {0}")]
     Door(#[source] std::io::Error),
-    /// No upstream resolver.
-    #[error("cannot resolve names: {0}")]
-    Names(#[from] dns::upstream::UpstreamError),
     /// The policy requires layers that do not hold.
     #[error("{0}; nothing was started")]
     Required(#[from] Unmet),
     /// Permitted names have no address.
     #[error(
-        "a permitted name has no address, and nothing was started: {0}; mend the policy or \
-         the resolver, or start nevertheless with --start-unresolved"
+        "a permitted name has no address, and nothing was started, because the policy says \
+         “start: strict”: {0}; mend the policy or the resolver, or start nevertheless with \
+         --start-unresolved"
     )]
     Unresolved(String),
     /// A rule for a unix socket on a kernel that cannot judge those.

@@ -19,7 +19,7 @@ use super::{
     start::{layers, proven, spec, used},
 };
 use crate::{
-    dns::{self, Door, Names, NamesConfig},
+    dns::{self, Door, Names, NamesConfig, news::News},
     event::{
         model::{Body, Exit, Started},
         pump::{Pump, PumpConfig},
@@ -39,7 +39,7 @@ use crate::{
     },
     launch::{self, Signals, UnixSockets, signals::forward},
     policy::{
-        model::{Mode, Policy},
+        model::{Mode, Policy, Start},
         slots,
     },
     reload::{self, Live, Reload, say},
@@ -142,7 +142,8 @@ async fn confined(
         keeper: Arc::clone(&keeper),
         now_ns: clock::boot_ns,
         refusals,
-    })?);
+        files: Arc::default(),
+    }));
     let ring = plane.take_ring()?;
     let stream = Pump::start(PumpConfig {
         connector: policy.connector.clone(),
@@ -184,9 +185,14 @@ async fn confined(
         hangup,
     });
 
+    let start = if run.start_unresolved || run.policy.mode == Mode::Audit {
+        Start::Lenient
+    } else {
+        run.policy.start
+    };
     let serving = tokio::spawn(door.serve(Arc::clone(&names), stopped.clone()));
     let prefetched = tokio::select! {
-        prefetched = dns::prefetch(&names) => prefetched,
+        prefetched = dns::prefetch(&names, start) => prefetched,
         signal = signals.next() => return Err(RunError::Signal(signal)),
     };
     switch::reached(Step::Resolved);
@@ -196,12 +202,12 @@ async fn confined(
     {
         stream.say(unresolved);
     }
-    let resolved = if run.start_unresolved || run.policy.mode == Mode::Audit {
-        Ok(())
-    } else {
-        all_resolved(&prefetched)
+    let resolved = match start {
+        Start::Lenient => Ok(()),
+        Start::Strict => all_resolved(&prefetched),
     };
     let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
+    let news = names.news();
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
     let outcome = match resolved {
@@ -212,6 +218,7 @@ async fn confined(
                 unix,
                 modules: modules.ok(),
                 stream: &stream,
+                news: &news,
             };
             launched(ahead, serving, reload, &mut signals).await
         }
@@ -241,6 +248,7 @@ struct Ahead<'a> {
     unix: UnixSockets,
     modules: Option<LsmPrograms>,
     stream: &'a Pump,
+    news: &'a News,
 }
 
 /// Starts the connector, forwards signals to it and waits for its end.
@@ -256,6 +264,7 @@ async fn launched(
         unix,
         modules,
         stream,
+        news,
     } = ahead;
     let ready = launch::start(&spec(run, instance, unix)).await?;
     switch::reached(Step::LauncherReady);
@@ -295,6 +304,12 @@ async fn launched(
             }
             signal = signals.next() => forward(signal, started.pid),
             turned = reload.turn(stream) => turned?,
+            line = news.line() => stream.say(say::warning(
+                &run.policy.connector,
+                instance.name(),
+                "dns",
+                line,
+            )),
             ended = &mut serving, if door_open => {
                 door_open = false;
                 let why = match ended {
@@ -336,7 +351,8 @@ async fn sweep(keeper: Arc<Keeper>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// A typing error in a name should be seen at the start, not at the first call.
+/// Where the policy is strict, a typing error in a name is seen at the start, not at the first
+/// call.
 fn all_resolved(prefetched: &[dns::Prefetched]) -> Result<(), RunError> {
     let faults = prefetched.iter().filter_map(|name| {
         let error = name.result.as_ref().err()?;

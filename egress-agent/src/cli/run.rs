@@ -50,10 +50,10 @@ pub struct RunArgs {
     /// Report what would be refused, but refuse nothing
     #[arg(long)]
     audit: bool,
-    /// Start although a permitted host name has no address now
+    /// Start although a permitted host name has no address now, even if the policy is strict
     ///
-    /// Without this option an exact host name of the policy that does not resolve ends the
-    /// start with status 125.
+    /// Where a policy says `start: strict`, an exact host name that does not resolve ends the
+    /// start with status 125; otherwise a line says so, and it is asked for again.
     #[arg(long)]
     start_unresolved: bool,
     /// Apply changes of the policy file while the connector runs

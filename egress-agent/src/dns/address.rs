@@ -7,12 +7,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::policy::special::{self, AddressClass};
 
-/// Where an address leads.
-pub fn class(address: IpAddr) -> AddressClass {
-    match address {
-        IpAddr::V4(_) => listed(address),
+/// Where an address leads; `behind`: the IPv4 address that a translator makes of it
+/// ([`super::nat64::behind`]). It is as good as the worse of the two.
+pub fn class(address: IpAddr, behind: Option<Ipv4Addr>) -> AddressClass {
+    let own = match address {
+        // What is known to be translated leads nowhere else. RFC 6052, RFC 8215.
+        IpAddr::V6(v6) if behind.is_some() && is_translation(v6) => AddressClass::Public,
         IpAddr::V6(v6) => class_v6(v6),
+        IpAddr::V4(_) => listed(address),
+    };
+    match behind {
+        None => own,
+        // The translator's own.
+        Some(v4) if v4.is_loopback() => AddressClass::Never,
+        Some(v4) => own.max(listed(v4.into())),
     }
+}
+
+/// The ranges that are for translation to IPv4 and nothing else.
+fn is_translation(v6: Ipv6Addr) -> bool {
+    matches!(
+        v6.segments(),
+        [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..]
+    )
 }
 
 fn class_v6(v6: Ipv6Addr) -> AddressClass {
@@ -23,22 +40,12 @@ fn class_v6(v6: Ipv6Addr) -> AddressClass {
         // ::, v4-compatible, v4-mapped, the translated form ::ffff:0:a.b.c.d, and what is
         // assigned to nobody around them: no AAAA record means any of it.
         [0, 0, 0, 0, ..] => AddressClass::Never,
-        // NAT64 (RFC 6052): as good as the address behind it, but never public, because the
-        // prefix can hide any of them, and never loopback, which is the translator's own.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => match v4_of(high, low) {
-            v4 if v4.is_loopback() => AddressClass::Never,
-            v4 => listed(v4.into()).max(AddressClass::Private),
-        },
         _ => listed(v6.into()),
     }
 }
 
 fn listed(address: IpAddr) -> AddressClass {
     special::of(address).map_or(AddressClass::Public, |special| special.class)
-}
-
-fn v4_of(high: u16, low: u16) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))
 }
 
 #[cfg(test)]
@@ -52,6 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dns::nat64;
 
     const NEVER: &[&str] = &[
         "0.0.0.0/8",
@@ -85,7 +93,6 @@ mod tests {
         "192.168.0.0/16",
         "198.18.0.0/15",
         "::1/128",
-        "64:ff9b::/96",
         "fc00::/7",
         "fec0::/10",
     ];
@@ -109,7 +116,11 @@ mod tests {
     #[test]
     fn public_addresses_pass() {
         for text in PUBLIC {
-            assert_eq!(class(text.parse().unwrap()), AddressClass::Public, "{text}");
+            assert_eq!(
+                class(text.parse().unwrap(), None),
+                AddressClass::Public,
+                "{text}"
+            );
         }
     }
 
@@ -122,10 +133,45 @@ mod tests {
 
     #[test]
     fn nat64_is_as_bad_as_what_is_behind_it() {
-        let behind = |text: &str| class(text.parse().unwrap());
-        assert_eq!(behind("64:ff9b::203.0.113.7"), AddressClass::Private);
-        assert_eq!(behind("64:ff9b::10.0.0.1"), AddressClass::Private);
-        assert_eq!(behind("64:ff9b::169.254.169.254"), AddressClass::Never);
+        let class = |text: &str, own: &[_]| {
+            let address = text.parse().unwrap();
+            class(address, nat64::behind(address, own))
+        };
+        let own = |known: &str| nat64::prefixes(&[known.parse().unwrap()]);
+        let public = own("2001:db8:64::192.0.0.170");
+        let local = own("64:ff9b:1:2::192.0.0.171");
+        let unique = own("fd00:64::192.0.0.170");
+        let mapped = own("::ffff:192.0.0.170");
+        for (prefix, own) in [
+            ("64:ff9b::", &[][..]),
+            ("2001:db8:64::", &public),
+            ("64:ff9b:1:2::", &local),
+        ] {
+            let at = |v4: &str| class(&format!("{prefix}{v4}"), own);
+            assert_eq!(at("203.0.113.7"), AddressClass::Public, "{prefix}");
+            for private in ["10.0.0.1", "192.168.1.1", "100.64.0.1"] {
+                assert_eq!(at(private), AddressClass::Private, "{prefix}{private}");
+            }
+            for never in ["169.254.169.254", "127.0.0.1", "0.0.0.0", "224.0.0.1"] {
+                assert_eq!(at(never), AddressClass::Never, "{prefix}{never}");
+            }
+        }
+        // Nobody has told that these are translated.
+        assert_eq!(class("64:ff9b:1:2::203.0.113.7", &[]), AddressClass::Never);
+        assert_eq!(
+            class("64:ff9b:1:3::203.0.113.7", &local),
+            AddressClass::Never
+        );
+        assert_eq!(
+            class("2001:db8:65::10.0.0.1", &public),
+            AddressClass::Public
+        );
+        // A server that tells such prefixes opens nothing.
+        assert_eq!(
+            class("fd00:64::203.0.113.7", &unique),
+            AddressClass::Private
+        );
+        assert_eq!(class("::ffff:203.0.113.7", &mapped), AddressClass::Never);
     }
 
     /// Addresses in, at the ends of and just outside a prefix.
@@ -161,25 +207,25 @@ mod tests {
         /// The registries as lists of prefixes, against the patterns.
         #[test]
         fn places_are_those_of_the_registries(
-            address in prop_oneof![near(NEVER), near(PRIVATE), any::<u32>().prop_map(|v4| IpAddr::V4(v4.into()))]
+            address in prop_oneof![near(NEVER), near(PRIVATE), near(&["64:ff9b::/96"]), any::<u32>().prop_map(|v4| IpAddr::V4(v4.into()))]
         ) {
             let within = |list| nets(list).iter().any(|net| net.contains(&address));
             let behind = match address {
-                IpAddr::V6(v6) => match v6.segments() {
-                    [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(IpAddr::V4(v4_of(high, low))),
-                    _ => None,
-                },
-                IpAddr::V4(_) => None,
+                IpAddr::V6(v6) if v6.octets().starts_with(b"\0\x64\xff\x9b\0\0\0\0\0\0\0\0") => {
+                    Some(Ipv4Addr::from_bits(u32::try_from(v6.to_bits() & 0xffff_ffff).unwrap()))
+                }
+                _ => None,
             };
-            let never_behind = behind.is_some_and(|v4| {
-                nets(NEVER).iter().any(|net| net.contains(&v4))
+            let behind_in = |list| behind.is_some_and(|v4| {
+                nets(list).iter().any(|net| net.contains(&IpAddr::V4(v4)))
             });
+            let class_of = |address| class(address, nat64::behind(address, &[]));
             let loopback_behind = behind.is_some_and(|v4| v4.is_loopback());
             let expected = if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
                 AddressClass::Private
-            } else if never_behind || loopback_behind || within(NEVER) {
+            } else if behind_in(NEVER) || loopback_behind || within(NEVER) {
                 AddressClass::Never
-            } else if within(PRIVATE) {
+            } else if within(PRIVATE) || behind_in(PRIVATE) {
                 AddressClass::Private
             } else {
                 AddressClass::Public
@@ -189,9 +235,9 @@ mod tests {
                 && v6.octets().starts_with(&[0; 8])
                 && v6 != Ipv6Addr::LOCALHOST
             {
-                prop_assert_eq!(class(address), AddressClass::Never);
+                prop_assert_eq!(class_of(address), AddressClass::Never);
             } else {
-                prop_assert_eq!(class(address), expected);
+                prop_assert_eq!(class_of(address), expected);
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use hickory_resolver::proto::rr::{Name as WireName, RData, Record};
+use hickory_proto::rr::{Name as WireName, RData, Record};
 
-use super::verdict::Family;
+use super::{nat64::Prefix, verdict::Family};
 use crate::policy::name::Name;
 
 /// Longest chain of aliases that is followed.
@@ -19,6 +19,8 @@ pub struct Found {
     pub addresses: Vec<IpAddr>,
     /// The lowest TTL on the way. Seconds.
     pub ttl: u32,
+    /// Prefixes by which the network translates to IPv4, besides the well-known one.
+    pub nat64: Vec<Prefix>,
 }
 
 /// Walks from the asked name along its aliases to the addresses at the end. Records of other
@@ -57,6 +59,24 @@ pub fn follow(asked: &WireName, family: Family, records: &[Record]) -> Option<Fo
         }
     }
     (!found.addresses.is_empty()).then_some(found)
+}
+
+/// The alias at the end of what the records say, where it has no records of its own: the name
+/// to ask for next. `None`: there is no alias, they go round, or it is no host name.
+pub fn unfinished(asked: &WireName, records: &[Record]) -> Option<Name> {
+    let mut name = asked;
+    for _ in 0..=MAX_ALIASES {
+        let target = records.iter().find_map(|record| match &record.data {
+            RData::CNAME(alias) if record.name == *name => Some(&alias.0),
+            _ => None,
+        });
+        match target {
+            Some(next) => name = next,
+            None if name == asked => return None,
+            None => return host_name(name),
+        }
+    }
+    None
 }
 
 /// A wire name as a policy knows it. From its labels, because the text form escapes some.

@@ -7,7 +7,7 @@ use egress_common::{
     key::{Addr, GrantKey},
 };
 
-use super::opening::Opening;
+use super::{chain::Found, nat64, opening::Opening};
 use crate::{
     grant::Lease,
     policy::model::{DnsSettings, Policy},
@@ -89,15 +89,19 @@ pub struct Granted {
 pub fn grant(
     policy: &Policy,
     openings: &[Opening],
-    addresses: &[IpAddr],
+    found: &Found,
     holder: &Holder,
     expires_ns: u64,
 ) -> Granted {
     let mut granted = Granted::default();
-    for &address in addresses {
+    for &address in &found.addresses {
+        let behind = nat64::behind(address, &found.nat64);
         let mut leases = Vec::new();
         let mut outside = false;
-        for opening in openings.iter().filter(|opening| opening.admits(address)) {
+        for opening in openings
+            .iter()
+            .filter(|opening| opening.admits(address, behind))
+        {
             outside = true;
             let key = |port| GrantKey {
                 addr: canonical(address),
@@ -106,7 +110,7 @@ pub fn grant(
                 protocol: opening.protocol,
                 pad: 0,
             };
-            for span in opening.spans_to(policy, address) {
+            for span in opening.spans_to(policy, address, behind) {
                 leases.extend((span.first..=span.last).map(|port| Lease {
                     key: key(port),
                     rule: holder.slot(opening.rule),
@@ -158,6 +162,7 @@ mod tests {
         ) {
             let settings = DnsSettings {
                 servers: Vec::new(),
+                domains: Default::default(),
                 ttl_floor: Duration::from_millis(floor),
                 ttl_ceiling: Duration::from_millis(ceiling),
                 grace: Duration::from_millis(grace),
@@ -194,7 +199,10 @@ mod tests {
         grant(
             &rules,
             &openings(&rules, &name),
-            addresses,
+            &Found {
+                addresses: addresses.to_vec(),
+                ..Found::default()
+            },
             &holder(&rules),
             0,
         )

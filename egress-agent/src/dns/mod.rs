@@ -13,7 +13,12 @@
 //! | `address` ◦ | rebinding protection: what an answer may point to |
 //! | `lease` ◦ | TTL → lease, answered TTL and time of refresh |
 //! | `chain` ◦ | from an asked name along its aliases to the addresses |
-//! | `upstream` | the host's or the policy's servers, through hickory-resolver |
+//! | `nat64` ◦ | the IPv4 address behind an IPv6 one |
+//! | `resolv_conf` ◦, `hosts` ◦ | what the host's own files say |
+//! | `files` | these files, read again when they change |
+//! | `upstream` | where a name is looked up: the host's file, the policy's or the host's servers |
+//! | `servers`, `exchange` | servers in their order; one question to one of them |
+//! | `news` | what is told of the network |
 //! | `names` | one name from verdict to grant; shared by the door and the refresher |
 //! | `report` | refusals and exact counters |
 //! | `server`, `stream` | the sockets |
@@ -23,16 +28,23 @@ pub mod address;
 pub mod answer;
 pub mod budget;
 pub mod chain;
+pub mod files;
+pub mod hosts;
 pub mod lease;
 pub mod names;
+pub mod nat64;
+pub mod news;
 pub mod opening;
 pub mod refresh;
 pub mod report;
+pub mod resolv_conf;
 pub mod server;
 pub mod upstream;
 pub mod verdict;
 pub mod wire;
 
+mod exchange;
+mod servers;
 mod stream;
 #[cfg(test)]
 mod tests;

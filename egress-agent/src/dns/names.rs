@@ -13,7 +13,9 @@ use super::{
     answer::MAX_ADDRESSES,
     budget::Budget,
     chain::Found,
+    files::Files,
     lease::{self, Granted, Holder},
+    news::News,
     opening::{Opening, denier, openings},
     report::{DoorStats, Refusal},
     upstream::{Reply, Upstream, UpstreamError},
@@ -40,6 +42,8 @@ pub struct NamesConfig {
     pub now_ns: fn() -> u64,
     /// Where refusals go. When it is full, refusals are counted as lost.
     pub refusals: mpsc::Sender<Refusal>,
+    /// The host's own files about names.
+    pub files: Arc<Files>,
 }
 
 /// The names of one connector.
@@ -59,7 +63,7 @@ pub struct Names {
 pub(super) struct Current {
     pub(super) policy: Arc<Policy>,
     pub(super) holder: Holder,
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
 }
 
 /// A policy that is ready to take the place of the one in force.
@@ -99,10 +103,10 @@ pub enum ResolveError {
 }
 
 impl Names {
-    /// The names of a connector. Asks nothing yet; fails where no upstream server is known.
-    pub fn new(config: NamesConfig) -> Result<Self, UpstreamError> {
-        let upstream = Upstream::new(&config.policy.dns)?;
-        Ok(Self {
+    /// The names of a connector. Asks nothing yet.
+    pub fn new(config: NamesConfig) -> Self {
+        let upstream = Upstream::new(&config.policy.dns, config.files, Arc::default());
+        Self {
             current: RwLock::new(Arc::new(Current {
                 policy: config.policy,
                 holder: config.holder,
@@ -114,7 +118,12 @@ impl Names {
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             keeper: config.keeper,
             budget: Mutex::default(),
-        })
+        }
+    }
+
+    /// What is to be told of the network.
+    pub fn news(&self) -> Arc<News> {
+        Arc::clone(self.current().upstream.news())
     }
 
     /// The counters.
@@ -128,20 +137,24 @@ impl Names {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes a policy ready to be put in force. Changes nothing yet; fails where no upstream
-    /// server is known.
-    pub fn prepare(&self, policy: Arc<Policy>, holder: Holder) -> Result<Successor, UpstreamError> {
+    /// Makes a policy ready to be put in force. Changes nothing yet.
+    pub fn prepare(&self, policy: Arc<Policy>, holder: Holder) -> Successor {
         let current = self.current();
         let upstream = if current.policy.dns == policy.dns {
             Arc::clone(&current.upstream)
         } else {
-            Arc::new(Upstream::new(&policy.dns)?)
+            let (files, news) = (current.upstream.files(), current.upstream.news());
+            Arc::new(Upstream::new(
+                &policy.dns,
+                Arc::clone(files),
+                Arc::clone(news),
+            ))
         };
-        Ok(Successor(Current {
+        Successor(Current {
             policy,
             holder,
             upstream,
-        }))
+        })
     }
 
     /// Puts a policy in force. When it returns, no grant comes from the one before any more,
@@ -185,13 +198,7 @@ impl Names {
         let openings = openings(policy, name);
         let closed = openings.is_empty().then(|| not_open(policy, name));
         let (openings, alias_denial) = past_aliases(policy, openings, found);
-        let granted = lease::grant(
-            policy,
-            &openings,
-            &found.addresses,
-            &current.holder,
-            expires_ns,
-        );
+        let granted = lease::grant(policy, &openings, found, &current.holder, expires_ns);
         let written = self
             .keeper
             .grant(name.as_str(), &granted.leases)

@@ -3,7 +3,7 @@
 //! The kernel looks at exact grants before prefixes, so what `deny:` takes away must never
 //! become a grant: it is subtracted here, host rules by name and prefixes by address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
@@ -63,17 +63,28 @@ impl Opening {
         (!self.spans.is_empty()).then_some(self)
     }
 
-    /// Whether the rule takes an answer that points there.
-    pub fn admits(&self, address: IpAddr) -> bool {
-        class(address).admitted(self.private) || switch::is_off(Part::Rebinding)
+    /// Whether the rule takes an answer that points there; `behind`: what a translator makes of
+    /// the address.
+    pub fn admits(&self, address: IpAddr, behind: Option<Ipv4Addr>) -> bool {
+        class(address, behind).admitted(self.private) || switch::is_off(Part::Rebinding)
     }
 
-    /// The ports to an address: what is left after the `deny:` prefixes that cover it.
-    pub fn spans_to(&self, policy: &Policy, address: IpAddr) -> Vec<PortSpan> {
+    /// The ports to an address: what is left after the `deny:` prefixes that cover it, or what
+    /// a translator makes of it.
+    pub fn spans_to(
+        &self,
+        policy: &Policy,
+        address: IpAddr,
+        behind: Option<Ipv4Addr>,
+    ) -> Vec<PortSpan> {
+        let covered = |rule: &Rule| {
+            covers_address(rule, address)
+                || behind.is_some_and(|v4| covers_address(rule, v4.into()))
+        };
         policy
             .deny
             .iter()
-            .filter(|rule| covers_address(rule, address) && covers_protocol(rule, self.protocol))
+            .filter(|rule| covered(rule) && covers_protocol(rule, self.protocol))
             .fold(self.spans.clone(), |spans, rule| subtract(&spans, rule))
     }
 }
@@ -215,7 +226,7 @@ mod tests {
         let open = openings(&rules, &name("a.example.com"));
         let spans = |text: [u8; 4]| -> usize {
             open.iter()
-                .map(|opening| opening.spans_to(&rules, IpAddr::from(text)).len())
+                .map(|opening| opening.spans_to(&rules, IpAddr::from(text), None).len())
                 .sum()
         };
         assert_eq!(spans([203, 0, 113, 7]), 0);

@@ -10,12 +10,14 @@ use tokio::{
 };
 
 use super::{
+    files,
     names::{Current, Names, ResolveError, Resolved},
     opening::openings,
+    servers::LAST,
     verdict::Family,
 };
 use crate::policy::{
-    model::Target,
+    model::{Start, Target},
     name::{HostPattern, Name},
 };
 
@@ -23,8 +25,13 @@ use crate::policy::{
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait after a failure.
 pub const RETRY_LAST: Duration = Duration::from_secs(60);
-/// Longest time [`prefetch`] takes, however many names there are.
-pub const PREFETCH: Duration = Duration::from_secs(10);
+/// Longest time [`prefetch`] takes, however many names there are: a little more than servers
+/// have to answer.
+pub const PREFETCH: Duration = LAST.saturating_add(Duration::from_secs(1));
+/// The same where the connector starts without the names: all servers have been asked by then.
+pub const PREFETCH_LENIENT: Duration = Duration::from_secs(5);
+/// Names of `/etc/hosts` below wildcards that are kept granted.
+const MAX_HOSTS: usize = 256;
 
 /// One exact name, resolved before the start.
 #[derive(Debug)]
@@ -40,13 +47,25 @@ pub struct Prefetched {
 }
 
 /// Resolves and grants every exact name of the policy, all at the same time.
-pub async fn prefetch(names: &Arc<Names>) -> Vec<Prefetched> {
-    prefetch_for(names, |_slot| true).await
+pub async fn prefetch(names: &Arc<Names>, start: Start) -> Vec<Prefetched> {
+    let most = match start {
+        Start::Strict => PREFETCH,
+        Start::Lenient => PREFETCH_LENIENT,
+    };
+    prefetch_within(names, most, |_slot| true).await
 }
 
 /// The same, for the names of some rules only, by their slots: those that a change of policy
 /// brought.
 pub async fn prefetch_for(names: &Arc<Names>, wanted: impl Fn(u32) -> bool) -> Vec<Prefetched> {
+    prefetch_within(names, PREFETCH, wanted).await
+}
+
+async fn prefetch_within(
+    names: &Arc<Names>,
+    most: Duration,
+    wanted: impl Fn(u32) -> bool,
+) -> Vec<Prefetched> {
     let exact = exact_names(&names.current(), wanted);
     let mut tasks = JoinSet::new();
     for (index, name) in exact.iter().cloned().enumerate() {
@@ -64,7 +83,7 @@ pub async fn prefetch_for(names: &Arc<Names>, wanted: impl Fn(u32) -> bool) -> V
         }
     };
     // A name that is not done by then is reported as late; the refresher tries again.
-    drop(tokio::time::timeout(PREFETCH, all).await);
+    drop(tokio::time::timeout(most, all).await);
     exact
         .into_iter()
         .zip(outcomes)
@@ -96,6 +115,15 @@ pub async fn refresh(
 ) {
     let mut tasks = JoinSet::new();
     let mut running: HashMap<Name, AbortHandle> = HashMap::new();
+    let news = names.news();
+    let mut again = news.again();
+    tasks.spawn({
+        let (files, news) = (
+            Arc::clone(names.current().upstream.files()),
+            Arc::clone(&news),
+        );
+        async move { files::follow(&files, &news).await }
+    });
     let mut start = |tasks: &mut JoinSet<()>, entries: Vec<Prefetched>| {
         running.retain(|_, task| !task.is_finished());
         for entry in entries {
@@ -113,6 +141,12 @@ pub async fn refresh(
         tokio::select! {
             _ = shutdown.wait_for(|&stop| stop) => return,
             Some(entries) = more.recv() => start(&mut tasks, entries),
+            // The sender lives as long as `news`.
+            Ok(()) = again.changed() => {
+                let exact = exact_names(&names.current(), |_slot| true);
+                let fresh = exact.into_iter().map(Prefetched::fresh).collect();
+                start(&mut tasks, fresh);
+            }
             Some(_ended) = tasks.join_next() => {}
         }
     }
@@ -120,13 +154,26 @@ pub async fn refresh(
 
 type Outcome = Result<(usize, Duration), ResolveError>;
 
+impl Prefetched {
+    /// One that is asked for at once.
+    fn fresh(name: Name) -> Self {
+        Self {
+            name,
+            result: Ok(0),
+            next: Duration::ZERO,
+            retry: RETRY_FIRST,
+        }
+    }
+}
+
 async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
     let Prefetched {
         name,
+        result,
         mut next,
         mut retry,
-        ..
     } = entry;
+    let mut late = result.is_err();
     loop {
         sleep(next).await;
         if !exact_names(&names.current(), |_slot| true).contains(&name) {
@@ -134,6 +181,9 @@ async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
         }
         match resolve(&names, &name).await {
             Ok((_, refresh)) => {
+                if std::mem::take(&mut late) {
+                    names.news().say(format!("{name} has an address now"));
+                }
                 next = refresh;
                 retry = RETRY_FIRST;
             }
@@ -176,6 +226,32 @@ async fn resolve_family(
     names.resolve(name, family).await
 }
 
+/// Names of `/etc/hosts` that a wildcard covers. The C library reads that file by itself, so
+/// that a program is told their addresses without a question.
+fn below_wildcards(current: &Current, wanted: impl Fn(u32) -> bool) -> Vec<Name> {
+    let policy = &current.policy;
+    let wildcards: Vec<&HostPattern> = policy
+        .allow
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| wanted(current.holder.slot(*index)))
+        .filter_map(|(_, rule)| match &rule.target {
+            Target::Host(pattern @ HostPattern::Below(_)) => Some(pattern),
+            _ => None,
+        })
+        .collect();
+    if wildcards.is_empty() {
+        return Vec::new();
+    }
+    let hosts = current.upstream.files().hosts();
+    hosts
+        .names()
+        .filter(|name| wildcards.iter().any(|pattern| pattern.covers(name)))
+        .filter(|name| !openings(policy, name).is_empty())
+        .take(MAX_HOSTS)
+        .collect()
+}
+
 /// Names of exact host rules that `deny:` leaves open, each once; only of rules whose slot is
 /// wanted.
 fn exact_names(current: &Current, wanted: impl Fn(u32) -> bool) -> Vec<Name> {
@@ -189,6 +265,7 @@ fn exact_names(current: &Current, wanted: impl Fn(u32) -> bool) -> Vec<Name> {
         })
         .filter(|name| !openings(policy, name).is_empty())
         .collect();
+    exact.extend(below_wildcards(current, wanted));
     exact.sort();
     exact.dedup();
     exact

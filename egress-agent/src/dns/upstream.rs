@@ -1,37 +1,63 @@
-//! The upstream servers, through hickory-resolver.
+//! Where names are looked up: `/etc/hosts`, then the name servers of the policy or the host.
 //!
-//! Asked fresh each time: no cache, no hosts file, no search domains, A and AAAA only, the
-//! normalised name only. Nothing of the client's query but the name gets here.
+//! Asked fresh each time: no cache, no search domains, the normalised name only. Nothing of the
+//! client's query but the name and the kind of records gets here.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use hickory_resolver::{
-    Resolver, TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::{
-        op::ResponseCode,
-        rr::{Name as WireName, RecordType},
-    },
-    system_conf::read_system_conf,
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::{Name as WireName, RecordType},
 };
+use tokio::time::{Instant, timeout};
 
 use super::{
-    chain::{Found, follow},
+    chain::{Found, follow, unfinished},
+    exchange::Question,
+    files::Files,
+    nat64::{self, Prefix},
+    news::{Health, News},
+    resolv_conf::Options,
+    servers::Servers,
     verdict::Family,
 };
 use crate::policy::{model::DnsSettings, name::Name};
 
-/// Longest wait for an answer, all servers, retries and aliases together. Below the 5 s after
-/// which glibc and musl ask again (resolv.conf(5) `timeout`).
-pub const TOTAL: Duration = Duration::from_millis(4500);
-/// The servers a policy's names are asked from.
+/// For how long an address of `/etc/hosts` is good. Seconds. Short, because the file is at
+/// hand, and an address that is taken out should not last.
+const HOSTS_TTL: u32 = 10;
+/// Answers that one name is put together from, at most.
+const MAX_PARTS: usize = 8;
+/// For how long the answer about a network's NAT64 prefixes is good.
+const PREFIXES_FOR: Duration = Duration::from_secs(300);
+/// The same, where there was no answer.
+const PREFIXES_AGAIN: Duration = Duration::from_secs(60);
+/// How long an answer waits for them.
+const PREFIXES_WAIT: Duration = Duration::from_secs(2);
+
+/// Where a policy's names are looked up.
 pub struct Upstream {
-    resolver: TokioResolver,
+    /// The policy's servers; `None`: those of the host.
+    own: Option<Arc<Servers>>,
+    /// Servers for a domain, the longest first.
+    domains: Vec<Domain>,
+    health: Health,
+    files: Arc<Files>,
+    news: Arc<News>,
+    prefixes: tokio::sync::Mutex<Option<Prefixes>>,
+}
+
+struct Domain {
+    name: Name,
+    servers: Arc<Servers>,
+    health: Health,
+}
+
+/// NAT64 prefixes of the network, and who told them.
+struct Prefixes {
+    from: Arc<Servers>,
+    until: Instant,
+    found: Vec<Prefix>,
 }
 
 /// What the upstream said.
@@ -48,104 +74,174 @@ pub enum Reply {
 /// Why there is no reply.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No server to ask.
-    #[error("no DNS server is known: {0}; name one under `dns: servers:` in the policy")]
-    NoServers(String),
-    /// No answer within [`TOTAL`].
+    /// No answer in the time that a caller had.
     #[error("the DNS servers did not answer in time")]
     Timeout,
-    /// The servers answered with an error, or not at all.
+    /// Nothing came from any server.
+    #[error("no DNS server answers: {0}")]
+    NoAnswer(String),
+    /// The servers answered with errors.
     #[error("the DNS servers gave no answer: {0}")]
     Failed(String),
 }
 
 impl Upstream {
-    /// The servers of the policy, or else of `/etc/resolv.conf`. Asks nothing yet.
-    pub fn new(settings: &DnsSettings) -> Result<Self, UpstreamError> {
-        let servers = if settings.servers.is_empty() {
-            let (system, _) =
-                read_system_conf().map_err(|error| UpstreamError::NoServers(error.to_string()))?;
-            system.name_servers
-        } else {
-            by_address(&settings.servers)
-        };
-        // The search list and options of resolv.conf are left behind on purpose: the client
-        // has applied them already, and a name means what it says.
-        let config = ResolverConfig::from_name_servers(servers);
-        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options();
-        let resolver = builder
-            .build()
-            .map_err(|error| UpstreamError::NoServers(error.to_string()))?;
-        Ok(Self { resolver })
+    /// For a policy, by the host's files. Asks nothing yet.
+    pub fn new(settings: &DnsSettings, files: Arc<Files>, news: Arc<News>) -> Self {
+        let servers = |list: &[_]| Arc::new(Servers::new(list, Options::default()));
+        let mut domains: Vec<Domain> = settings
+            .domains
+            .iter()
+            .map(|(name, list)| Domain {
+                name: name.clone(),
+                servers: servers(list),
+                health: Health::default(),
+            })
+            .collect();
+        domains.sort_by_key(|domain| std::cmp::Reverse(domain.name.as_str().len()));
+        Self {
+            own: (!settings.servers.is_empty()).then(|| servers(&settings.servers)),
+            domains,
+            health: Health::default(),
+            files,
+            news,
+            prefixes: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// Asks for a name's addresses of one kind.
+    /// The host's files.
+    pub fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// What is to be told.
+    pub fn news(&self) -> &Arc<News> {
+        &self.news
+    }
+
+    /// Looks for a name's addresses of one kind.
     pub async fn lookup(&self, name: &Name, family: Family) -> Result<Reply, UpstreamError> {
+        if let Some(addresses) = self.files.hosts().find(name, family) {
+            return Ok(if addresses.is_empty() {
+                Reply::NoData
+            } else {
+                Reply::Found(Found {
+                    addresses,
+                    ttl: HOSTS_TTL,
+                    ..Found::default()
+                })
+            });
+        }
         let kind = match family {
             Family::V4 => RecordType::A,
             Family::V6 => RecordType::AAAA,
         };
-        // By labels: hickory's text form refuses names that people do use, such as `-a.b` or
-        // `a_b.c`. Names from labels are complete, so nothing is appended to them.
-        let asked = WireName::from_labels(name.as_str().split('.').map(str::as_bytes))
-            .map_err(|error| UpstreamError::Failed(error.to_string()))?;
-        let answer = tokio::time::timeout(TOTAL, self.resolver.lookup(asked.clone(), kind))
-            .await
-            .map_err(|_| UpstreamError::Timeout)?;
-        match answer {
-            Ok(lookup) => Ok(match follow(&asked, family, lookup.answers()) {
-                Some(found) => Reply::Found(found),
-                None => Reply::NoData,
-            }),
-            Err(error) => negative(error),
+        let asked = wire_name(name)?;
+        let mut next = name.clone();
+        let mut records = Vec::new();
+        for _ in 0..=MAX_PARTS {
+            let answer = self.ask(&next, kind).await?;
+            records.extend(answer.answers);
+            if let Some(mut found) = follow(&asked, family, &records) {
+                if family == Family::V6 {
+                    found.nat64 = self.prefixes().await;
+                }
+                return Ok(Reply::Found(found));
+            }
+            if answer.metadata.response_code == ResponseCode::NXDomain {
+                return Ok(Reply::NxDomain);
+            }
+            // Some servers name an alias and leave it to others to follow it.
+            match unfinished(&asked, &records) {
+                Some(alias) if alias != next => next = alias,
+                _ => break,
+            }
+        }
+        Ok(Reply::NoData)
+    }
+
+    /// Asks the servers of a name for its records. The answer's code is NOERROR or NXDOMAIN.
+    pub async fn ask(&self, name: &Name, kind: RecordType) -> Result<Message, UpstreamError> {
+        let question = Question {
+            name: wire_name(name)?,
+            kind,
+        };
+        let domain = self.domains.iter().find(|domain| domain.holds(name));
+        let (servers, health, whose) = match domain {
+            Some(domain) => (
+                Arc::clone(&domain.servers),
+                &domain.health,
+                format!("the DNS servers for {} in the policy", domain.name),
+            ),
+            None => (self.servers(), &self.health, self.whose().to_owned()),
+        };
+        let result = servers.ask(&question).await;
+        health.note(&result, &whose, &self.news, Instant::now());
+        result
+    }
+
+    fn servers(&self) -> Arc<Servers> {
+        match &self.own {
+            Some(own) => Arc::clone(own),
+            None => self.files.servers(),
         }
     }
-}
 
-/// NXDOMAIN and NODATA are replies; everything else is a failure.
-fn negative(error: NetError) -> Result<Reply, UpstreamError> {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => Ok(Reply::NxDomain),
-            ResponseCode::NoError => Ok(Reply::NoData),
-            code => Err(UpstreamError::Failed(code.to_string())),
-        },
-        NetError::Timeout => Err(UpstreamError::Timeout),
-        other => Err(UpstreamError::Failed(other.to_string())),
+    fn whose(&self) -> &'static str {
+        match self.own {
+            Some(_) => "the DNS servers of the policy",
+            None => "the DNS servers of /etc/resolv.conf",
+        }
+    }
+
+    /// The network's own NAT64 prefixes, asked for where they are not known. Without an answer
+    /// there are none: then only the well-known prefix is.
+    async fn prefixes(&self) -> Vec<Prefix> {
+        let servers = self.servers();
+        let mut known = self.prefixes.lock().await;
+        if let Some(known) = &*known
+            && Arc::ptr_eq(&known.from, &servers)
+            && Instant::now() < known.until
+        {
+            return known.found.clone();
+        }
+        let (found, lasts) = match timeout(PREFIXES_WAIT, told(&servers)).await {
+            Ok(Ok(found)) => (found, PREFIXES_FOR),
+            Ok(Err(_)) | Err(_) => (Vec::new(), PREFIXES_AGAIN),
+        };
+        *known = Some(Prefixes {
+            from: servers,
+            until: Instant::now() + lasts,
+            found: found.clone(),
+        });
+        found
     }
 }
 
-fn options() -> ResolverOpts {
-    let mut options = ResolverOpts::default();
-    options.timeout = TOTAL;
-    options.attempts = 1;
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.preserve_intermediates = true;
-    options
+impl Domain {
+    fn holds(&self, name: &Name) -> bool {
+        name.as_str()
+            .strip_suffix(self.name.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
 }
 
-/// One entry for each server address, with its ports for UDP and TCP.
-fn by_address(servers: &[SocketAddr]) -> Vec<NameServerConfig> {
-    let mut ports: BTreeMap<IpAddr, Vec<u16>> = BTreeMap::new();
-    for server in servers {
-        ports.entry(server.ip()).or_default().push(server.port());
-    }
-    ports
-        .into_iter()
-        .map(|(ip, ports)| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
-                .into_iter()
-                .flat_map(|connection| {
-                    ports.iter().map(move |&port| {
-                        let mut connection = connection.clone();
-                        connection.port = port;
-                        connection
-                    })
-                })
-                .collect();
-            NameServerConfig::new(ip, true, connections)
-        })
-        .collect()
+/// The prefixes that these servers tell.
+async fn told(servers: &Servers) -> Result<Vec<Prefix>, UpstreamError> {
+    let name = WireName::from_labels(nat64::KNOWN_NAME.split('.').map(str::as_bytes))
+        .map_err(|error| UpstreamError::Failed(error.to_string()))?;
+    let question = Question {
+        name: name.clone(),
+        kind: RecordType::AAAA,
+    };
+    let answer = servers.ask(&question).await?;
+    let found = follow(&name, Family::V6, &answer.answers);
+    let addresses: Vec<IpAddr> = found.map(|found| found.addresses).unwrap_or_default();
+    Ok(nat64::prefixes(&addresses))
+}
+
+/// By labels: hickory's text form refuses names that people do use, such as `-a.b` or `a_b.c`.
+fn wire_name(name: &Name) -> Result<WireName, UpstreamError> {
+    WireName::from_labels(name.as_str().split('.').map(str::as_bytes))
+        .map_err(|error| UpstreamError::Failed(error.to_string()))
 }

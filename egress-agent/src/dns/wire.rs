@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use hickory_resolver::proto::rr::RecordType;
+use hickory_proto::rr::RecordType;
 
 use super::answer::Code;
 use crate::policy::name::Name;
@@ -313,7 +313,7 @@ mod tests {
 
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    use hickory_resolver::proto::{
+    use hickory_proto::{
         op::{Edns, Message, MessageType, OpCode, Query as WireQuery, ResponseCode},
         rr::{DNSClass, Name as WireName, RData},
     };

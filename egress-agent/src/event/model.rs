@@ -223,6 +223,9 @@ pub struct Stopped {
     pub lost: u64,
     /// Lines that could not be written.
     pub unwritten: u64,
+    /// Questions about permitted names that no DNS server answered.
+    #[serde(default)]
+    pub unanswered: u64,
 }
 
 /// How a process ended. One of the two is set, or none where the agent stopped first.

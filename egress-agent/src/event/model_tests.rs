@@ -104,6 +104,7 @@ pub(crate) fn every_kind() -> Vec<Record> {
             not_shown: reasons(),
             lost: 1,
             unwritten: 0,
+            unanswered: 0,
         }),
         Body::Lost(Lost {
             connector: Some(connector()),

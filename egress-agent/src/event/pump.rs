@@ -345,6 +345,7 @@ impl Running {
             not_shown: by_name(&tally.not_shown()),
             lost: tally.lost(),
             unwritten: tally.lines_unwritten(),
+            unanswered: self.door.failed(),
         });
         self.stream.note(summary);
         self.stream.close();

@@ -18,6 +18,7 @@ mod names;
 mod prefixes;
 mod ranges;
 pub mod schema;
+pub mod server;
 pub mod slots;
 pub mod special;
 pub mod tables;

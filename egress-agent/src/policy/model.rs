@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration
 use egress_common::abi::{TCP, UDP};
 use ipnet::IpNet;
 
-use super::name::{HostPattern, Name};
+use super::{
+    name::{HostPattern, Name},
+    server::Server,
+};
 use crate::host::layers::Layer;
 
 /// One connector's policy.
@@ -28,6 +31,8 @@ pub struct Policy {
     pub run: Option<Run>,
     /// Layers without which it is not started.
     pub require: Vec<Layer>,
+    /// Whether a permitted name without an address keeps it from starting.
+    pub start: Start,
     /// The file it was read from.
     pub source: PathBuf,
 }
@@ -40,6 +45,16 @@ pub enum Mode {
     Enforce,
     /// It passes and is reported.
     Audit,
+}
+
+/// What a permitted name without an address means for the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Start {
+    /// A line says so, and the name is asked for again until it has one.
+    #[default]
+    Lenient,
+    /// Nothing is started.
+    Strict,
 }
 
 /// One entry of `allow:` or `deny:`.
@@ -121,8 +136,10 @@ pub struct Protocols {
 /// How names become addresses, and for how long.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DnsSettings {
-    /// Upstream servers; empty: those of the host.
-    pub servers: Vec<std::net::SocketAddr>,
+    /// Upstream servers in their order; empty: those of the host.
+    pub servers: Vec<Server>,
+    /// Servers for a domain and every name below it. Of several, the longest domain counts.
+    pub domains: BTreeMap<Name, Vec<Server>>,
     /// A grant lasts at least this long, whatever the TTL.
     pub ttl_floor: Duration,
     /// A grant lasts at most this long.
@@ -135,6 +152,7 @@ impl Default for DnsSettings {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            domains: BTreeMap::new(),
             ttl_floor: Duration::from_secs(30),
             ttl_ceiling: Duration::from_secs(3600),
             grace: Duration::from_secs(30),

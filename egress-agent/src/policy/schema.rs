@@ -68,6 +68,9 @@ pub struct Document {
     pub run: Option<Loose<Run>>,
     /// Layers of the boundary without which the connector is not started.
     pub require: Option<Loose<Vec<Loose<LayerName>>>>,
+    /// lenient (the default): a permitted name that has no address now does not keep the
+    /// connector from starting. strict: it does.
+    pub start: Option<Loose<Start>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -102,6 +105,16 @@ pub enum Mode {
     Enforce,
     /// It passes and is reported.
     Audit,
+}
+
+/// Whether a permitted name without an address keeps the connector from starting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// It starts; the name is asked for again until it has an address.
+    Lenient,
+    /// It does not start.
+    Strict,
 }
 
 /// A rule: a short form such as `api.example.org:443`, or a mapping.
@@ -245,8 +258,12 @@ pub enum Protocol {
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Dns {
-    /// Upstream servers, `ip` or `ip:port`; missing: those of the host.
+    /// Upstream servers in their order, `ip`, `ip:port` or, on one link, `fe80::1%eth0`; missing:
+    /// those of the host.
     pub servers: Option<Loose<Vec<Loose<String>>>>,
+    /// Servers for a domain and every name below it, for example
+    /// `corp.example: [10.0.0.53]`. Of several, the longest domain counts.
+    pub domains: Option<Loose<BTreeMap<String, Loose<Vec<Loose<String>>>>>>,
     /// How long an address stays permitted.
     pub ttl: Option<Loose<Ttl>>,
     /// Not part of the format.

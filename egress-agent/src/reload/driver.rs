@@ -104,7 +104,11 @@ impl Reload {
     /// means that the connector must not run on.
     pub async fn turn(&mut self, stream: &Pump) -> Result<(), Broken> {
         match self.next().await {
-            Turn::Asked => self.read(true),
+            Turn::Asked => {
+                // Also what the host's own files say of names, and what they lead to.
+                self.start.names.news().ask_again();
+                self.read(true);
+            }
             Turn::Seen => self.read(false),
             Turn::Read(result) => return self.take(*result, stream),
             Turn::Again => {

@@ -3,7 +3,6 @@
 use std::io;
 
 use crate::{
-    dns::upstream::UpstreamError,
     grant::KeeperError,
     host::{CgroupError, layers::Unmet},
     kernel::PlaneError,
@@ -39,9 +38,6 @@ pub enum Refused {
     /// It requires a layer that does not hold.
     #[error(transparent)]
     Unmet(#[from] Unmet),
-    /// No upstream resolver.
-    #[error("cannot resolve names: {0}")]
-    Upstream(#[from] UpstreamError),
 }
 
 /// Why the data plane took a policy only in part.

@@ -152,7 +152,7 @@ impl Live {
         let numbers = self.slots.assign(&policy)?;
         let tables = compile_at(&policy, self.id, &numbers)?;
         let change = change(&self.installed, &tables)?;
-        let successor = names.prepare(Arc::clone(&policy), holder(&tables))?;
+        let successor = names.prepare(Arc::clone(&policy), holder(&tables));
         Ok(Ready {
             policy,
             tables,

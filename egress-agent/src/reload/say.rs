@@ -49,7 +49,7 @@ pub fn unresolved(policy: &Policy, instance: &str, name: &Prefetched) -> Option<
         instance: instance.to_owned(),
         name: name.name.to_string(),
         rule: rule.map(|(_, rule)| rule.id.clone()),
-        message: error.to_string(),
+        message: format!("{error}; it is asked for again until it has an address"),
     }))
 }
 

@@ -6,6 +6,7 @@ use egress_agent::{
     dns::{
         address::class,
         chain::{Found, MAX_ALIASES, follow},
+        nat64,
         verdict::Family,
     },
     policy::special::AddressClass,
@@ -44,7 +45,7 @@ fn check(found: &Found, possible: &BTreeSet<IpAddr>, records: &[Record]) {
     assert!(distinct.is_subset(possible), "an address off the chain");
     assert!(records.iter().any(|record| record.ttl == found.ttl));
     for address in &found.addresses {
-        let public = class(*address) == AddressClass::Public;
+        let public = class(*address, nat64::behind(*address, &[])) == AddressClass::Public;
         assert!(
             !public || !is_inside(*address),
             "{address} passes for public"

@@ -15,7 +15,7 @@ use egress_common::{
     grant::Grant,
     key::{Addr, GrantKey},
 };
-use hickory_resolver::proto::{
+use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{
         Name as WireName, RData, Record, RecordType,
@@ -30,10 +30,10 @@ use tokio::{
 };
 
 use crate::{
-    dns::{Door, Names, NamesConfig, Refusal, lease::Holder},
+    dns::{Door, Names, NamesConfig, Refusal, files::Files, lease::Holder},
     grant::{Keeper, Table, TableError},
     policy::{
-        model::{DnsSettings, Mode, Policy, PortSpan, Protocols, Rule, Target},
+        model::{DnsSettings, Mode, Policy, PortSpan, Protocols, Rule, Start, Target},
         name::{HostPattern, Name},
     },
 };
@@ -286,6 +286,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         dns: DnsSettings::default(),
         run: None,
         require: Vec::new(),
+        start: Start::Lenient,
         source: "test.yaml".into(),
     }
 }
@@ -304,7 +305,7 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn start(mut policy: Policy) -> Self {
         let stub = Stub::start().await;
-        policy.dns.servers = vec![stub.address];
+        policy.dns.servers = vec![stub.address.into()];
         let table = FakeTable::default();
         let (sender, refusals) = mpsc::channel(8);
         let names = Names::new(NamesConfig {
@@ -313,8 +314,8 @@ impl Fixture {
             keeper: Arc::new(Keeper::new(Box::new(table.clone()), |_| None)),
             now_ns,
             refusals: sender,
-        })
-        .unwrap();
+            files: Arc::new(Files::at("/dev/null".into(), "/dev/null".into())),
+        });
         let names = Arc::new(names);
         let door = Door::bind().unwrap();
         let address = door.addresses()[0];
@@ -344,7 +345,7 @@ impl Fixture {
         socket.connect(self.door).await.unwrap();
         socket.send(query).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let received = tokio::time::timeout(Duration::from_secs(8), socket.recv(&mut buffer));
+        let received = tokio::time::timeout(Duration::from_secs(14), socket.recv(&mut buffer));
         let length = received.await.expect("no answer").unwrap();
         buffer.truncate(length);
         buffer

@@ -184,6 +184,12 @@ impl Line {
             sum(body.denied.values().copied()),
             reasons(&body.denied)
         ));
+        if body.unanswered > 0 {
+            self.rest(&format!(
+                "{} that no DNS server answered",
+                counted(body.unanswered, "look-up")
+            ));
+        }
         let hidden = sum(body.not_shown.values().copied());
         if hidden > 0 || body.unwritten > 0 {
             self.cell(&missing(hidden, body.lost, body.unwritten), 0, MAGENTA);

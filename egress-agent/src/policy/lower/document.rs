@@ -9,7 +9,7 @@ use super::{listen, rule, settings, tls::Written, value};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
-    model::{DnsSettings, Listen, Mode, Policy, Rule},
+    model::{DnsSettings, Listen, Mode, Policy, Rule, Start},
     schema::{self, Caller, Document, Entry, LayerName, Loose},
 };
 
@@ -45,6 +45,7 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         dns: dns(document, findings),
         run: run(document, findings),
         require,
+        start: start(document, findings),
         source: PathBuf::from(source),
     }
 }
@@ -94,6 +95,14 @@ fn mode(document: &Document, findings: &mut Findings) -> Mode {
     match value::field("mode", &document.mode, help, findings) {
         Some(schema::Mode::Audit) => Mode::Audit,
         Some(schema::Mode::Enforce) | None => Mode::Enforce,
+    }
+}
+
+fn start(document: &Document, findings: &mut Findings) -> Start {
+    let help = "write “start: lenient” or “start: strict”";
+    match value::field("start", &document.start, help, findings) {
+        Some(schema::Start::Strict) => Start::Strict,
+        Some(schema::Start::Lenient) | None => Start::Lenient,
     }
 }
 
@@ -220,7 +229,7 @@ fn no_layer(name: &str) -> Complaint {
 }
 
 fn dns(document: &Document, findings: &mut Findings) -> DnsSettings {
-    let help = "write a mapping with “servers:” and “ttl:”";
+    let help = "write a mapping with “servers:”, “domains:” and “ttl:”";
     let Some(dns) = value::field("dns", &document.dns, help, findings) else {
         return DnsSettings::default();
     };

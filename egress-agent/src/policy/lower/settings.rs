@@ -1,24 +1,24 @@
 //! The `dns:` and `run:` blocks.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::value;
 use crate::policy::{
     fault::{Findings, quote},
     model::{DnsSettings, Environment, Run},
+    name::Name,
     schema::{self, Dns, Env, Loose, Ttl},
+    server::Server,
 };
-use egress_common::abi::DNS_PORT;
 
 /// How names become addresses.
 pub(super) fn dns(dns: &Dns, findings: &mut Findings) -> DnsSettings {
     value::unknown::<Dns>("“dns”", &dns.unknown, findings);
     let mut settings = DnsSettings {
-        servers: servers(dns, findings),
+        servers: value::field("servers", &dns.servers, SERVERS, findings)
+            .map(|list| findings.within("servers", |findings| servers(list, findings)))
+            .unwrap_or_default(),
+        domains: domains(dns, findings),
         ..DnsSettings::default()
     };
     let help = "write a mapping with “floor:”, “ceiling:” and “grace:”";
@@ -28,41 +28,77 @@ pub(super) fn dns(dns: &Dns, findings: &mut Findings) -> DnsSettings {
     settings
 }
 
-fn servers(dns: &Dns, findings: &mut Findings) -> Vec<SocketAddr> {
-    const HELP: &str = "write addresses, such as “servers: [192.0.2.53, \"[2001:db8::53]:5353\"]”";
-    let Some(list) = value::field("servers", &dns.servers, HELP, findings) else {
-        return Vec::new();
-    };
+const SERVERS: &str =
+    "write a list of addresses, such as [192.0.2.53, \"[2001:db8::53]:5353\", \"fe80::1%eth0\"]";
+/// Servers of one list.
+const MAX_SERVERS: usize = 8;
+/// Domains with servers of their own.
+const MAX_DOMAINS: usize = 64;
+
+fn servers(list: &[Loose<String>], findings: &mut Findings) -> Vec<Server> {
     let mut servers = Vec::new();
-    findings.within("servers", |findings| {
-        if list.len() > 8 {
-            findings.note("more than 8 DNS servers", "keep the nearest ones");
-        }
-        for (index, server) in list.iter().enumerate() {
-            findings.within(index, |findings| {
-                let Some(text) = value::entry("a DNS server", server, HELP, findings) else {
-                    return;
-                };
-                match self::server(text) {
-                    None => findings.note(format!("{} is no DNS server", quote(text)), HELP),
-                    Some(server) if servers.contains(&server) => {
-                        findings.note(format!("{server} is listed twice"), "remove one of them");
-                    }
-                    Some(server) => servers.push(server),
+    if list.len() > MAX_SERVERS {
+        findings.note("more than 8 DNS servers", "keep the nearest ones");
+    }
+    for (index, server) in list.iter().enumerate() {
+        findings.within(index, |findings| {
+            let Some(text) = value::entry("a DNS server", server, SERVERS, findings) else {
+                return;
+            };
+            match Server::parse(text) {
+                None => findings.note(format!("{} is no DNS server", quote(text)), SERVERS),
+                Some(server) if servers.contains(&server) => {
+                    findings.note(format!("{server} is listed twice"), "remove one of them");
                 }
-            });
-        }
-    });
+                Some(server) => servers.push(server),
+            }
+        });
+    }
     servers
 }
 
-fn server(text: &str) -> Option<SocketAddr> {
-    let server = match text.parse::<IpAddr>() {
-        Ok(addr) => SocketAddr::new(addr, DNS_PORT),
-        Err(_) => text.parse().ok()?,
+fn domains(dns: &Dns, findings: &mut Findings) -> BTreeMap<Name, Vec<Server>> {
+    const HELP: &str = "write a mapping of domains to servers, such as “corp.example: [10.0.0.53]”";
+    let Some(map) = value::field("domains", &dns.domains, HELP, findings) else {
+        return BTreeMap::new();
     };
-    let usable = server.port() != 0 && !server.ip().is_unspecified() && !server.ip().is_multicast();
-    usable.then_some(server)
+    findings.within("domains", |findings| {
+        let mut domains = BTreeMap::new();
+        if map.len() > MAX_DOMAINS {
+            findings.note(
+                "more than 64 domains",
+                "name a domain above several of them",
+            );
+        }
+        for (text, list) in map {
+            let name = match Name::parse(text) {
+                Ok(name) => name,
+                Err(error) => {
+                    let message = format!("the domain {} {error}", quote(text));
+                    let help = "write the domain alone, such as “corp.example:”; names below it \
+                                are meant, too";
+                    findings.note_key(text, 0, message, help);
+                    continue;
+                }
+            };
+            let servers = findings.within(text.as_str(), |findings| {
+                let list = value::entry("the list of servers", list, SERVERS, findings)?;
+                if list.is_empty() {
+                    findings.note("the list of servers is empty", SERVERS);
+                }
+                Some(servers(list, findings))
+            });
+            if domains.insert(name, servers.unwrap_or_default()).is_some() {
+                findings.note_key(
+                    text,
+                    0,
+                    format!("the domain {} stands here twice", quote(text)),
+                    "remove one of the two",
+                );
+            }
+        }
+        domains
+    })
 }
 
 fn times(ttl: &Ttl, settings: &mut DnsSettings, findings: &mut Findings) {

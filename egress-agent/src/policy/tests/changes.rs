@@ -48,6 +48,7 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             dns: DnsSettings::default(),
             run: None,
             require: Vec::new(),
+            start: crate::policy::model::Start::Lenient,
             source: PathBuf::from("p.yaml"),
         };
         (policy(false), policy(true))

@@ -21,6 +21,7 @@ pub(super) fn made(allow: Vec<Rule>, deny: Vec<Rule>, listen: Vec<Listen>) -> Po
         dns: DnsSettings::default(),
         run: None,
         require: Vec::new(),
+        start: crate::policy::model::Start::Lenient,
         source: "p.yaml".into(),
     }
 }
