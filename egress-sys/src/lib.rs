@@ -1,4 +1,4 @@
-//! The few `bpf(2)` calls that aya has no name for, and one of the C library's, with a safe face.
+//! The few `bpf(2)` calls that aya has no name for, and some system calls, with a safe face.
 //!
 //! aya 0.14 knows no program type for unix sockets, so those programs are loaded, attached
 //! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
@@ -251,6 +251,116 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(cookie)
+}
+
+/// Ignores a signal in this process, or gives it its default action back (signal(7)). What is
+/// ignored stays so through `execve`.
+pub fn ignore_signal(signal: i32, ignored: bool) -> io::Result<()> {
+    // Handler, flags, restorer, mask: `struct sigaction` of the kernel on x86-64 and arm64. The C
+    // library's call refuses the two signals that it uses itself.
+    let handler = if ignored {
+        libc::SIG_IGN
+    } else {
+        libc::SIG_DFL
+    };
+    let action = [handler, 0, 0, 0];
+    // SAFETY: the kernel reads four words that live until the call is over; neither action runs
+    // code of this program.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null::<usize>(),
+            size_of::<u64>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Blocks exactly these signals in this thread; bit 0 is signal 1 (rt_sigprocmask(2)).
+pub fn set_blocked_signals(signals: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads eight bytes of a mask that lives until the call is over.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            std::ptr::from_ref(&signals),
+            std::ptr::null::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Does something in a thread of its own for which files are accessible as they are for a user
+/// (setfsuid(2)). Signals and everything else about the thread stay this process's. Needs
+/// `CAP_SETUID` and `CAP_SETGID`.
+pub fn as_user<T: Send>(
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+    job: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            // The C library would change every thread's groups. The kernel's own calls change the
+            // caller's alone.
+            // SAFETY: the kernel reads `len` numbers from the slice, which outlives the call.
+            let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+            if set < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            become_for_files(libc::SYS_setfsgid, gid)?;
+            become_for_files(libc::SYS_setfsuid, uid)?;
+            Ok(job())
+        });
+        inside
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))
+    })
+}
+
+/// These calls report no failure, but the number in force before.
+fn become_for_files(call: c_long, id: u32) -> io::Result<()> {
+    // SAFETY: they take a number and touch no memory.
+    let now = unsafe {
+        libc::syscall(call, id);
+        libc::syscall(call, u32::MAX)
+    };
+    if now == c_long::from(id.cast_signed()) || now == c_long::from(id) {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::EPERM))
+}
+
+/// Whether the user of this thread may write to what a descriptor is about, `O_PATH` ones
+/// included (faccessat2(2), Linux 5.8). `EROFS`: the mode does not forbid it, the mount does.
+pub fn may_write(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the path is an empty C string; the kernel writes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::W_OK,
+            libc::AT_EACCESS | libc::AT_EMPTY_PATH,
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => Ok(false),
+        _ => Err(error),
+    }
 }
 
 /// Gives freed memory back to the kernel (malloc_trim(3)). The allocator keeps what was needed

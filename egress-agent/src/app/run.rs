@@ -27,8 +27,11 @@ use crate::{
     exit,
     grant::Keeper,
     host::{
-        User, clock, route,
+        User, clock,
+        inherited::{Inherited, file_limit},
+        route,
         switch::{self, Step},
+        trust::Changeable,
     },
     kernel::{
         Plane, Settings,
@@ -60,6 +63,10 @@ pub struct Run {
     pub user: User,
     /// Program and arguments; not empty.
     pub command: Vec<OsString>,
+    /// Why the policy is read once and never again: its own connector could change it.
+    pub changeable: Option<Changeable>,
+    /// What the agent inherited from its caller.
+    pub inherited: Inherited,
     /// The caller's environment.
     pub caller_env: Vec<(OsString, OsString)>,
     /// A further file for events.
@@ -90,7 +97,7 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
     // Whatever happened inside, the end is the same. A failure of it keeps the boundary, and
     // does not hide how the connector ended.
     if let Err(error) = instance.kill().and_then(|()| instance.end()) {
-        eprintln!("egress-agent: {error}; the next start tries again");
+        say::to_caller(format_args!("{error}; the next start tries again"));
     }
     result
 }
@@ -169,6 +176,15 @@ async fn confined(
         ));
     }
 
+    for (topic, told) in cautions(run) {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            topic,
+            told,
+        ));
+    }
+
     let used = used(&layers, policy.mode);
     stream.say(say::layers(&policy.connector, instance.name(), &used));
 
@@ -181,6 +197,8 @@ async fn confined(
         layers,
         instance: instance.name().to_owned(),
         audit: run.audit,
+        changeable: run.changeable.clone(),
+        user: run.user.clone(),
         watch: run.watch,
         hangup,
     });
@@ -323,6 +341,22 @@ async fn launched(
             }
         }
     }
+}
+
+/// What the operator should know before anything runs: topic and message.
+fn cautions(run: &Run) -> impl Iterator<Item = (&'static str, String)> {
+    let changeable = run.changeable.as_ref().map(|found| {
+        let told = say::changeable(&run.policy, run.user.uid, found);
+        ("policy", told)
+    });
+    let files = file_limit().map(|bytes| {
+        let told = format!(
+            "a limit of the caller's (ulimit -f) cannot be lifted: no file of the agent's holds \
+             more than {bytes} bytes; events that find no room are counted (unwritten)"
+        );
+        ("limits", told)
+    });
+    changeable.into_iter().chain(files)
 }
 
 /// What became of that which dead agents had left, for people.

@@ -79,6 +79,7 @@ pub(super) fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
         env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
         enforced: run.policy.mode == Mode::Enforce,
         unix,
+        inherited: run.inherited.clone(),
         oom_score_adj: memory::spare(),
     }
 }

@@ -65,6 +65,6 @@ pub fn main() -> ExitCode {
 
 /// Prints a failure once, for people, on standard error.
 pub(crate) fn fail(message: impl std::fmt::Display) -> u8 {
-    eprintln!("egress-agent: {message}");
+    crate::reload::say::to_caller(message);
     exit::AGENT_FAILED
 }

@@ -89,5 +89,5 @@ fn load(connector: &str, folder: &Path) -> Result<Policy, Faults> {
     if yaml || connector.contains('/') {
         return policy::load_file(file);
     }
-    policy::find(folder, connector)
+    policy::find(folder, connector).map(|loaded| loaded.policy)
 }

@@ -8,9 +8,9 @@ use super::fail;
 use crate::{
     app,
     event::sink::{terminal::use_color, text::Color},
-    host::{User, calling_user, user},
+    host::{User, calling_user, inherited::Inherited, trust::Changeable, user},
     policy::{
-        load,
+        Loaded, load,
         model::{Mode, Policy},
     },
 };
@@ -95,11 +95,14 @@ pub fn run(args: RunArgs) -> u8 {
 }
 
 fn prepare(args: RunArgs) -> Result<app::Run, String> {
-    let mut policy = policy(&args)?;
+    let inherited = Inherited::lay_down().map_err(|unfit| unfit.to_string())?;
+    let mut loaded = policy(&args)?;
     if args.audit {
-        policy.mode = Mode::Audit;
+        loaded.policy.mode = Mode::Audit;
     }
-    let user = whom(args.user.as_deref(), &policy)?;
+    let user = whom(args.user.as_deref(), &loaded.policy)?;
+    let changeable = changeable(&loaded, &user)?;
+    let policy = loaded.policy;
     let command = if args.command.is_empty() {
         let run = policy.run.as_ref();
         run.map(|run| run.command.iter().map(OsString::from).collect())
@@ -117,6 +120,8 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
         policy,
         user,
         command,
+        changeable,
+        inherited,
         caller_env: std::env::vars_os().collect(),
         events: args.events,
         start_unresolved: args.start_unresolved,
@@ -127,9 +132,17 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
     })
 }
 
-fn policy(args: &RunArgs) -> Result<Policy, String> {
+/// Who is not root cannot ask for another user, and is told so later.
+fn changeable(loaded: &Loaded, user: &User) -> Result<Option<Changeable>, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    load::changeable_by(loaded, user).map_err(|faults| faults.to_string())
+}
+
+fn policy(args: &RunArgs) -> Result<Loaded, String> {
     let loaded = match (&args.policy, &args.connector) {
-        (Some(file), _) => load::load_file(file),
+        (Some(file), _) => load::load_traced(file),
         (None, Some(connector)) => load::find(std::path::Path::new(POLICIES), connector),
         (None, None) => return Err("name a connector or give --policy FILE".to_owned()),
     };

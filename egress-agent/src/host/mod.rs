@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod delegation;
 pub mod follow;
+pub mod inherited;
 pub mod layers;
 pub mod memory;
 pub mod mountinfo;
@@ -21,6 +22,7 @@ pub mod route;
 pub mod sockets;
 pub mod stamp;
 pub mod switch;
+pub mod trust;
 pub mod user;
 
 pub use cgroup::{Cgroup, CgroupError, Hierarchy};

@@ -158,6 +158,10 @@ fn execute(spec: &Spec) -> (u8, String) {
     let Some((program, arguments)) = spec.command.split_first() else {
         return (FAILED, "there is no command to start".to_owned());
     };
+    if let Err(error) = spec.inherited.take_up() {
+        let why = format!("cannot set the caller's own limits and signals: {error}");
+        return (FAILED, why);
+    }
     let error = Command::new(program)
         .args(arguments)
         .env_clear()

@@ -16,6 +16,7 @@ pub mod mounts;
 pub mod own;
 pub mod queues;
 pub mod scope;
+pub mod sealed;
 pub mod signals;
 pub mod sockets;
 pub mod spawn;

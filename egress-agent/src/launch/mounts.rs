@@ -14,6 +14,7 @@ use std::{
 
 use nix::mount::{MsFlags, mount};
 
+use super::sealed;
 use crate::host::mountinfo;
 
 /// A mount that could not be made. The connector is not started.
@@ -22,6 +23,15 @@ use crate::host::mountinfo;
 pub struct MountError {
     what: String,
     why: String,
+}
+
+impl MountError {
+    pub(super) fn new(what: String, why: impl ToString) -> Self {
+        Self {
+            what,
+            why: why.to_string(),
+        }
+    }
 }
 
 /// File systems that are the kernel's controls.
@@ -71,6 +81,7 @@ pub fn seal() -> Result<(), MountError> {
             read_only(&found.point)?;
         }
     }
+    sealed::seal()?;
     for path in PROC.iter().map(Path::new).filter(|path| path.exists()) {
         change(Some(path), path, MsFlags::MS_BIND | MsFlags::MS_REC)
             .map_err(|error| failed(format!("bind {}", path.display()), error))?;

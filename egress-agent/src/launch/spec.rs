@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::scope::Landlocked;
+use crate::host::inherited::Inherited;
 
 /// Everything the launcher needs. The environment travels here and not as the launcher's
 /// own: `LD_PRELOAD` and its like must not reach a process that is still root.
@@ -33,6 +34,8 @@ pub struct Spec {
     pub enforced: bool,
     /// Unix sockets.
     pub unix: UnixSockets,
+    /// What the agent inherited from its caller.
+    pub inherited: Inherited,
     /// How soon the kernel ends it where memory runs out; `None`: as the launcher.
     pub oom_score_adj: Option<i16>,
 }

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Read,
-    os::unix::fs::OpenOptionsExt,
+    io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +18,13 @@ use super::{
     schema::Document,
     tree,
 };
+use crate::host::{
+    User,
+    trust::{Changeable, Way},
+};
 
+/// Where the agent's configuration is: read-only for connectors that run as root.
+pub const SEALED: &str = "/etc/egress-agent";
 /// Bytes of a policy file at most.
 pub const MAX_BYTES: u64 = 1 << 20;
 /// Opening brackets of a file. The parser's time grows with the square of their depth, and
@@ -29,12 +33,40 @@ const MAX_BRACKETS: usize = 4_096;
 /// Faults that are shown of one file.
 const MAX_FAULTS: usize = 200;
 
+/// A policy and how its file was come by.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The policy.
+    pub policy: Policy,
+    /// The file, and everything on its way.
+    pub way: Way,
+}
+
 /// Reads one policy. Fails with every fault of the file.
 pub fn load_file(path: &Path) -> Result<Policy, Faults> {
-    let text = read(path).map_err(|complaint| {
+    load_traced(path).map(|loaded| loaded.policy)
+}
+
+/// Reads one policy, and keeps the file open that it was read from.
+pub fn load_traced(path: &Path) -> Result<Loaded, Faults> {
+    let (way, text) = read(path).map_err(|complaint| {
         Faults::from(Fault::of_file(path, complaint.message, complaint.help))
     })?;
-    parse(path, &text)
+    let policy = parse(path, &text)?;
+    Ok(Loaded { policy, way })
+}
+
+/// What the user as whom a connector runs could change about its policy: the file, or a folder or
+/// link on its way. For root nothing is out of reach but what every root connector sees
+/// read-only.
+pub fn changeable_by(loaded: &Loaded, user: &User) -> Result<Option<Changeable>, Faults> {
+    if user.is_root() && loaded.way.path().starts_with(SEALED) {
+        return Ok(None);
+    }
+    loaded.way.changeable_by(user).map_err(|error| {
+        let message = format!("nobody knows who can change it: {error}");
+        Fault::of_file(&loaded.policy.source, message, "report this fault").into()
+    })
 }
 
 /// Reads every `*.yaml` and `*.yml` of a folder, in the order of their names. Fails with
@@ -55,23 +87,26 @@ pub fn load_dir(path: &Path) -> Result<Vec<Policy>, Faults> {
 
 /// The policy of a connector in a folder. Faults of other connectors' files are no matter,
 /// unless the connector is not found without them.
-pub fn find(folder: &Path, connector: &str) -> Result<Policy, Faults> {
+pub fn find(folder: &Path, connector: &str) -> Result<Loaded, Faults> {
     let mut faults = Vec::new();
     let mut policies = Vec::new();
+    let mut ways = Vec::new();
+    let mut names = Vec::new();
     for file in list(folder)? {
-        match load_file(&file) {
-            Ok(policy) => policies.push(policy),
+        match load_traced(&file) {
+            Ok(loaded) => {
+                names.push(loaded.policy.connector.clone());
+                if loaded.policy.connector == connector {
+                    policies.push(loaded.policy);
+                    ways.push(loaded.way);
+                }
+            }
             Err(found) => faults.extend(found.into_vec()),
         }
     }
-    let names: Vec<String> = policies
-        .iter()
-        .map(|policy| policy.connector.clone())
-        .collect();
-    policies.retain(|policy| policy.connector == connector);
     Faults::check(twins(&policies))?;
-    match policies.pop() {
-        Some(policy) => Ok(policy),
+    match policies.pop().zip(ways.pop()) {
+        Some((policy, way)) => Ok(Loaded { policy, way }),
         None => {
             let message = format!("no policy here is for the connector {}", quote(connector));
             let help = if names.is_empty() {
@@ -234,42 +269,43 @@ fn too_large() -> Complaint {
     )
 }
 
-fn read(path: &Path) -> Result<String, Complaint> {
-    let failed = |error: std::io::Error| {
-        Complaint::new(
+fn read(path: &Path) -> Result<(Way, String), Complaint> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::IsADirectory => {
+            Complaint::new("is no regular file", "name a policy file in YAML")
+        }
+        _ => Complaint::new(
             format!("cannot be read: {error}"),
             "check the path and that this user may read it",
-        )
+        ),
     };
-    let irregular = || Complaint::new("is no regular file", "name a policy file in YAML");
-    // Asked before opening, because opening a device can do something, and again after it,
-    // because the path may lead elsewhere by then; a FIFO must not hold us up.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(irregular());
-    }
-    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)
-        .map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(irregular());
-    }
+    let mut way = Way::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
+    way.file()
+        .take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(too_large());
     }
+    Ok((way, text_of(bytes)?))
+}
+
+/// The text of a file, without a mark of its byte order: it says nothing in UTF-8.
+fn text_of(mut bytes: Vec<u8>) -> Result<String, Complaint> {
+    const HELP: &str = "save it as UTF-8 (Windows: `Set-Content -Encoding utf8`, not `>`)";
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Complaint::new("is UTF-16, not UTF-8", HELP));
+    }
+    if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
+        bytes.drain(..3);
+    }
     String::from_utf8(bytes).map_err(|error| {
+        let error = error.utf8_error();
+        let byte = error.valid_up_to();
         Complaint::new(
-            format!(
-                "is not UTF-8 (byte {} is none); this is no text file",
-                error.utf8_error().valid_up_to() + 1
-            ),
-            "name a policy in YAML, saved as UTF-8",
+            format!("is not UTF-8 (byte {byte} is none)"),
+            "name a policy in YAML, saved as UTF-8; a letter such as ü in Latin-1 is one cause",
         )
     })
 }

@@ -26,7 +26,7 @@ pub mod tree;
 
 pub use compile::{CompiledRule, Tables, compile};
 pub use fault::{Fault, Faults};
-pub use load::{find, load_dir, load_file, parse};
+pub use load::{Loaded, changeable_by, find, load_dir, load_file, load_traced, parse};
 pub use model::Policy;
 
 #[cfg(test)]

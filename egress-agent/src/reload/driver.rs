@@ -1,6 +1,6 @@
 //! From "the policy may have changed" to the policy in force.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::Signal,
@@ -22,9 +22,9 @@ use crate::{
         pump::Pump,
     },
     grant::Keeper,
-    host::layers::Layers,
+    host::{User, layers::Layers, trust::Changeable},
     policy::{
-        Faults, load_file,
+        self, Faults, load_traced,
         model::{Mode, Policy},
         tables::Memory,
     },
@@ -50,6 +50,10 @@ pub struct Start {
     pub instance: String,
     /// The command line says that nothing is refused, whatever the file says.
     pub audit: bool,
+    /// Why the file is not read again.
+    pub changeable: Option<Changeable>,
+    /// As whom the connector runs.
+    pub user: User,
     /// Look at the file by itself.
     pub watch: bool,
     /// SIGHUP; listened for from the beginning, for it would end the agent.
@@ -72,15 +76,22 @@ const ROUTES_EVERY: Duration = Duration::from_secs(10);
 
 /// A file that is being read.
 struct Reading {
-    task: JoinHandle<Result<Policy, Faults>>,
+    task: JoinHandle<Result<Read, Faults>>,
     /// Somebody asked for it, and is told also that nothing has changed.
     asked: bool,
+}
+
+/// What became of reading the file.
+enum Read {
+    Policy(Box<Policy>),
+    /// The connector could have written it.
+    Changeable(Changeable),
 }
 
 enum Turn {
     Asked,
     Seen,
-    Read(Box<Result<Policy, Faults>>),
+    Read(Result<Read, Faults>),
     Again,
     Routes,
     Fetched(Vec<Body>),
@@ -90,7 +101,8 @@ impl Reload {
     /// Nothing has happened yet.
     pub fn new(start: Start) -> Self {
         Self {
-            watch: start.watch.then(|| Watch::new(&start.live.policy().source)),
+            watch: (start.watch && start.changeable.is_none())
+                .then(|| Watch::new(&start.live.policy().source)),
             start,
             reading: None,
             asked_again: false,
@@ -107,10 +119,13 @@ impl Reload {
             Turn::Asked => {
                 // Also what the host's own files say of names, and what they lead to.
                 self.start.names.news().ask_again();
-                self.read(true);
+                match &self.start.changeable {
+                    Some(found) => self.kept(&self.refusal(found), stream),
+                    None => self.read(true),
+                }
             }
             Turn::Seen => self.read(false),
-            Turn::Read(result) => return self.take(*result, stream),
+            Turn::Read(result) => return self.take(result, stream),
             Turn::Again => {
                 if let Some((_, before)) = self.again.take() {
                     // What is left is refused; its program has to wait for its time-out.
@@ -131,7 +146,7 @@ impl Reload {
         tokio::select! {
             Some(()) = self.start.hangup.recv() => Turn::Asked,
             () = seen(&mut self.watch) => Turn::Seen,
-            result = read(&mut self.reading) => Turn::Read(Box::new(result)),
+            result = read(&mut self.reading) => Turn::Read(result),
             () = due(again) => Turn::Again,
             _ = self.routes.tick() => Turn::Routes,
             Some(fetched) = self.fetching.join_next() => Turn::Fetched(fetched.unwrap_or_default()),
@@ -147,20 +162,25 @@ impl Reload {
             return;
         }
         let path = self.start.live.policy().source.clone();
+        let user = self.start.user.clone();
         self.reading = Some(Reading {
-            task: tokio::task::spawn_blocking(move || load_file(&path)),
+            task: tokio::task::spawn_blocking(move || read_trusted(&path, &user)),
             asked,
         });
     }
 
-    fn take(&mut self, result: Result<Policy, Faults>, stream: &Pump) -> Result<(), Broken> {
+    fn take(&mut self, result: Result<Read, Faults>, stream: &Pump) -> Result<(), Broken> {
         let asked = self.reading.take().is_some_and(|reading| reading.asked);
         if std::mem::take(&mut self.asked_again) {
             self.read(asked);
             return Ok(());
         }
         let mut policy = match result {
-            Ok(policy) => policy,
+            Ok(Read::Policy(policy)) => *policy,
+            Ok(Read::Changeable(found)) => {
+                self.kept(&self.refusal(&found), stream);
+                return Ok(());
+            }
             Err(faults) => {
                 self.kept(&say::faults(&faults), stream);
                 return Ok(());
@@ -243,6 +263,10 @@ impl Reload {
         });
     }
 
+    fn refusal(&self, found: &Changeable) -> String {
+        say::changeable(self.start.live.policy(), self.start.user.uid, found)
+    }
+
     fn kept(&self, why: &str, stream: &Pump) {
         let message = format!("the policy was not replaced, the one before stays in force: {why}");
         self.warn(message, stream);
@@ -262,14 +286,23 @@ async fn seen(watch: &mut Option<Watch>) {
     }
 }
 
-async fn read(reading: &mut Option<Reading>) -> Result<Policy, Faults> {
+/// Reads a policy that its own connector has no hand in.
+fn read_trusted(path: &Path, user: &User) -> Result<Read, Faults> {
+    let loaded = load_traced(path)?;
+    match policy::changeable_by(&loaded, user)? {
+        Some(found) => Ok(Read::Changeable(found)),
+        None => Ok(Read::Policy(Box::new(loaded.policy))),
+    }
+}
+
+async fn read(reading: &mut Option<Reading>) -> Result<Read, Faults> {
     let Some(reading) = reading else {
         return pending().await;
     };
     match (&mut reading.task).await {
         Ok(result) => result,
-        Err(error) => Err(crate::policy::Fault::of_file(
-            std::path::Path::new("policy"),
+        Err(error) => Err(policy::Fault::of_file(
+            Path::new("policy"),
             format!("reading it failed: {error}"),
             "report this fault",
         )

@@ -1,9 +1,11 @@
 //! Lines of the stream about a run and its policy. Pure.
 
+use std::io::Write as _;
+
 use crate::{
     dns::Prefetched,
     event::model::{Body, LayersFound, MissingLayer, NameUnresolved, Warning},
-    host::layers::Layers,
+    host::{layers::Layers, trust::Changeable},
     policy::{
         Faults,
         model::{Mode, Policy},
@@ -21,6 +23,24 @@ pub fn warning(connector: &str, instance: &str, topic: &str, message: String) ->
         topic: topic.to_owned(),
         message,
     })
+}
+
+/// Why a policy is read once.
+pub fn changeable(policy: &Policy, uid: u32, found: &Changeable) -> String {
+    let file = policy.source.display();
+    format!(
+        "user {uid}, as whom the connector runs, {found}, so the connector can change its policy: \
+         it was read once and is not read again, and a change holds from the next start on. Keep \
+         it where root alone writes: sudo install -D -m 644 {file} \
+         /etc/egress-agent/policies/{}.yaml",
+        policy.connector
+    )
+}
+
+/// A line on standard error, for whoever still reads that.
+pub fn to_caller(message: impl std::fmt::Display) {
+    // A closed or full standard error is no reason to end.
+    let _nobody_reads = writeln!(std::io::stderr(), "egress-agent: {message}");
 }
 
 /// Which layers of the boundary hold.

@@ -5,7 +5,7 @@ use std::{fs::File, io::Write, time::Duration};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Folder, Sink, SinkError, append, append::Queue};
-use crate::event::model::Record;
+use crate::{event::model::Record, host::inherited::file_limit};
 
 /// Bytes after which a file is rotated.
 pub const MAX_BYTES: u64 = 8 << 20;
@@ -42,7 +42,9 @@ impl Jsonl {
 
     /// Makes the file of a new instance in a folder. The instance's name has no dot.
     pub fn create(folder: Folder, connector: &str, instance: &str) -> Result<Self, SinkError> {
-        Self::with_limit(folder, connector, instance, MAX_BYTES)
+        // Where files may hold no more, the older half makes room sooner.
+        let limit = file_limit().map_or(MAX_BYTES, |limit| limit.min(MAX_BYTES));
+        Self::with_limit(folder, connector, instance, limit)
     }
 
     fn with_limit(
