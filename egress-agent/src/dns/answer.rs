@@ -8,9 +8,8 @@ use super::wire::{A, AAAA, CLASS_IN, Echo, HEADER, MAX_QUERY, OPT};
 pub const MAX_UDP_ANSWER: usize = 1232;
 /// Longest answer over UDP to a client without EDNS. RFC 1035 section 4.2.1.
 pub const PLAIN_UDP_ANSWER: usize = 512;
-/// Most addresses one answer carries; 32 AAAA records with the longest name fit
-/// [`MAX_UDP_ANSWER`].
-pub const MAX_ADDRESSES: usize = 32;
+/// Most addresses one answer carries; over TCP they fit with the longest name.
+pub const MAX_ADDRESSES: usize = 512;
 
 /// The payload size the door itself announces; [`MAX_QUERY`] as OPT carries it.
 const OWN_PAYLOAD: u16 = 1232;
@@ -72,20 +71,21 @@ impl Code {
     }
 }
 
-/// Writes an answer that repeats `echo`. Addresses are written under the asked name; they
-/// are left out and TC is set where the answer would be longer than `limit`
-/// ([`Echo::udp_limit`], or 65535 over TCP). At most [`MAX_ADDRESSES`] are written.
+/// Writes an answer that repeats `echo`. Addresses are written under the asked name, at most
+/// [`MAX_ADDRESSES`]. Where the answer would be longer than `limit` ([`Echo::udp_limit`], or
+/// 65535 over TCP), those that fit are written, and TC is set: who can asks again over TCP, and
+/// who cannot (musl before 1.2.4) has some.
 pub fn write(echo: &Echo, code: Code, addresses: &[IpAddr], ttl: u32, limit: usize) -> Vec<u8> {
-    let addresses = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
+    let all = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
     let opt = opt_record(echo, code);
-    let full =
-        HEADER + echo.question.len() + opt.len() + addresses.iter().map(record_len).sum::<usize>();
-    let (addresses, truncated) = if full > limit {
-        (&[][..], true)
-    } else {
-        (addresses, false)
+    let mut full = HEADER + echo.question.len() + opt.len();
+    let fits = |address: &&IpAddr| {
+        full += record_len(address);
+        full <= limit
     };
-    let mut out = Vec::with_capacity(full.min(limit));
+    let addresses: Vec<&IpAddr> = all.iter().take_while(fits).collect();
+    let truncated = addresses.len() < all.len();
+    let mut out = Vec::with_capacity(limit.min(full));
     let count = u16::try_from(addresses.len()).unwrap_or(0);
     out.extend_from_slice(&echo.id.to_be_bytes());
     out.extend_from_slice(&echo.answer_flags(code, truncated).to_be_bytes());

@@ -51,6 +51,25 @@ pub fn term(ttl: u32, settings: &DnsSettings) -> Term {
     }
 }
 
+impl Term {
+    /// The TTL to tell of an answer that is so old. Seconds. An exact name is told a little
+    /// longer than its TTL while it is asked for again; the grant lasts.
+    pub fn left(&self, age: Duration) -> u32 {
+        let told = Duration::from_secs(u64::from(self.ttl));
+        // Whole seconds, up where the grant lasts that much longer.
+        let age = if self.lease.saturating_sub(told) >= Duration::from_secs(1) {
+            Duration::from_secs(age.as_secs())
+        } else {
+            age
+        };
+        let left = match told.checked_sub(age) {
+            Some(left) => left,
+            None => self.lease.saturating_sub(age).min(Duration::from_secs(1)),
+        };
+        u32::try_from(left.as_secs()).unwrap_or(self.ttl)
+    }
+}
+
 /// Where leases are entered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {

@@ -8,7 +8,9 @@
 //! | `wire` ◦ | strict reading of a query |
 //! | `answer` ◦ | writing of an answer |
 //! | `opening` ◦ | which ports the rules leave open for a name and for an address |
-//! | `budget` ◦ | how much a connector may say through the labels under a wildcard |
+//! | `budget` ◦ | how much a connector may say by having names looked up |
+//! | `cache` ◦ | what was answered lately |
+//! | `lookup` | questions on their way upstream, each once |
 //! | `verdict` ◦ | resolve, empty or refuse |
 //! | `address` ◦ | rebinding protection: what an answer may point to |
 //! | `lease` ◦ | TTL → lease, answered TTL and time of refresh |
@@ -27,6 +29,7 @@
 pub mod address;
 pub mod answer;
 pub mod budget;
+pub mod cache;
 pub mod chain;
 pub mod files;
 pub mod hosts;
@@ -44,6 +47,7 @@ pub mod verdict;
 pub mod wire;
 
 mod exchange;
+mod lookup;
 mod servers;
 mod stream;
 #[cfg(test)]

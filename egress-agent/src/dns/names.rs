@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -10,11 +10,11 @@ use egress_common::verdict::Reason;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    answer::MAX_ADDRESSES,
-    budget::Budget,
+    cache::Kept,
     chain::Found,
     files::Files,
     lease::{self, Granted, Holder},
+    lookup::{Asker, Begun, Lookups, wait},
     news::News,
     opening::{Opening, denier, openings},
     report::{DoorStats, Refusal},
@@ -26,9 +26,8 @@ use crate::{
     policy::{model::Policy, name::Name},
 };
 
-/// Lookups under way at once, the door's and the refresher's together. Each may hold two
-/// upstream sockets.
-pub const MAX_LOOKUPS: usize = 128;
+/// Questions of the connector's that wait for an answer at once.
+pub const MAX_QUESTIONS: usize = 128;
 
 /// What a connector's names need.
 pub struct NamesConfig {
@@ -54,9 +53,9 @@ pub struct Names {
     pub(super) now_ns: fn() -> u64,
     pub(super) refusals: mpsc::Sender<Refusal>,
     pub(super) stats: Arc<DoorStats>,
-    pub(super) lookups: Arc<Semaphore>,
+    pub(super) questions: Arc<Semaphore>,
     keeper: Arc<Keeper>,
-    budget: Mutex<Budget>,
+    lookups: Lookups,
 }
 
 /// What names are judged by now.
@@ -115,9 +114,9 @@ impl Names {
             now_ns: config.now_ns,
             refusals: config.refusals,
             stats: Arc::default(),
-            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             keeper: config.keeper,
-            budget: Mutex::default(),
+            lookups: Lookups::default(),
         }
     }
 
@@ -161,40 +160,60 @@ impl Names {
     /// that of a look-up under way included.
     pub fn replace(&self, successor: Successor) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let others = !Arc::ptr_eq(&current.upstream, &successor.0.upstream);
         *current = Arc::new(successor.0);
+        if others {
+            self.lookups.forget();
+        }
     }
 
-    /// Asks upstream, filters, grants. When it returns `Ok`, every address is in the kernel's
-    /// table through every opening (but for a would-be denial, where the policy is only
-    /// audited and the kernel lets it pass anyway).
+    /// Asks upstream anew, by the refresher's clock; then as [`Names::settle`].
     pub(super) async fn resolve(
         &self,
         name: &Name,
         family: Family,
     ) -> Result<Resolved, ResolveError> {
-        let upstream = Arc::clone(&self.current().upstream);
-        let mut found = match upstream.lookup(name, family).await? {
-            Reply::Found(found) => found,
-            Reply::NoData => return Err(ResolveError::NoData),
-            Reply::NxDomain => return Err(ResolveError::NxDomain),
+        let kept = match self.begin(name, family, Asker::Schedule) {
+            Begun::Kept(kept) => kept,
+            Begun::Awaited(awaited) => wait(awaited).await?,
+            // No look-up is refused to the refresher.
+            Begun::OverBudget => return Err(UpstreamError::Timeout.into()),
         };
-        found.addresses.truncate(MAX_ADDRESSES);
-        self.enter(name, &found)
+        self.settle(name, &kept)
+    }
+
+    /// As if nothing had been asked before: the network is another, or its servers.
+    pub(super) fn forget(&self) {
+        self.lookups.forget();
+    }
+
+    /// Answers a question from what is kept, or has it answered.
+    pub(super) fn begin(&self, name: &Name, family: Family, asker: Asker) -> Begun {
+        let current = self.current();
+        let from = (&current.upstream, &current.policy.dns);
+        self.lookups.begin((name, family), asker, from, self.now_ns)
+    }
+
+    /// Filters and grants an answer. When it returns `Ok`, every address is in the kernel's
+    /// table through every opening (but for a would-be denial, where the policy is only
+    /// audited and the kernel lets it pass anyway).
+    pub(super) fn settle(&self, name: &Name, kept: &Kept) -> Result<Resolved, ResolveError> {
+        self.enter(name, found(kept)?, kept)
     }
 
     /// Grants what the policy that is in force now leaves open of an answer.
-    fn enter(&self, name: &Name, found: &Found) -> Result<Resolved, ResolveError> {
+    fn enter(&self, name: &Name, found: &Found, kept: &Kept) -> Result<Resolved, ResolveError> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let policy = &current.policy;
-        let term = lease::term(found.ttl, &policy.dns);
+        let term = kept.term(&policy.dns);
         let resolved = |addresses, would_deny| Resolved {
             addresses,
-            ttl: term.ttl,
+            ttl: term.left(kept.age((self.now_ns)())),
             refresh: term.refresh,
             would_deny,
         };
         let lease_ns = u64::try_from(term.lease.as_nanos()).unwrap_or(u64::MAX);
-        let expires_ns = (self.now_ns)().saturating_add(lease_ns);
+        let expires_ns = kept.came_ns.saturating_add(lease_ns);
         let openings = openings(policy, name);
         let closed = openings.is_empty().then(|| not_open(policy, name));
         let (openings, alias_denial) = past_aliases(policy, openings, found);
@@ -215,41 +234,34 @@ impl Names {
         if let Some(denial) = denial {
             return Err(ResolveError::Denied(denial));
         }
-        self.stats
-            .count_dropped(found.addresses.len() - granted.addresses.len());
         Ok(resolved(granted.addresses, None))
     }
 
-    /// Asks upstream for a name that the policy does not permit, for an audited policy:
+    /// What to tell of a name that the policy does not permit, where it is only audited:
     /// answered, never granted.
-    pub(super) async fn resolve_unchecked(
+    pub(super) fn settle_unchecked(
         &self,
-        name: &Name,
-        family: Family,
+        kept: &Kept,
         denial: Denial,
     ) -> Result<Resolved, ResolveError> {
-        let current = self.current();
-        match current.upstream.lookup(name, family).await? {
-            Reply::Found(found) => {
-                let term = lease::term(found.ttl, &current.policy.dns);
-                Ok(Resolved {
-                    addresses: found.addresses,
-                    ttl: term.ttl,
-                    refresh: term.refresh,
-                    would_deny: Some(denial),
-                })
-            }
-            Reply::NoData => Err(ResolveError::NoData),
-            Reply::NxDomain => Err(ResolveError::NxDomain),
-        }
+        let found = found(kept)?;
+        let term = kept.term(&self.current().policy.dns);
+        Ok(Resolved {
+            addresses: found.addresses.clone(),
+            ttl: term.left(kept.age((self.now_ns)())),
+            refresh: term.refresh,
+            would_deny: Some(denial),
+        })
     }
+}
 
-    /// Whether a name under a wildcard (its rule's slot) is within its budget.
-    pub(super) fn within_budget(&self, wildcard: u32, name: &Name) -> bool {
-        self.budget
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .spend(wildcard, name, (self.now_ns)())
+/// The addresses of an answer that has some.
+fn found(kept: &Kept) -> Result<&Found, ResolveError> {
+    match &kept.answer {
+        Ok(Reply::Found(found)) => Ok(found),
+        Ok(Reply::NoData) => Err(ResolveError::NoData),
+        Ok(Reply::NxDomain) => Err(ResolveError::NxDomain),
+        Err(error) => Err(error.clone().into()),
     }
 }
 

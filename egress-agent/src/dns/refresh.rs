@@ -143,6 +143,7 @@ pub async fn refresh(
             Some(entries) = more.recv() => start(&mut tasks, entries),
             // The sender lives as long as `news`.
             Ok(()) = again.changed() => {
+                names.forget();
                 let exact = exact_names(&names.current(), |_slot| true);
                 let fresh = exact.into_iter().map(Prefetched::fresh).collect();
                 start(&mut tasks, fresh);
@@ -188,7 +189,6 @@ async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
                 retry = RETRY_FIRST;
             }
             Err(_) => {
-                names.stats.count_refresh_failed();
                 next = retry;
                 retry = (retry * 2).min(RETRY_LAST);
             }
@@ -221,8 +221,6 @@ async fn resolve_family(
     name: &Name,
     family: Family,
 ) -> Result<Resolved, ResolveError> {
-    // The semaphore is never closed; if it were, going without a permit is harmless.
-    let _permit = names.lookups.acquire().await.ok();
     names.resolve(name, family).await
 }
 

@@ -35,13 +35,7 @@ pub struct Refusal {
 pub struct DoorStats {
     refused: [AtomicU64; SLOTS],
     lost: AtomicU64,
-    queries: AtomicU64,
-    answered: AtomicU64,
     failed: AtomicU64,
-    busy: AtomicU64,
-    ignored: AtomicU64,
-    dropped: AtomicU64,
-    refresh_failed: AtomicU64,
 }
 
 const SLOTS: usize = egress_common::stat::REASON_SLOTS as usize;
@@ -51,13 +45,7 @@ impl Default for DoorStats {
         Self {
             refused: [const { AtomicU64::new(0) }; SLOTS],
             lost: AtomicU64::new(0),
-            queries: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
-            ignored: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            refresh_failed: AtomicU64::new(0),
         }
     }
 }
@@ -75,70 +63,13 @@ impl DoorStats {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Messages received.
-    pub fn queries(&self) -> u64 {
-        self.queries.load(Ordering::Relaxed)
-    }
-
-    /// Queries answered with addresses.
-    pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
     /// Permitted queries that the upstream did not answer.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Queries turned away because too many were under way.
-    pub fn busy(&self) -> u64 {
-        self.busy.load(Ordering::Relaxed)
-    }
-
-    /// Malformed messages that were not even answered; each is also a refusal.
-    pub fn ignored(&self) -> u64 {
-        self.ignored.load(Ordering::Relaxed)
-    }
-
-    /// Addresses left out of answers that kept others.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Refreshes of an exact name that failed; its grants stay until they end.
-    pub fn refresh_failed(&self) -> u64 {
-        self.refresh_failed.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn count_refresh_failed(&self) {
-        self.refresh_failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_query(&self) {
-        self.queries.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_answered(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
-    }
-
     pub(super) fn count_failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_busy(&self) {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_ignored(&self) {
-        self.ignored.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_dropped(&self, addresses: usize) {
-        self.dropped.fetch_add(
-            u64::try_from(addresses).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
     }
 
     /// Counts a refusal and reports it if there is room.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use egress_common::{
-    abi::{TCP, UDP},
+    abi::{RULE_NONE, TCP, UDP},
     verdict::Reason,
 };
 use tokio::{
@@ -19,6 +19,8 @@ use tokio::{
 
 use super::{
     answer::{self, Code},
+    cache::{Kept, Upkeep},
+    lookup::{Asker, Awaited, Begun, wait},
     names::{Names, ResolveError, Resolved, TABLE_FULL},
     report::Refusal,
     stream,
@@ -27,7 +29,10 @@ use super::{
 };
 use crate::{
     host::switch::{self, Part},
-    policy::{model::Policy, name::Name},
+    policy::{
+        model::{LOOKUPS_PER_MINUTE, Policy},
+        name::Name,
+    },
 };
 
 /// Ports tried before binding gives up.
@@ -164,40 +169,52 @@ pub(super) struct Ask {
     query: Query,
     client: Client,
     plan: Plan,
+    awaited: Awaited,
     _permit: OwnedSemaphorePermit,
 }
 
 enum Plan {
-    Granted(Family),
-    Audited(Family, Denial),
+    Granted,
+    Audited(Denial),
 }
 
 /// Decides a message without waiting for anything.
 pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
-    names.stats.count_query();
     let query = match wire::read(bytes) {
         Ok(query) => query,
         Err(malformed) => return Step::Reply(turn_away(names, malformed, client)),
     };
     let current = names.current();
     let policy = &current.policy;
-    let plan = match judge(policy, &query.name, query.kind) {
-        Verdict::Empty => return reply(&query.echo, Code::NoError, client),
-        Verdict::Refuse(denial) => return refuse(names, policy, query, denial, client),
-        Verdict::Resolve { family, wildcard } => match wildcard {
-            Some(rule) if !names.within_budget(current.holder.slot(rule), &query.name) => {
-                let denial = over_budget(policy, rule);
-                return refuse(names, policy, query, denial, client);
+    match judge(policy, &query.name, query.kind) {
+        Verdict::Empty => reply(&query.echo, Code::NoError, client),
+        Verdict::Refuse(denial) => refuse(names, policy, query, (denial, Code::Refused), client),
+        Verdict::Resolve {
+            family,
+            rule,
+            wildcard,
+        } => {
+            let rate = policy.allow.get(rule).map(|rule| rule.lookups_per_minute);
+            let asker = match rate {
+                Some(rate) if wildcard => {
+                    Asker::Connector(Upkeep::Asked, Some((current.holder.slot(rule), rate)))
+                }
+                _ => Asker::Connector(Upkeep::Refreshed, Some((RULE_NONE, LOOKUPS_PER_MINUTE))),
+            };
+            match names.begin(&query.name, family, asker) {
+                Begun::OverBudget => {
+                    // What comes back later: REFUSED would make clients give up.
+                    let denial = (over_budget(policy, rule), Code::ServFail);
+                    refuse(names, policy, query, denial, client)
+                }
+                begun => go_on(names, query, client, Plan::Granted, begun),
             }
-            _ => Plan::Granted(family),
-        },
-    };
-    ask(names, query, client, plan)
+        }
+    }
 }
 
 /// Reports a TCP message of a length that no query has.
 pub(super) fn framing_lost(names: &Names, client: Client) {
-    names.stats.count_query();
     let malformed = Malformed {
         reply: None,
         fault: Fault::Long,
@@ -207,17 +224,26 @@ pub(super) fn framing_lost(names: &Names, client: Client) {
     drop(turn_away(names, malformed, client));
 }
 
-/// Resolves, grants, and only then writes the answer.
+/// Waits for what the upstream says, grants, and only then writes the answer.
 pub(super) async fn respond(names: &Names, ask: Ask) -> Vec<u8> {
     let Ask {
         query,
         client,
         plan,
+        awaited,
         _permit,
     } = ask;
+    let kept = wait(awaited).await.unwrap_or_else(|error| Kept {
+        answer: Err(error),
+        came_ns: (names.now_ns)(),
+    });
+    settle(names, &query, client, plan, &kept)
+}
+
+fn settle(names: &Names, query: &Query, client: Client, plan: Plan, kept: &Kept) -> Vec<u8> {
     let result = match plan {
-        Plan::Granted(family) => names.resolve(&query.name, family).await,
-        Plan::Audited(family, denial) => names.resolve_unchecked(&query.name, family, denial).await,
+        Plan::Granted => names.settle(&query.name, kept),
+        Plan::Audited(denial) => names.settle_unchecked(kept, denial),
     };
     let limit = limit(&query.echo, client);
     match result {
@@ -227,14 +253,13 @@ pub(super) async fn respond(names: &Names, ask: Ask) -> Vec<u8> {
             would_deny,
             ..
         }) => {
-            names.stats.count_answered();
             if let Some(denial) = would_deny {
-                report(names, shown(&query), denial, client, true);
+                report(names, shown(query), denial, client, true);
             }
             answer::write(&query.echo, Code::NoError, &addresses, ttl, limit)
         }
         Err(error) => {
-            let code = failure(names, &query, error, client);
+            let code = failure(names, query, error, client);
             answer::write(&query.echo, code, &[], 0, limit)
         }
     }
@@ -263,13 +288,23 @@ fn failure(names: &Names, query: &Query, error: ResolveError, client: Client) ->
 }
 
 /// A name outside the policy: refused, or resolved and reported where it is only audited.
-fn refuse(names: &Names, policy: &Policy, query: Query, denial: Denial, client: Client) -> Step {
+fn refuse(
+    names: &Names,
+    policy: &Policy,
+    query: Query,
+    (denial, code): (Denial, Code),
+    client: Client,
+) -> Step {
     if !audited(policy) && !switch::is_off(Part::Door) {
         report(names, shown(&query), denial, client, false);
-        return reply(&query.echo, Code::Refused, client);
+        return reply(&query.echo, code, client);
     }
     match Family::of(query.kind) {
-        Some(family) => ask(names, query, client, Plan::Audited(family, denial)),
+        Some(family) => {
+            let free = Asker::Connector(Upkeep::Asked, None);
+            let begun = names.begin(&query.name, family, free);
+            go_on(names, query, client, Plan::Audited(denial), begun)
+        }
         None => {
             report(names, shown(&query), denial, client, true);
             reply(&query.echo, Code::NoError, client)
@@ -277,18 +312,23 @@ fn refuse(names: &Names, policy: &Policy, query: Query, denial: Denial, client: 
     }
 }
 
-fn ask(names: &Names, query: Query, client: Client, plan: Plan) -> Step {
-    match Arc::clone(&names.lookups).try_acquire_owned() {
+fn go_on(names: &Names, query: Query, client: Client, plan: Plan, begun: Begun) -> Step {
+    let awaited = match begun {
+        Begun::Kept(kept) => {
+            return Step::Reply(Some(settle(names, &query, client, plan, &kept)));
+        }
+        Begun::Awaited(awaited) => awaited,
+        Begun::OverBudget => return reply(&query.echo, Code::ServFail, client),
+    };
+    match Arc::clone(&names.questions).try_acquire_owned() {
         Ok(permit) => Step::Ask(Ask {
             query,
             client,
             plan,
+            awaited,
             _permit: permit,
         }),
-        Err(_) => {
-            names.stats.count_busy();
-            reply(&query.echo, Code::ServFail, client)
-        }
+        Err(_) => reply(&query.echo, Code::ServFail, client),
     }
 }
 
@@ -299,10 +339,7 @@ fn turn_away(names: &Names, malformed: Malformed, client: Client) -> Option<Vec<
         rule: None,
     };
     report(names, (malformed.shown, kind), denial, client, false);
-    let Some((echo, code)) = malformed.reply else {
-        names.stats.count_ignored();
-        return None;
-    };
+    let (echo, code) = malformed.reply?;
     Some(answer::write(&echo, code, &[], 0, limit(&echo, client)))
 }
 

@@ -41,9 +41,10 @@ pub enum Verdict {
     Resolve {
         /// Addresses of which kind.
         family: Family,
-        /// The place in `allow` of the wildcard that alone covers the name: asking upstream
-        /// then tells the zone's owner the labels, and counts against the budget.
-        wildcard: Option<usize>,
+        /// The place in `allow` of the rule whose budget pays for a look-up.
+        rule: usize,
+        /// The rule is a wildcard: asking upstream tells the zone's owner the labels.
+        wildcard: bool,
     },
     /// A permitted name, asked for records that are never given: an empty answer.
     Empty,
@@ -74,15 +75,19 @@ pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
     let Some(family) = Family::of(kind) else {
         return Verdict::Empty;
     };
-    let wildcard = match covered_by(policy, name, &openings) {
-        Cover::Exact => None,
-        Cover::Wildcard(rule) => Some(rule),
+    let (rule, wildcard) = match covered_by(policy, name, &openings) {
+        Cover::Exact(rule) => (rule, false),
+        Cover::Wildcard(rule) => (rule, true),
         Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
     };
-    Verdict::Resolve { family, wildcard }
+    Verdict::Resolve {
+        family,
+        rule,
+        wildcard,
+    }
 }
 
-/// The denial of a name that says more through a wildcard than it may.
+/// The denial of a name that says more through its rule than it may.
 pub fn over_budget(policy: &Policy, rule: usize) -> Denial {
     Denial {
         reason: Reason::NameBudget,
@@ -110,7 +115,7 @@ pub fn not_open(policy: &Policy, name: &Name) -> Denial {
 }
 
 enum Cover {
-    Exact,
+    Exact(usize),
     Wildcard(usize),
     TooLong(usize),
 }
@@ -127,7 +132,7 @@ fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
             continue;
         };
         let HostPattern::Below(parent) = pattern else {
-            return Cover::Exact;
+            return Cover::Exact(opening.rule);
         };
         let chosen = name
             .as_str()
@@ -138,7 +143,7 @@ fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
         }
     }
     match tightest {
-        None => Cover::Exact,
+        None => Cover::Exact(0),
         Some((rule, chosen)) => {
             if chosen.len() > MAX_WILDCARD_BYTES || chosen.split('.').count() > MAX_WILDCARD_LABELS
             {
@@ -189,7 +194,13 @@ mod tests {
         for kind in 0..=u16::MAX {
             let verdict = of(&rules, "api.example.com", kind);
             match Family::of(kind) {
-                Some(_) => assert!(matches!(verdict, Verdict::Resolve { wildcard: None, .. })),
+                Some(_) => assert!(matches!(
+                    verdict,
+                    Verdict::Resolve {
+                        wildcard: false,
+                        ..
+                    }
+                )),
                 None => assert_eq!(verdict, Verdict::Empty),
             }
         }

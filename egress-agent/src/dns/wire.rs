@@ -423,8 +423,9 @@ mod tests {
         assert_eq!(fault(&labels(62)), Fault::Labels);
         let echo = read(&labels(61)).unwrap().echo;
         let many = vec![IpAddr::V6(Ipv6Addr::LOCALHOST); MAX_ADDRESSES];
-        let answer = write(&echo, Code::NoError, &many, 1, MAX_UDP_ANSWER);
-        assert_eq!(usize::from(answer[7]), MAX_ADDRESSES);
+        let answer = write(&echo, Code::NoError, &many, 1, usize::from(u16::MAX));
+        let count = u16::from_be_bytes([answer[6], answer[7]]);
+        assert_eq!(usize::from(count), MAX_ADDRESSES);
     }
 
     #[test]
@@ -554,11 +555,11 @@ mod tests {
                 RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
                 _ => None,
             }).collect();
+            prop_assert!(answer.answers.iter().all(|record| record.ttl == ttl));
             if answer.metadata.truncation {
-                prop_assert!(told.is_empty());
+                prop_assert!(told.len() < addresses.len() && addresses.starts_with(&told));
             } else {
                 prop_assert_eq!(told, addresses);
-                prop_assert!(answer.answers.iter().all(|record| record.ttl == ttl));
             }
         }
 

@@ -57,8 +57,6 @@ pub enum Body {
     Lost(Lost),
     /// A policy took effect or was replaced.
     Policy(PolicyChange),
-    /// The kernel did not take a grant; the answer was not given.
-    GrantFailed(GrantFailed),
     /// A permitted name has no address now.
     NameUnresolved(NameUnresolved),
     /// Something the operator should know about.
@@ -75,7 +73,6 @@ impl Body {
             Self::Stopped(body) => Some(&body.connector),
             Self::Lost(body) => body.connector.as_deref(),
             Self::Policy(body) => Some(&body.connector),
-            Self::GrantFailed(body) => Some(&body.connector),
             Self::NameUnresolved(body) => Some(&body.connector),
             Self::Warning(body) => body.connector.as_deref(),
         }
@@ -287,21 +284,6 @@ pub struct PolicyChange {
     pub added: Vec<String>,
     /// Ids of rules that are gone; their live flows end.
     pub removed: Vec<String>,
-}
-
-/// The kernel did not take a grant.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct GrantFailed {
-    /// Name.
-    pub connector: String,
-    /// Instance of the data plane.
-    pub instance: String,
-    /// Id of the rule.
-    pub rule: Option<String>,
-    /// Name whose addresses were to be granted.
-    pub name: Option<String>,
-    /// What happened and what to do.
-    pub message: String,
 }
 
 /// A permitted name has no address now.

@@ -124,13 +124,6 @@ pub(crate) fn every_kind() -> Vec<Record> {
             added: vec!["a:443/tcp".into()],
             removed: vec![],
         }),
-        Body::GrantFailed(GrantFailed {
-            connector: connector(),
-            instance: instance(),
-            rule: None,
-            name: Some("x.example".into()),
-            message: "the grant table is full".into(),
-        }),
         Body::NameUnresolved(NameUnresolved {
             connector: connector(),
             instance: instance(),

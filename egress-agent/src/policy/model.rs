@@ -73,10 +73,21 @@ pub struct Rule {
     pub why: Option<String>,
     /// Answers that point inside (private, loopback, link-local …) are accepted.
     pub private: bool,
+    /// Names below a wildcard that may be looked up each minute.
+    pub lookups_per_minute: u32,
     /// A TCP connection has to begin with a TLS ClientHello that names a permitted host.
     pub tls: bool,
     /// Such a ClientHello may carry an encrypted one.
     pub ech: bool,
+}
+
+/// Names below a wildcard that may be looked up each minute, where its rule does not say how
+/// many.
+pub const LOOKUPS_PER_MINUTE: u32 = 30;
+
+/// How many of them at once, after a pause.
+pub fn lookups_at_once(per_minute: u32) -> u32 {
+    per_minute.saturating_mul(2).max(64)
 }
 
 /// One entry of `listen:`: callers that may reach a TCP port of the connector's.

@@ -150,6 +150,11 @@ pub struct Long {
     pub why: Option<Loose<String>>,
     /// Host rules only: accept answers that point inside (private, loopback, link-local).
     pub private: Option<Loose<bool>>,
+    /// Rules for `*.domain` only: how many names below it may be looked up each minute; twice as
+    /// many at once. 30 if missing, and 64 at once.
+    #[serde(rename = "lookups-per-minute")]
+    #[schemars(range(min = 1, max = 6000))]
+    pub lookups_per_minute: Option<Loose<u32>>,
     /// Host rules over TCP only. require: a connection has to begin with a TLS ClientHello that
     /// names a permitted host. off: it need not. Missing: required on port 443 alone.
     pub tls: Option<Loose<Tls>>,

@@ -271,6 +271,7 @@ fn rule(id: &str, target: Target, ports: &[(u16, u16)]) -> Rule {
         },
         why: None,
         private: false,
+        lookups_per_minute: crate::policy::model::LOOKUPS_PER_MINUTE,
         tls: false,
         ech: false,
     }

@@ -70,11 +70,6 @@ pub fn line(record: &Record, color: bool) -> String {
                 }
             }
         }
-        Body::GrantFailed(body) => {
-            line.head("grant-fail", YELLOW, Some(&body.connector));
-            line.rest(&escape::field(body.name.as_deref().unwrap_or("-")));
-            line.rest(&escape::inner(&body.message));
-        }
         Body::NameUnresolved(body) => {
             line.head("unresolved", YELLOW, Some(&body.connector));
             line.rest(&escape::field(&body.name));

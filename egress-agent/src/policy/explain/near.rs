@@ -8,7 +8,7 @@ use super::dest::{Dest, Place};
 use crate::policy::{
     compile,
     fault::quote,
-    model::{Mode, Policy, Rule, Target},
+    model::{Mode, Policy, Rule, Target, lookups_at_once},
     name::{HostPattern, Name},
     special::{self, Block},
 };
@@ -48,6 +48,19 @@ fn names(policy: &Policy, dest: &Dest, name: &Name, refused: bool, hints: &mut V
              “private: true”"
                 .into(),
         );
+    }
+    let exact = |rule: &&&Rule| matches!(&rule.target, Target::Host(HostPattern::Exact(_)));
+    if let Some(rule) = own.first()
+        && !own.iter().any(|rule| exact(&rule))
+    {
+        let rate = rule.lookups_per_minute;
+        hints.push(format!(
+            "names below {} are looked up {} at once and {rate} a minute at most \
+             (“lookups-per-minute” of rule {})",
+            rule.target,
+            lookups_at_once(rate),
+            quote(&rule.id)
+        ));
     }
     for rule in &policy.deny {
         if let Target::Cidr(net) = &rule.target

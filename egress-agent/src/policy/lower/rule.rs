@@ -3,10 +3,14 @@
 use super::{ports, target, tls::Written, value};
 use crate::policy::{
     fault::{Complaint, Findings, quote},
-    model::{PortSpan, Protocols, Rule, Target},
+    model::{LOOKUPS_PER_MINUTE, PortSpan, Protocols, Rule, Target},
+    name::HostPattern,
     schema::{self, Entry, Long, Loose},
 };
 
+/// The key of a wildcard's budget, and the most that it may say.
+const LOOKUPS: &str = "lookups-per-minute";
+const MAX_LOOKUPS: u32 = 6000;
 /// Ports of one host rule: each becomes an exact grant for each address.
 const MAX_HOST_PORTS: usize = 256;
 
@@ -65,6 +69,7 @@ fn short(text: &str, deny: bool, findings: &mut Findings) -> Option<Rule> {
                 protocols: short.protocols.unwrap_or(default_protocols(deny)),
                 why: None,
                 private: false,
+                lookups_per_minute: LOOKUPS_PER_MINUTE,
                 tls: false,
                 ech: false,
             })
@@ -82,6 +87,12 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
     let why = why(&long.why, findings);
     let protocols = protocols(long, deny, findings);
     let private = value::field("private", &long.private, "write true or false", findings);
+    let lookups = value::field(
+        LOOKUPS,
+        &long.lookups_per_minute,
+        "write a whole number, such as 120",
+        findings,
+    );
     let target = destination(long, findings);
     let ports = ports(long, deny, target.as_ref(), findings);
     let target = target?;
@@ -94,6 +105,7 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
             not_unix("protocol", long.protocol.is_some(), findings);
         }
     }
+    let lookups = lookups_per_minute(lookups.copied(), deny, &target, findings);
     let unix = matches!(target, Target::Unix(_));
     Some(Rule {
         id,
@@ -102,6 +114,7 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
         protocols: if unix { Protocols::NONE } else { protocols },
         why,
         private: private == Some(&true),
+        lookups_per_minute: lookups,
         tls: false,
         ech: false,
     })
@@ -202,6 +215,30 @@ fn host(
     if deny {
         only_host("private", private.is_some(), findings);
     }
+}
+
+/// How many names below a wildcard may be looked up each minute.
+fn lookups_per_minute(
+    written: Option<u32>,
+    deny: bool,
+    target: &Target,
+    findings: &mut Findings,
+) -> u32 {
+    let Some(number) = written else {
+        return LOOKUPS_PER_MINUTE;
+    };
+    if deny || !matches!(target, Target::Host(HostPattern::Below(_))) {
+        let message = format!("“{LOOKUPS}” belongs to rules of “allow” for “*.domain” only");
+        findings.note_key(LOOKUPS, 0, message, "remove it");
+    } else if !(1..=MAX_LOOKUPS).contains(&number) {
+        findings.within(LOOKUPS, |findings| {
+            findings.note(
+                format!("{number} look-ups a minute"),
+                format!("write a number from 1 to {MAX_LOOKUPS}"),
+            );
+        });
+    }
+    number
 }
 
 fn only_host(key: &str, present: bool, findings: &mut Findings) {

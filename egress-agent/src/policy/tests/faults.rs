@@ -247,6 +247,20 @@ fn rules_with_the_wrong_parts() {
         "allow: [{host: a.example, cidr: 10.0.0.0/8, ports: [1]}]\n",
         &["more than one destination"],
     );
+    for rule in [
+        "{host: a.example.com, ports: [1], lookups-per-minute: 60}",
+        "{cidr: 10.0.0.0/8, ports: [1], lookups-per-minute: 60}",
+    ] {
+        expect(
+            &format!("allow: [{rule}]\n"),
+            &["“lookups-per-minute” belongs to rules of “allow” for “*.domain” only"],
+        );
+    }
+    for number in ["0", "6001"] {
+        let rule = "{host: '*.example.com', ports: [1], lookups-per-minute: ";
+        let message = format!("{number} look-ups a minute");
+        expect(&format!("allow: [{rule}{number}}}]\n"), &[message.as_str()]);
+    }
     expect(
         "allow: [{cidr: 10.0.0.0/8, ports: [1], private: true}]\n",
         &["“private” belongs to “host” rules"],

@@ -105,6 +105,7 @@ pub(super) fn host_rule() -> impl Strategy<Value = Rule> {
         },
         why: None,
         private: false,
+        lookups_per_minute: crate::policy::model::LOOKUPS_PER_MINUTE,
         tls,
         ech: false,
     })

@@ -204,6 +204,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
         },
         why: None,
         private: false,
+        lookups_per_minute: crate::policy::model::LOOKUPS_PER_MINUTE,
         tls: false,
         ech: false,
     })

@@ -1,0 +1,191 @@
+//! Questions on their way upstream, and what came of them.
+//!
+//! What a connector asks is answered from what is kept. Where nothing is, a look-up counts
+//! against its budget and brings both kinds of address at once; whoever asks meanwhile waits for
+//! it. So neither the order nor the number of a connector's questions reaches a server, but
+//! only that a name was looked up, no more often than the budget says.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::{
+    answer::MAX_ADDRESSES,
+    budget::Budget,
+    cache::{Cache, Kept, Upkeep},
+    upstream::{Reply, Upstream, UpstreamError},
+    verdict::Family,
+};
+use crate::policy::{model::DnsSettings, name::Name};
+
+/// Questions to upstream servers at once.
+const MAX_UPSTREAM: usize = 128;
+
+/// An answer that is waited for.
+pub(super) type Awaited = watch::Receiver<Option<Kept>>;
+
+/// Who wants an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// The refresher, by its own clock: a new answer.
+    Schedule,
+    /// The connector: one that is kept, or one that its budget pays for. The budget is named as
+    /// for [`Budget::spend`]; `None`: it needs none.
+    Connector(Upkeep, Option<(u32, u32)>),
+}
+
+/// What becomes of a question.
+pub(super) enum Begun {
+    /// It is answered.
+    Kept(Kept),
+    /// It will be.
+    Awaited(Awaited),
+    /// It is not asked: nothing is left of the budget.
+    OverBudget,
+}
+
+/// The look-ups of one connector.
+#[derive(Default)]
+pub(super) struct Lookups {
+    state: Arc<Mutex<State>>,
+    /// Ends with this value.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+struct State {
+    cache: Cache,
+    budget: Budget,
+    under_way: HashMap<(Name, Family), Awaited>,
+    /// Goes up when the servers change. What was asked before is not kept.
+    generation: u64,
+    room: Arc<Semaphore>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cache: Cache::default(),
+            budget: Budget::default(),
+            under_way: HashMap::new(),
+            generation: 0,
+            room: Arc::new(Semaphore::new(MAX_UPSTREAM)),
+        }
+    }
+}
+
+impl State {
+    /// The answer that is on its way. One whose task has died is not.
+    fn awaited(&self, name: &Name, family: Family) -> Option<&Awaited> {
+        let awaited = self.under_way.get(&(name.clone(), family))?;
+        awaited.has_changed().is_ok().then_some(awaited)
+    }
+}
+
+impl Lookups {
+    /// Answers a question, or has it answered. Needs a tokio runtime.
+    pub(super) fn begin(
+        &self,
+        (name, family): (&Name, Family),
+        asker: Asker,
+        (upstream, settings): (&Arc<Upstream>, &DnsSettings),
+        now_ns: fn() -> u64,
+    ) -> Begun {
+        let mut state = lock(&self.state);
+        let now = now_ns();
+        let mut wanted = vec![family];
+        if let Asker::Connector(upkeep, budget) = asker {
+            let kept = |state: &State, family| {
+                let kept = state.cache.get(name, family, upkeep, settings, now);
+                kept.cloned()
+            };
+            if let Some(kept) = kept(&state, family) {
+                return Begun::Kept(kept);
+            }
+            if let Some(awaited) = state.awaited(name, family) {
+                return Begun::Awaited(awaited.clone());
+            }
+            if let Some((slot, per_minute)) = budget
+                && !state.budget.spend(slot, per_minute, now)
+            {
+                return Begun::OverBudget;
+            }
+            wanted = Family::ALL.into();
+            wanted.retain(|&each| each == family || kept(&state, each).is_none());
+        }
+        // In this order, whichever was asked for.
+        for each in wanted {
+            if state.awaited(name, each).is_none() {
+                let key = (name.clone(), each);
+                let awaited = self.ask(&state, key.clone(), upstream, now_ns);
+                state.under_way.insert(key, awaited);
+            }
+        }
+        match state.awaited(name, family) {
+            Some(awaited) => Begun::Awaited(awaited.clone()),
+            None => Begun::OverBudget,
+        }
+    }
+
+    /// Forgets what the servers said: others are asked from now on.
+    pub(super) fn forget(&self) {
+        let mut state = lock(&self.state);
+        state.cache.clear();
+        state.under_way.clear();
+        state.generation = state.generation.wrapping_add(1);
+    }
+
+    fn ask(
+        &self,
+        state: &State,
+        key: (Name, Family),
+        upstream: &Arc<Upstream>,
+        now_ns: fn() -> u64,
+    ) -> Awaited {
+        let (sender, awaited) = watch::channel(None);
+        let (upstream, shared) = (Arc::clone(upstream), Arc::clone(&self.state));
+        let (room, generation) = (Arc::clone(&state.room), state.generation);
+        let mut tasks = lock(&self.tasks);
+        // Finished ones hold nothing.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let (name, family) = &key;
+            // Never closed; without a permit nothing but the bound would be lost.
+            let _permit = room.acquire().await.ok();
+            let mut answer = upstream.lookup(name, *family).await;
+            if let Ok(Reply::Found(found)) = &mut answer {
+                found.addresses.truncate(MAX_ADDRESSES);
+            }
+            let kept = Kept {
+                answer,
+                came_ns: now_ns(),
+            };
+            let mut state = lock(&shared);
+            if state.generation == generation {
+                state.cache.put(name, *family, kept.clone());
+                state.under_way.remove(&key);
+            }
+            drop(state);
+            // Nobody waits any more: it is kept all the same.
+            let _nobody = sender.send(Some(kept));
+        });
+        awaited
+    }
+}
+
+/// The answer that is waited for.
+pub(super) async fn wait(mut awaited: Awaited) -> Result<Kept, UpstreamError> {
+    let came = awaited.wait_for(Option::is_some).await;
+    let came = came.map_err(|_| UpstreamError::Timeout)?;
+    came.clone().ok_or(UpstreamError::Timeout)
+}
+
+/// No panic can leave the books half written: each change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
