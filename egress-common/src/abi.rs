@@ -32,7 +32,7 @@ pub const REPEAT_WINDOW_NS: u64 = 1_000_000_000;
 pub const RULE_NONE: u32 = 0;
 /// The connector's own DNS door.
 pub const RULE_DOOR: u32 = 1;
-/// A loopback port on which the same connector listens.
+/// A loopback connection of which the same connector has both ends.
 pub const RULE_OWN: u32 = 2;
 /// The answer of an accepted connection to a loopback peer.
 pub const RULE_INBOUND: u32 = 3;

@@ -50,8 +50,9 @@ pub trait Lookup {
     fn rule_active(&self, rule: u32) -> bool;
     /// The flags of a rule; 0 where there is none.
     fn rule_flags(&self, rule: u32) -> u16;
-    /// Whether the connector of the flow itself listens on the loopback destination.
-    fn own_listener(&self, flow: &Flow) -> bool;
+    /// Whether what is sent by TCP to a loopback destination reaches the connector of the flow
+    /// itself, and nobody else.
+    fn own_peer(&self, flow: &Flow) -> bool;
     /// Boot clock, nanoseconds.
     fn now_ns(&self) -> u64;
     /// The same verdict. In the kernel, its verifier then knows nothing of it: where ways meet that
@@ -112,10 +113,16 @@ pub fn audited(verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// Grants first, then prefixes, then the connector's own listeners. A grant that permits the
-/// address only together with a name gives way to a prefix that asks for none.
+/// Grants first, then prefixes, then the connector's own connections over loopback. A grant that
+/// permits the address only together with a name gives way to a prefix that asks for none.
+///
+/// Nothing permits a broadcast address of loopback: everybody on the host hears it. Datagrams to
+/// loopback need a rule, for no connection says who takes them.
 #[inline(always)]
 fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
+    if flow.addr.is_loopback_broadcast() && !flow.inbound {
+        return Verdict::deny(Reason::Broadcast, RULE_NONE);
+    }
     let granted = lookup.blurred(by_grant(flow, lookup));
     if matches!(granted.action, Action::Allow) {
         return granted;
@@ -141,14 +148,15 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     } else {
         ranged
     };
-    if !matches!(denied.reason, Reason::DenyRule)
-        && flow.addr.is_loopback()
-        && lookup.own_listener(flow)
-    {
-        return Verdict::allow(RULE_OWN);
-    }
     if flow.inbound {
         return to_caller(flow, lookup);
+    }
+    if flow.protocol == TCP
+        && !matches!(denied.reason, Reason::DenyRule)
+        && flow.addr.is_loopback()
+        && lookup.own_peer(flow)
+    {
+        return Verdict::allow(RULE_OWN);
     }
     let reason = match denied.reason {
         Reason::NoRule => by_class(&flow.addr),
@@ -159,7 +167,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 
 /// What the exact grant says.
 #[inline(always)]
-fn by_grant<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
+pub fn by_grant<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     let Some(grant) = lookup.exact(&flow.grant_key()) else {
         return Verdict::deny(Reason::NoRule, RULE_NONE);
     };

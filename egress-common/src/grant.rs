@@ -112,7 +112,7 @@ impl Rule {
 }
 
 /// What a socket carries: who made it, where it may send, and how far its name is checked.
-/// 88 bytes.
+/// 96 bytes.
 ///
 /// Written by `sock_create` and by the connect hooks, which run with the socket locked;
 /// read by the packet hook on every packet. `seq` is odd while the record is written, so a
@@ -159,6 +159,10 @@ pub struct SocketState {
     pub held_packets: u32,
     /// Bytes of those.
     pub held_bytes: u32,
+    /// When the approval was decided: the lower half of the kernel's count of ticks (`jiffies`).
+    pub decided: u32,
+    /// [`SocketState::BROADCASTS`] and [`SocketState::STRAYED`]. A flag that is set stays.
+    pub flags: u32,
 }
 
 impl SocketState {
@@ -174,4 +178,12 @@ impl SocketState {
     pub const STRANGER: u8 = 4;
     /// The name was taken; `rule` is the name's.
     pub const CHECKED: u8 = 5;
+
+    /// It may send to broadcast addresses (`SO_BROADCAST`, socket(7)).
+    pub const BROADCASTS: u32 = 1;
+    /// It was let connect to an address that nothing permits, as datagram sockets are.
+    pub const STRAYED: u32 = 2;
+    /// Ticks for which the approval of a datagram's destination counts: 0.26 to 2.6 s, by the
+    /// kernel's configuration. It is decided anew then, so that none outlives its grant.
+    pub const MOMENT: u32 = 256;
 }

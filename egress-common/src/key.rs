@@ -92,6 +92,16 @@ impl Addr {
         }
     }
 
+    /// A broadcast address of loopback: `127.255.255.255`, and before Linux 5.14 `127.0.0.0`
+    /// (`net/ipv4/fib_frontend.c` `fib_add_ifaddr`).
+    #[inline(always)]
+    pub const fn is_loopback_broadcast(&self) -> bool {
+        self.halves[0] == 0 && {
+            let low = self.low();
+            low == MAPPED_PREFIX << 32 | 0x7fff_ffff || low == MAPPED_PREFIX << 32 | 0x7f00_0000
+        }
+    }
+
     /// `169.254.0.0/16`, `fe80::/10` or the metadata address `fd00:ec2::254`.
     #[inline(always)]
     pub const fn is_link_local(&self) -> bool {

@@ -38,12 +38,13 @@ const _: () = {
     assert!(size_of::<NameQuery>() == 260);
     assert!(offset_of!(NameQuery, key) == 4);
     assert!(NameKey::ALL_BITS as usize == 8 * size_of::<NameKey>());
-    assert!(size_of::<SocketState>() == 88);
+    assert!(size_of::<SocketState>() == 96);
     assert!(offset_of!(SocketState, addr) == 8);
     assert!(offset_of!(SocketState, rule) == 24);
     assert!(offset_of!(SocketState, stage) == 31);
     assert!(offset_of!(SocketState, asked_addr) == 40);
     assert!(offset_of!(SocketState, pending) == 64);
+    assert!(offset_of!(SocketState, decided) == 88);
     assert!(size_of::<SniEvent>() == 360);
     assert!(offset_of!(SniEvent, cookie) == 72);
     assert!(offset_of!(SniEvent, source) == 80);

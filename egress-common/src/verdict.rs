@@ -82,7 +82,7 @@ codes! {
         DenyRule = 4, "deny-rule";
         /// The process belongs to no connector.
         UnknownConnector = 5, "unknown-connector";
-        /// Loopback, and no rule nor own listener permits it.
+        /// Loopback, and no rule permits it; nor does it reach the connector itself.
         Loopback = 6, "loopback";
         /// Link-local or cloud metadata, and no rule names it.
         LinkLocal = 7, "link-local";
@@ -162,6 +162,9 @@ codes! {
         IoUring = 45, "io-uring";
         /// A control of the kernel's was opened for writing: cgroups, pinned programs, sysfs.
         KernelControl = 46, "kernel-control";
+        /// A broadcast address of loopback, or an address that no rule names for a socket that
+        /// may broadcast.
+        Broadcast = 47, "broadcast";
         /// The connector's DNS proxy is gone, and its address belongs to nobody or to a stranger.
         ResolverGone = 55, "resolver-gone";
     }

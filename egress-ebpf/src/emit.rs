@@ -70,9 +70,6 @@ impl Process {
 /// Counts a denial and shows it, unless it repeats one that was shown a moment ago.
 #[inline(always)]
 pub fn denial(flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
-    count(flow.connector, verdict.reason);
-    // SAFETY: a helper without pointers.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
     let key = RepeatKey {
         addr: flow.addr,
         connector: flow.connector,
@@ -80,13 +77,28 @@ pub fn denial(flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
         protocol: flow.protocol,
         reason: verdict.reason.code(),
     };
-    let hidden = match shown(REPEATS.get_ptr_mut(&key), now) {
+    repeated(&key, flow, verdict, process, family);
+}
+
+/// The same, with a key of its own by which it repeats.
+#[inline(always)]
+pub fn repeated(
+    key: &RepeatKey,
+    flow: &Flow,
+    verdict: &Verdict,
+    process: &Process,
+    family: u8,
+) {
+    count(flow.connector, verdict.reason);
+    // SAFETY: a helper without pointers.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let hidden = match shown(REPEATS.get_ptr_mut(key), now) {
         Shown::Not => return,
         Shown::Again(hidden) => hidden,
         Shown::First => {
             // A full table only means that a repeat is shown again.
             let _shown_again = REPEATS.insert(
-                &key,
+                key,
                 Repeat {
                     shown_ns: now,
                     hidden: 0,

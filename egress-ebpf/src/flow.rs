@@ -137,17 +137,6 @@ pub fn sock(ctx: &SockAddrContext) -> *mut bpf_sock {
     unsafe { (*raw(ctx)).__bindgen_anon_1.sk }
 }
 
-/// The local port of the socket, host order; 0 before it has one.
-#[inline(always)]
-pub fn local_port(ctx: &SockAddrContext) -> u16 {
-    let sk = sock(ctx);
-    if sk.is_null() {
-        return 0;
-    }
-    // SAFETY: `sk` is the context's socket, not null; `src_port` is readable.
-    unsafe { read_volatile(addr_of!((*sk).src_port)) as u16 }
-}
-
 #[inline(always)]
 fn raw(ctx: &SockAddrContext) -> *mut bpf_sock_addr {
     ctx.sock_addr

@@ -142,6 +142,34 @@ const fn unreadable(fault: Reason, family: u16) -> Parsed {
     }
 }
 
+/// What a TCP segment carries.
+pub struct Segment {
+    /// It opens a connection.
+    pub syn: bool,
+    /// Bytes of data.
+    pub data: u32,
+}
+
+/// Reads the TCP header of a packet that [`parse`] could read; `None` where it is not whole.
+#[inline(always)]
+pub fn segment(skb: *mut __sk_buff, parsed: &Parsed) -> Option<Segment> {
+    // SAFETY: the program's own context.
+    let whole = unsafe { read_volatile(addr_of!((*skb).len)) };
+    let [length, flags] = load::<2>(skb, parsed.transport + TCP_LENGTH)?;
+    let data = parsed.transport + u32::from(length >> 4) * 4;
+    Some(Segment {
+        syn: flags & SYN != 0,
+        data: whole.checked_sub(data)?,
+    })
+}
+
+/// Where a TCP header says how long it is; its flags follow (RFC 9293 section 3.1).
+const TCP_LENGTH: u32 = 12;
+/// Where its flags are.
+pub const TCP_FLAGS: usize = 13;
+/// The flag of a segment that opens a connection.
+pub const SYN: u8 = 0x02;
+
 /// Bytes of the packet from the network header on.
 #[inline(always)]
 pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {

@@ -21,6 +21,7 @@ mod kin;
 mod lookup;
 mod maps;
 mod memory;
+mod own;
 mod resolver;
 mod scratch;
 mod socket;
@@ -110,6 +111,12 @@ pub fn sendmsg_unix(ctx: SockAddrContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     hook::packet::egress(&ctx)
+}
+
+/// Every packet to a socket below the parent, before the kernel takes it.
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    hook::ingress::ingress(&ctx)
 }
 
 /// Packets that the fast path of `egress` does not take; called by it.

@@ -17,7 +17,7 @@ use egress_common::{abi::TCP, key::Addr};
 use crate::maps::RESOLVERS;
 
 /// `BPF_F_CURRENT_NETNS`, `include/uapi/linux/bpf.h`.
-const CURRENT_NETNS: u64 = -1_i64 as u64;
+pub const CURRENT_NETNS: u64 = -1_i64 as u64;
 
 /// One side of a flow.
 #[derive(Clone, Copy)]
@@ -30,9 +30,29 @@ pub struct End {
 /// Whether the proxy of a connector takes what goes from one end to another.
 #[inline(always)]
 pub fn stands(ctx: *mut c_void, connector: u32, protocol: u8, from: &End, to: &End) -> bool {
+    let (mut tuple, size) = tuple(from, to);
+    // SAFETY: context and tuple are the program's own; the socket is released below.
+    unsafe {
+        let sk = if protocol == TCP {
+            bpf_sk_lookup_tcp(ctx, &mut tuple, size, CURRENT_NETNS, 0)
+        } else {
+            bpf_sk_lookup_udp(ctx, &mut tuple, size, CURRENT_NETNS, 0)
+        };
+        if sk.is_null() {
+            return false;
+        }
+        let own = is_of(sk, connector);
+        bpf_sk_release(sk.cast());
+        own
+    }
+}
+
+/// Addresses and ports as a look-up takes them, and their size.
+#[inline(always)]
+pub fn tuple(from: &End, to: &End) -> (bpf_sock_tuple, u32) {
     // SAFETY: all zero is a valid tuple; only the union member of `size` is read.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    // The proxy's remote end is ours.
+    // The receiver's remote end is ours.
     let size = match (from.addr.v4(), to.addr.v4()) {
         (Some(source), Some(destination)) => {
             // SAFETY: integers, of which every value is one.
@@ -53,20 +73,7 @@ pub fn stands(ctx: *mut c_void, connector: u32, protocol: u8, from: &End, to: &E
             size_of_val(v6)
         }
     };
-    // SAFETY: context and tuple are the program's own; the socket is released below.
-    unsafe {
-        let sk = if protocol == TCP {
-            bpf_sk_lookup_tcp(ctx, &mut tuple, size as u32, CURRENT_NETNS, 0)
-        } else {
-            bpf_sk_lookup_udp(ctx, &mut tuple, size as u32, CURRENT_NETNS, 0)
-        };
-        if sk.is_null() {
-            return false;
-        }
-        let own = is_of(sk, connector);
-        bpf_sk_release(sk.cast());
-        own
-    }
+    (tuple, size as u32)
 }
 
 /// Where a call goes that has no source yet: to whoever listens. No socket has port 0.

@@ -3,7 +3,7 @@
 use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get,
+    bpf_get_current_ancestor_cgroup_id, bpf_jiffies64, bpf_sk_fullsock, bpf_sk_storage_get,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
@@ -91,6 +91,32 @@ pub fn empty(connector: u32) -> SocketState {
         partial_since: 0,
         held_packets: 0,
         held_bytes: 0,
+        decided: 0,
+        flags: 0,
+    }
+}
+
+/// The kernel's count of ticks (`jiffies`), lower half. Read in one or two instructions, so the
+/// fast path can ask for it.
+#[inline(always)]
+pub fn ticks() -> u32 {
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// Sets flags of a record, and says which were set before.
+///
+/// # Safety
+///
+/// `state` is a record of [`SOCKETS`], not null, and the caller is the only writer of its flags:
+/// hooks of `connect()` and `setsockopt()` run with the socket locked.
+#[inline(always)]
+pub unsafe fn mark(state: *mut SocketState, flags: u32) -> u32 {
+    // SAFETY: see above.
+    unsafe {
+        let before = read_volatile(addr_of!((*state).flags));
+        write_volatile(addr_of_mut!((*state).flags), before | flags);
+        before
     }
 }
 
@@ -155,6 +181,7 @@ pub unsafe fn approve(state: *mut SocketState, approval: &Approval) {
         write_volatile(addr_of_mut!((*state).partial), 0);
         write_volatile(addr_of_mut!((*state).held_packets), 0);
         write_volatile(addr_of_mut!((*state).held_bytes), 0);
+        write_volatile(addr_of_mut!((*state).decided), ticks());
         write_volatile(addr_of_mut!((*state).seq), (seq | 1).wrapping_add(1));
     }
 }

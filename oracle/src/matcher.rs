@@ -71,6 +71,11 @@ fn softened(member: &Member, verdict: Verdict) -> Verdict {
 
 /// Every reason to permit in order; where there is none, the most telling refusal.
 fn by_rule(world: &World, attempt: &Attempt, to: IpAddr) -> Verdict {
+    // The first and the last address of 127.0.0.0/8.
+    let broadcast = [[127, 0, 0, 0], [127, 255, 255, 255]].map(IpAddr::from);
+    if broadcast.contains(&to) && !attempt.inbound {
+        return refused(Reason::Broadcast, RULE_NONE);
+    }
     let (mut refusal, mut with_a_name) = (None, None);
     match by_grant(world, attempt, to) {
         Some(Ok(rule)) if attempt.protocol == TCP && asks_for_a_name(world, rule) => {
@@ -93,13 +98,13 @@ fn by_rule(world: &World, attempt: &Attempt, to: IpAddr) -> Verdict {
             rule,
         };
     }
-    let denied = matches!(refusal, Some((Reason::DenyRule, _)));
-    let listener = (attempt.connector, attempt.protocol, attempt.port);
-    if to.is_loopback() && !denied && world.listeners.contains(&listener) {
-        return allowed(RULE_OWN);
-    }
     if attempt.inbound {
         return to_caller(world, attempt, to);
+    }
+    let denied = matches!(refusal, Some((Reason::DenyRule, _)));
+    let own = world.own.contains(&(attempt.connector, attempt.port));
+    if attempt.protocol == TCP && to.is_loopback() && !denied && own {
+        return allowed(RULE_OWN);
     }
     let (reason, rule) = refusal.unwrap_or((class(to), RULE_NONE));
     refused(reason, rule)

@@ -110,6 +110,13 @@ pub fn decided(memory: &Memory, tables: &Tables, to: IpAddr, port: u16, protocol
 /// The answer by walking every rule.
 pub fn says(rules: &[Plain], to: IpAddr, port: u16, protocol: u8) -> Answer {
     let to = canonical(to);
+    // Loopback's broadcast addresses are nobody's: no rule is asked.
+    if [[127, 0, 0, 0], [127, 255, 255, 255]]
+        .map(IpAddr::from)
+        .contains(&to)
+    {
+        return Answer::Unmentioned;
+    }
     let speaks = |rule: &&Plain| {
         rule.protocols.contains(&protocol)
             && rule.addr.is_ipv4() == to.is_ipv4()

@@ -28,8 +28,8 @@ pub struct World {
     pub active: Vec<u32>,
     /// Rules that ask for a name in TLS, and those of them that take an encrypted hello.
     pub named: Vec<(u32, bool)>,
-    /// What connectors listen on: connector, protocol, port.
-    pub listeners: Vec<(u32, u8, u16)>,
+    /// Ports of loopback at which connectors reach themselves by TCP: connector, port.
+    pub own: Vec<(u32, u16)>,
     /// Boot clock.
     pub now_ns: u64,
 }
@@ -137,11 +137,8 @@ impl World {
             }
         }
         for _ in 0..draw.below(4) {
-            let protocol = draw.pick(&PROTOCOLS);
             let port = draw.pick(&PORTS);
-            world
-                .listeners
-                .push((draw.pick(&CONNECTORS), protocol, port));
+            world.own.push((draw.pick(&CONNECTORS), port));
         }
         for _ in 0..draw.below(7) {
             world.draw_grant(draw, edges);
@@ -244,7 +241,7 @@ impl World {
         let mut memory = Memory {
             now_ns: self.now_ns,
             active: self.active.iter().copied().collect(),
-            listeners: self.listeners.iter().copied().collect(),
+            own: self.own.iter().copied().collect(),
             flags: self.named.iter().map(flags).collect(),
             ..Memory::default()
         };

@@ -44,10 +44,15 @@ def serve(peer, who):
         say(f"closed {who}")
     except OSError as error:
         say(f"ended {who} {errno.errorcode.get(error.errno)}")
+callers = {}
 def listen(port):
+    # Bound before anything listens: so this socket may have the listener's port.
+    out = socket.socket()
+    out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    out.bind(("0.0.0.0", port))
+    callers[port] = out
     server = socket.socket(socket.AF_INET6)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     server.bind(("::", port))
     server.listen()
@@ -58,11 +63,12 @@ def listen(port):
 for port in map(int, sys.argv[1:]):
     threading.Thread(target=listen, args=(port,), daemon=True).start()
 def call(kind, host, port, own):
-    out = socket.socket(socket.AF_INET, getattr(socket, "SOCK_" + kind))
-    out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if kind == "STREAM":
+        out = callers[int(own)]
+    else:
+        out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        out.bind(("0.0.0.0", int(own)))
     out.settimeout(3)
-    out.bind(("0.0.0.0", int(own)))
     out.connect((host, int(port)))
     out.send(b"out")
     return "connected"
@@ -264,6 +270,72 @@ fn without_a_rule_nobody_outside_gets_an_answer() -> Result<()> {
     let free = Server::with(&world, world.agent("").free(), "")?;
     free.ensure_answers(zone::STRANGER, OPEN)?;
     free.ensure_answers(zone::STRANGER6, OPEN)?;
+    Ok(())
+}
+
+/// Many half-open calls at once, to a port with no room for them: the kernel answers such with SYN
+/// cookies, for which there is no socket.
+const HALF_OPEN: &str = r#"
+import socket, sys, time
+source, host, port = sys.argv[1:]
+calls = []
+for _ in range(12):
+    out = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    out.bind((source, 0))
+    out.setblocking(False)
+    out.connect_ex((host, int(port)))
+    calls.append(out)
+time.sleep(1.3)
+"#;
+
+/// Listens where nobody is let in, with no room for callers.
+const NO_ROOM: &str = r#"
+import socket, time
+server = socket.socket(socket.AF_INET6)
+server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+server.bind(("::", 18082))
+server.listen(0)
+print("up", flush=True)
+time.sleep(60)
+"#;
+
+/// Not a segment comes back: its fields would be of the connector's choice.
+#[test]
+fn callers_nobody_let_in_hear_nothing() -> Result<()> {
+    for (without, heard) in [(None, false), (Some("ingress"), true)] {
+        let world = World::new()?;
+        let agent = world.agent(text(""));
+        let agent = match without {
+            Some(layers) => agent.without(layers),
+            None => agent,
+        };
+        let mut confined = agent.start(&["/usr/bin/python3", "-c", NO_ROOM])?;
+        confined.printed("up", agent::LIMIT)?;
+        let pairs: [(IpAddr, IpAddr); 2] = [
+            (zone::STRANGER.into(), zone::HOST.into()),
+            (zone::STRANGER6.into(), zone::HOST6.into()),
+        ];
+        let mut segments = 0;
+        for (source, host) in pairs {
+            let mut command = world.internet_command("/usr/bin/python3");
+            command.args([
+                "-c",
+                HALF_OPEN,
+                &source.to_string(),
+                &host.to_string(),
+                "18082",
+            ]);
+            Running::start(command, agent::LIMIT)?.wait()?;
+            segments += world.packets(source)?.len();
+        }
+        ensure!((segments > 0) == heard, "without {without:?}: {segments}");
+        if without.is_none() {
+            let events = confined.events()?;
+            let inbound = events.iter().filter(|it| it.kind == "denied").count();
+            // 24 calls, each tried twice: few lines.
+            ensure!((2..=10).contains(&inbound), "{inbound} lines");
+        }
+    }
     Ok(())
 }
 

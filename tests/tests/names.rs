@@ -1,6 +1,6 @@
 //! The DNS door, through real clients.
 
-use std::{thread, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use egress_tests::{
@@ -8,6 +8,7 @@ use egress_tests::{
     event::Denial,
     protocol::Record,
     shell::{Said, Shell},
+    token,
     world::World,
     zone,
 };
@@ -218,6 +219,77 @@ fn a_grant_ends_with_its_answer() -> Result<()> {
     let report = shell.end()?;
     let denial = Denial::of_address(zone::v4(77)).port(8080);
     report.ensure_denied(&denial.because(&["expired", "no-rule"]))?;
+    Ok(())
+}
+
+/// Approved while its grant lasts, opened after: a SYN that a fast open puts off, in IPv4 and in
+/// IPv6, to a port where names are checked too, and a datagram socket that waits. Prints the error
+/// of each, and `open` for what was opened in time.
+const LATE: &str = r#"
+import socket, sys, time
+MSG_FASTOPEN_COOKIELESS, FASTOPEN_CONNECT = 34, 30
+infos = socket.getaddrinfo("brief.ingest.sentry.io", None, type=socket.SOCK_STREAM)
+def put_off(info, port):
+    out = socket.socket(info[0])
+    out.setsockopt(socket.IPPROTO_TCP, FASTOPEN_CONNECT, 1)
+    out.setsockopt(socket.IPPROTO_TCP, MSG_FASTOPEN_COOKIELESS, 1)
+    out.settimeout(1.5)
+    out.connect((info[4][0], port))
+    return out
+late = [(f"tcp {info[4][0]} {port}", put_off(info, port)) for info in infos for port in (9999, 443)]
+for info in infos:
+    out = socket.socket(info[0], socket.SOCK_DGRAM)
+    out.connect((info[4][0], 9999))
+    out.send(sys.argv[2].encode())
+    late.append((f"udp {info[4][0]}", out))
+early = put_off(infos[0], 9999)
+early.send(sys.argv[2].encode())
+print("early", early.recv(10) != b"", flush=True)
+time.sleep(float(sys.argv[3]))
+for name, out in late:
+    try:
+        if name.endswith(" 443"):
+            out.send(b"")
+        out.send(sys.argv[1].encode())
+        out.recv(10)
+        print("late", name, "ANSWERED", flush=True)
+    except OSError as error:
+        print("late", name, error, flush=True)
+early.send(sys.argv[2].encode())
+print("open", early.recv(10) != b"", flush=True)
+"#;
+
+#[test]
+fn what_is_opened_late_needs_a_grant_then() -> Result<()> {
+    let world = World::new()?;
+    let name = "brief.ingest.sentry.io";
+    let record = zone::only(name, &[zone::v4(77)], &[zone::v6(0x77)]);
+    world.set(Record { ttl: 1, ..record })?;
+    let mut text = policy("late", &[]);
+    text = text.replace(
+        "allow: []",
+        "allow:\n  - { host: \"*.ingest.sentry.io\", ports: [9999], protocol: any }\n  \
+         - { host: \"*.ingest.sentry.io\", ports: [443] }",
+    );
+    text.push_str("dns:\n  ttl:\n    floor: 1s\n    grace: 1s\n");
+    let (late, early) = (token::new(), token::new());
+    let words = |wait: &'static str| ["/usr/bin/python3", "-c", LATE, &late, &early, wait];
+    let report = world.agent(text.clone()).run(&words("4"))?;
+    report.ensure_printed("early True")?;
+    report.ensure_printed("open True")?;
+    let seen = world.sightings(&late)?;
+    ensure!(seen.is_empty(), "{seen:?}; {report}");
+    for address in [IpAddr::from(zone::v4(77)), zone::v6(0x77).into()] {
+        let packets = world.packets(address)?;
+        ensure!(!packets.iter().any(|flow| flow.port == 443), "{packets:?}");
+    }
+    ensure!(!world.sightings(&early)?.is_empty(), "{report}");
+    let denial = Denial::of_address(zone::v4(77)).port(443);
+    report.ensure_denied(&denial.because(&["expired", "no-rule"]))?;
+    // The same in time.
+    let report = world.agent(text).run(&words("0.1"))?;
+    report.ensure_printed("open True")?;
+    ensure!(world.sightings(&late)?.len() >= 4, "{report}");
     Ok(())
 }
 

@@ -13,6 +13,8 @@ pub enum Part {
     Sendmsg,
     /// The packet hook.
     Packet,
+    /// The hook for packets on their way in.
+    Ingress,
     /// What the hook of `socket()` refuses; the records it makes stay.
     Socket,
     /// The hook of `setsockopt()`.
@@ -174,6 +176,7 @@ mod on {
             ("connect", Self::Connect),
             ("sendmsg", Self::Sendmsg),
             ("packet", Self::Packet),
+            ("ingress", Self::Ingress),
             ("socket", Self::Socket),
             ("sockopt", Self::Sockopt),
             ("unix", Self::Unix),

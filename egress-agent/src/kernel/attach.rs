@@ -39,12 +39,14 @@ const SETSOCKOPT: &str = "setsockopt";
 const EGRESS: &str = "egress";
 /// The filter of a DNS proxy's sockets.
 pub(super) const ADMIT: &str = "admit";
+/// The program for packets that come in.
+const INGRESS: &str = "ingress";
 /// Every program of an instance.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SOCK_ADDR
         .iter()
         .copied()
-        .chain([SOCK_CREATE, SETSOCKOPT, EGRESS, ADMIT])
+        .chain([SOCK_CREATE, SETSOCKOPT, EGRESS, INGRESS, ADMIT])
 }
 
 /// Attaches all programs. Links are dropped, and so detached, when one of them fails.
@@ -61,7 +63,12 @@ pub fn attach_all(
     let mut links = Vec::new();
     // The packet program first: with it alone nothing unapproved leaves.
     if !switch::is_off(Part::Packet) {
-        links.push((EGRESS, egress(ebpf, &file)?));
+        let link = packets(ebpf, EGRESS, CgroupSkbAttachType::Egress, &file)?;
+        links.push((EGRESS, link));
+    }
+    if !switch::is_off(Part::Ingress) {
+        let link = packets(ebpf, INGRESS, CgroupSkbAttachType::Ingress, &file)?;
+        links.push((INGRESS, link));
     }
     switch::reached(Step::FirstAttached);
     for name in SOCK_ADDR.iter().filter(|name| !is_off(name)) {
@@ -145,17 +152,18 @@ fn setsockopt(ebpf: &mut Ebpf, cgroup: &File, pins: &PinFolder) -> Result<(), Pl
         })
 }
 
-fn egress(ebpf: &mut Ebpf, cgroup: &File) -> Result<FdLink, PlaneError> {
-    let program: &mut CgroupSkb = program(ebpf, EGRESS)?;
+fn packets(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    direction: CgroupSkbAttachType,
+    cgroup: &File,
+) -> Result<FdLink, PlaneError> {
+    let program: &mut CgroupSkb = program(ebpf, name)?;
     let attached = (|| {
-        let id = program.attach(
-            cgroup,
-            CgroupSkbAttachType::Egress,
-            CgroupAttachMode::Single,
-        )?;
+        let id = program.attach(cgroup, direction, CgroupAttachMode::Single)?;
         program.take_link(id)
     })();
-    fd_link(EGRESS, attached)
+    fd_link(name, attached)
 }
 
 pub(super) fn program<'a, P>(

@@ -16,7 +16,7 @@ use aya::{
 use super::unix::{self, Code, UnixError};
 
 /// Those that take longest, which begin first; all others after them.
-const LONGEST: [&str; 3] = ["strict", "sni", "name"];
+const LONGEST: [&str; 4] = ["strict", "sni", "name", "ingress"];
 
 /// Programs that the verifier refused, by name, and why.
 pub(super) type Refused = BTreeMap<&'static str, ProgramError>;

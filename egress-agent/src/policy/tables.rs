@@ -30,8 +30,8 @@ pub struct Memory {
     pub flags: BTreeMap<u32, u16>,
     /// Rules in force.
     pub active: BTreeSet<u32>,
-    /// What connectors listen on themselves: connector, protocol, port.
-    pub listeners: BTreeSet<(u32, u8, u16)>,
+    /// Ports of loopback at which connectors reach themselves by TCP: connector, port.
+    pub own: BTreeSet<(u32, u16)>,
     /// Boot clock, nanoseconds.
     pub now_ns: u64,
 }
@@ -87,9 +87,8 @@ impl Lookup for Memory {
         self.flags.get(&rule).copied().unwrap_or(0)
     }
 
-    fn own_listener(&self, flow: &Flow) -> bool {
-        self.listeners
-            .contains(&(flow.connector, flow.protocol, flow.port))
+    fn own_peer(&self, flow: &Flow) -> bool {
+        self.own.contains(&(flow.connector, flow.port))
     }
 
     fn now_ns(&self) -> u64 {

@@ -40,7 +40,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     flow.connector = unsafe { (*state).connector };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        local_port: flow::local_port(ctx),
+        packet: None,
     };
     let verdict = decide(&flow, &maps);
     let mut rule = RULE_NONE;
@@ -63,9 +63,22 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         Action::Redirect => refuse(&flow, Reason::ResolverGone, family),
         // getaddrinfo() sorts addresses by connecting UDP sockets it never sends on: such a
         // connect passes, and the packet hook decides when something is sent.
-        Action::Deny if flow.protocol == UDP => PASS,
-        Action::Audit if flow.protocol == UDP => PASS,
+        Action::Deny | Action::Audit
+            if flow.protocol == UDP
+                && !addr.is_multicast()
+                && !addr.is_loopback_broadcast()
+                // SAFETY: not null, and the hook runs with the socket locked.
+                && unsafe { socket::mark(state, SocketState::STRAYED) } & SocketState::BROADCASTS
+                    == 0 =>
+        {
+            PASS
+        }
+        // But not to where the kernel hands copies to listeners on this host, past the packet hook
+        // (`net/ipv4/ip_output.c` `ip_mc_output`): to groups and broadcast addresses. Which
+        // address is one of a subnet is not seen here, so a socket that may send to such ones
+        // connects to nothing unknown.
         Action::Deny | Action::Audit => {
+            let verdict = strayed(&verdict, &flow);
             emit::denial(
                 &flow,
                 &verdict,
@@ -103,6 +116,19 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     // SAFETY: not null; connect hooks run with the socket locked.
     unsafe { socket::approve(state, &approval) };
     answer
+}
+
+/// A refusal with the reason that is particular to datagrams.
+#[inline(always)]
+fn strayed(verdict: &Verdict, flow: &Flow) -> Verdict {
+    let special = flow.addr.is_multicast() || flow.addr.is_loopback_broadcast();
+    if flow.protocol == UDP && !special && matches!(verdict.reason, Reason::NoRule) {
+        return Verdict {
+            reason: Reason::Broadcast,
+            ..*verdict
+        };
+    }
+    *verdict
 }
 
 /// Leads a DNS exchange to the connector's door and remembers where the program believes

@@ -136,9 +136,9 @@ unsafe fn refuse(
 }
 
 #[inline(always)]
-fn maps(ctx: &SkBuffContext) -> Maps {
+fn maps(ctx: &SkBuffContext) -> Maps<'_> {
     Maps {
         ctx: ctx.as_ptr(),
-        local_port: 0,
+        packet: None,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod connect;
+pub mod ingress;
 pub mod judge;
 pub mod lsm;
 pub mod name;

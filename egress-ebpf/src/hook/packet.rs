@@ -11,7 +11,7 @@ use core::ptr::{addr_of, null_mut, read_volatile};
 
 use aya_ebpf::{bindings::__sk_buff, programs::SkBuffContext};
 use egress_common::{
-    abi::{RULE_NONE, UDP, program},
+    abi::{RULE_NONE, TCP, UDP, program},
     grant::SocketState,
     key::Addr,
 };
@@ -19,7 +19,7 @@ use egress_common::{
 use super::{PASS, REFUSE};
 use crate::{
     emit,
-    header::{HOP_BY_HOP, JUMBO, JUMBO_MASK, V4_FRAGMENT, ifindex, jumbo_head},
+    header::{HOP_BY_HOP, JUMBO, JUMBO_MASK, SYN, TCP_FLAGS, V4_FRAGMENT, ifindex, jumbo_head},
     lookup::rule_active,
     maps::PROGRAMS,
     socket,
@@ -97,7 +97,15 @@ unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
     }
     // SAFETY: inside the packet by the comparison above.
     let first = unsafe { *(data as *const u8) };
+    let mut flags = 0;
     let same = if first == 0x45 {
+        if protocol == TCP {
+            if data + V4 + TCP_FLAGS + 1 > end {
+                return None;
+            }
+            // SAFETY: inside the packet by the comparison above.
+            flags = unsafe { *((data + V4 + TCP_FLAGS) as *const u8) };
+        }
         // SAFETY: as above.
         unsafe {
             *((data + 9) as *const u8) == protocol
@@ -106,6 +114,15 @@ unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
                 && *((data + 22) as *const u16) == port_be
         }
     } else if first >> 4 == 6 && data + V6_TO_PORTS <= end {
+        if protocol == TCP {
+            if data + V6 + TCP_FLAGS + 1 > end {
+                return None;
+            }
+            // Behind the header that the kernel puts before a segment of over 64 KiB this is
+            // something else; such a one opens no connection.
+            // SAFETY: inside the packet by the comparison above.
+            flags = unsafe { *((data + V6 + TCP_FLAGS) as *const u8) };
+        }
         // SAFETY: inside the packet by the comparison above, and by `jumbo`'s for what lies
         // behind its header; packets are 4-byte aligned.
         unsafe {
@@ -124,22 +141,51 @@ unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
     } else {
         false
     };
+    if !same {
+        return None;
+    }
     // A control message can send a datagram out of another interface (IP_PKTINFO); TCP has
     // no such message.
-    if same && protocol == UDP {
+    if protocol == UDP {
         // SAFETY: volatile, as above; a torn pair of interface and address fails closed.
         let expected = unsafe { read_volatile(addr_of!((*state).ifindex)) };
         if expected != 0 && expected != ifindex(skb) {
             return None;
         }
+        // SAFETY: not null.
+        if unsafe { age(state) } >= SocketState::MOMENT {
+            return None;
+        }
     }
-    if same { Some(rule) } else { None }
+    // What opens a connection may leave long after its connect(): put off (TCP_FASTOPEN_CONNECT),
+    // or again, because nobody answered. It goes by that verdict in the same tick alone.
+    // SAFETY: not null.
+    if protocol == TCP && flags & SYN != 0 && unsafe { age(state) } != 0 {
+        return None;
+    }
+    Some(rule)
 }
 
-/// IPv4 header without options, then the two ports.
-const V4_TO_PORTS: usize = 20 + 4;
-/// IPv6 header, then the two ports.
-const V6_TO_PORTS: usize = 40 + 4;
+/// Ticks since the approval was decided.
+///
+/// # Safety
+///
+/// `state` is a record of the socket map, not null.
+#[inline(always)]
+pub unsafe fn age(state: *const SocketState) -> u32 {
+    // SAFETY: see above.
+    let decided = unsafe { read_volatile(addr_of!((*state).decided)) };
+    socket::ticks().wrapping_sub(decided)
+}
+
+/// IPv4 header without options.
+const V4: usize = 20;
+/// That, then the two ports.
+const V4_TO_PORTS: usize = V4 + 4;
+/// IPv6 header.
+const V6: usize = 40;
+/// That, then the two ports.
+const V6_TO_PORTS: usize = V6 + 4;
 
 /// Eight bytes of a packet as they lie there.
 ///

@@ -37,7 +37,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     flow.connector = unsafe { (*state).connector };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        local_port: flow::local_port(ctx),
+        packet: None,
     };
     let verdict = decide(&flow, &maps);
     match verdict.action {

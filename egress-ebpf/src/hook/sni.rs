@@ -21,15 +21,21 @@ use aya_ebpf::{
 };
 use egress_common::{
     abi::{TCP, program},
+    decide::{Flow, by_grant},
     grant::SocketState,
     hello::{self, Hello, Next, Payload},
-    verdict::Reason,
+    key::Addr,
+    verdict::{Action, Layer, Reason},
 };
 
-use super::{PASS, REFUSE, packet::call};
+use super::{
+    PASS, REFUSE,
+    packet::{age, call},
+};
 use crate::{
-    emit, header,
-    lookup::rule_active,
+    emit,
+    header::{self, SYN},
+    lookup::{Maps, rule_active},
     memory::{is_shared, written},
     scratch::{self, Found},
     socket,
@@ -44,8 +50,7 @@ const PATIENCE: u32 = 9_540;
 /// of a segment (`tcp_write_wakeup`), which Linux 6.10 mends when the program goes on.
 const PATIENCE_FULL: u32 = 2_300;
 
-/// Flags of a TCP header (RFC 9293 section 3.1).
-const SYN: u8 = 0x02;
+/// The flag of a TCP header for urgent data (RFC 9293 section 3.1).
 const URGENT: u8 = 0x20;
 
 /// What becomes of a packet.
@@ -149,8 +154,8 @@ fn fate(segment: &Segment) -> Fate {
     // SAFETY: not null.
     let stage = unsafe { read_volatile(addr_of!((*state).stage)) };
     if stage == SocketState::STRANGER {
-        // Its end may be told to the peer; there is nothing in that.
-        return if segment.len == 0 {
+        // Its end may be told to the peer; there is nothing in that. It opens nothing more.
+        return if segment.len == 0 && segment.flags & SYN == 0 {
             Fate::Pass
         } else {
             Fate::Drop
@@ -186,11 +191,41 @@ fn fate(segment: &Segment) -> Fate {
     judge(segment, stage, position, judged)
 }
 
+/// Whether the address is granted still, for a SYN that leaves long after its `connect()`.
+#[inline(always)]
+fn is_granted(segment: &Segment) -> bool {
+    let state = segment.state;
+    // SAFETY: not null; as in `segment`.
+    let (flow, pending) = unsafe {
+        let halves = [
+            read_volatile(addr_of!((*state).addr.halves[0])),
+            read_volatile(addr_of!((*state).addr.halves[1])),
+        ];
+        let flow = Flow {
+            addr: Addr { halves },
+            port: u16::from_be(read_volatile(addr_of!((*state).port_be))),
+            protocol: TCP,
+            ..Flow::nowhere((*state).connector, Layer::Packet)
+        };
+        (flow, read_volatile(addr_of!((*state).pending)))
+    };
+    let maps = Maps {
+        ctx: segment.skb.cast(),
+        packet: None,
+    };
+    let verdict = by_grant(&flow, &maps);
+    matches!(verdict.action, Action::Check) && verdict.rule == pending
+}
+
 /// The SYN says where the stream begins.
 #[inline(always)]
 fn opening(segment: &Segment) -> Fate {
     if segment.len != 0 {
         return refuse(Reason::SniEarly);
+    }
+    // SAFETY: not null.
+    if unsafe { age(segment.state) } != 0 && !is_granted(segment) {
+        return Fate::Strict;
     }
     // SAFETY: not null.
     unsafe {

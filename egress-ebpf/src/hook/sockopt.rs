@@ -8,6 +8,7 @@ use aya_ebpf::{EbpfContext as _, programs::SockoptContext};
 use egress_common::{
     abi::RULE_NONE,
     decide::{Flow, refused},
+    grant::SocketState,
     verdict::{Layer, Reason},
 };
 
@@ -15,6 +16,10 @@ use super::{PASS, answer};
 use crate::{emit, lookup::Maps, socket};
 
 const SOL_SOCKET: i32 = 1;
+const SO_BROADCAST: i32 = 6;
+const SO_REUSEPORT: i32 = 15;
+/// `include/linux/net.h`.
+const SOCK_STREAM: u32 = 1;
 const SOL_IP: i32 = 0;
 const SOL_TCP: i32 = 6;
 const SOL_UDP: i32 = 17;
@@ -30,11 +35,22 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
             read_volatile(addr_of!((*ctx.sockopt).optname)),
         )
     };
-    if !leads_away(level, option) {
-        return PASS;
-    }
     // SAFETY: the context's socket.
-    let state = unsafe { socket::get((*ctx.sockopt).__bindgen_anon_1.sk) };
+    let sk = unsafe { (*ctx.sockopt).__bindgen_anon_1.sk };
+    let state = if leads_away(level, option) {
+        // SAFETY: the context's socket.
+        unsafe { socket::get(sk) }
+    } else if level == SOL_SOCKET && matches!(option, SO_BROADCAST | SO_REUSEPORT) && is_on(ctx) {
+        // SAFETY: the context's socket, and its type is readable.
+        let (state, kind) = unsafe { (socket::get(sk), read_volatile(addr_of!((*sk).type_))) };
+        // SAFETY: a record of the map, or null.
+        if unsafe { is_harmless(option, kind, state) } {
+            return PASS;
+        }
+        state
+    } else {
+        return PASS;
+    };
     // Linux 5.10 does not tell this hook who calls, so the socket's maker is named.
     let (connector, process) = if state.is_null() {
         (0, emit::Process::maker(0, 0))
@@ -49,7 +65,7 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        local_port: 0,
+        packet: None,
     };
     let flow = Flow {
         port: option as u16,
@@ -58,6 +74,43 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     let verdict = refused(connector, Reason::SocketOption, RULE_NONE, &maps);
     emit::denial(&flow, &verdict, &process, 0);
     answer(&verdict)
+}
+
+/// Whether a number that is not zero is to be set.
+#[inline(always)]
+fn is_on(ctx: &SockoptContext) -> bool {
+    // SAFETY: the program's own context; the kernel's copy of the value is between these two.
+    let (value, end) = unsafe {
+        (
+            (*ctx.sockopt).__bindgen_anon_2.optval as usize,
+            (*ctx.sockopt).__bindgen_anon_3.optval_end as usize,
+        )
+    };
+    // SAFETY: inside the value by the comparison.
+    value + 4 > end || unsafe { read_volatile(value as *const u32) } != 0
+}
+
+/// Options that are refused at times.
+///
+/// A stream socket shares its port with nobody: with `SO_REUSEPORT` the kernel deals calls out to
+/// everybody of that user at the port, and may hand accepted connections of one that closes to
+/// another (`net.ipv4.tcp_migrate_req`). A datagram socket may broadcast, but not one that was
+/// let connect to an unknown address, see [`super::connect`].
+///
+/// # Safety
+///
+/// `state` is a record of the socket map, or null; the hook runs with the socket locked.
+#[inline(always)]
+unsafe fn is_harmless(option: i32, kind: u32, state: *mut SocketState) -> bool {
+    if option == SO_REUSEPORT {
+        return kind != SOCK_STREAM;
+    }
+    if state.is_null() {
+        return kind == SOCK_STREAM;
+    }
+    // SAFETY: not null; see above.
+    let before = unsafe { socket::mark(state, SocketState::BROADCASTS) };
+    before & SocketState::STRAYED == 0
 }
 
 /// Options by what they do.

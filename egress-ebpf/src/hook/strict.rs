@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use egress_common::{
-    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, TCP},
+    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP},
     decide::{Flow, decide, refused},
     event::{Client, ClientKey},
     grant::SocketState,
@@ -21,6 +21,7 @@ use crate::{
     header::{self, Parsed},
     lookup::{Maps, rule_active},
     maps::{CLIENTS, CONNECTOR_LEVEL},
+    own,
     resolver::{self, End},
     socket, vague,
 };
@@ -64,7 +65,7 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     };
     let maps = Maps {
         ctx: skb.cast(),
-        local_port: parsed.source_port,
+        packet: Some(&parsed),
     };
     let mut verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)
@@ -84,6 +85,8 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     if matches!(verdict.action, Action::Allow) {
         if verdict.rule == RULE_INBOUND {
             adopt(skb, &flow);
+        } else {
+            renew(skb, &flow, verdict.rule);
         }
         emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
         return PASS;
@@ -185,6 +188,36 @@ fn adopt(skb: *mut __sk_buff, flow: &Flow) {
     };
     // SAFETY: a full socket, not null. Without memory the strict path goes on deciding.
     unsafe { socket::get_or_create(sk, &mut initial) };
+}
+
+/// Notes that the approval of a socket still holds, so that its next packets are fast again. An
+/// own connection over loopback gets one, once it cannot become anybody else's.
+///
+/// Only one word is written, and TCP sends with the socket locked: a datagram socket that another
+/// thread connects meanwhile has been decided a moment ago all the same.
+#[inline(always)]
+fn renew(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
+    let (sk, state) = record_of(skb);
+    if state.is_null() {
+        return;
+    }
+    // SAFETY: not null; volatile, for a connect hook may write meanwhile.
+    unsafe {
+        if read_volatile(addr_of!((*state).addr.halves[0])) != flow.addr.halves[0]
+            || read_volatile(addr_of!((*state).addr.halves[1])) != flow.addr.halves[1]
+            || read_volatile(addr_of!((*state).port_be)) != flow.port.to_be()
+            || read_volatile(addr_of!((*state).protocol)) != flow.protocol
+        {
+            return;
+        }
+        if rule == RULE_OWN {
+            if own::is_settled(sk) {
+                write_volatile(addr_of_mut!((*state).rule), RULE_OWN);
+            }
+        } else if read_volatile(addr_of!((*state).rule)) == rule {
+            write_volatile(addr_of_mut!((*state).decided), socket::ticks());
+        }
+    }
 }
 
 /// Whether the packet answers somebody who called in. Sockets of `socket()` have a record;

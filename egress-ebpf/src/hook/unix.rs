@@ -62,7 +62,7 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        local_port: 0,
+        packet: None,
     };
     let verdict = if name(ctx, &mut asked.key) {
         unix::decide(&asked.key, &maps)

@@ -62,6 +62,10 @@ pub(super) fn oracle(policy: &Policy, addr: IpAddr, port: u16, protocol: u8) -> 
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         other => other,
     };
+    // Broadcast addresses of loopback: no rule is asked.
+    if ["127.0.0.0", "127.255.255.255"].contains(&addr.to_string().as_str()) {
+        return Answer::Unmentioned;
+    }
     let speaks = |rule: &&Rule| match &rule.target {
         Target::Cidr(net) => {
             let protocols = if protocol == TCP {

@@ -1,0 +1,131 @@
+//! Who would get what a connector sends to loopback by TCP: itself, or somebody else.
+//!
+//! A port says nothing: a listener closes and another opens, and a connection can have the port of
+//! a listener at its end. So the receiving socket is looked up as the kernel's input path does it
+//! (`net/ipv4/tcp_ipv4.c` `tcp_v4_rcv`), by all four of its addresses and ports, when a packet
+//! leaves, and its cgroup decides.
+//!
+//! What has data in it needs a connection there, complete or in its handshake. Between the look-up
+//! and the delivery that may end; then the packet meets a listener at most, and a listener takes
+//! data from nobody without a handshake. The one exception are SYN cookies (`net/ipv4/syncookies.c`
+//! `cookie_v4_check`): the first segment after a handshake is one once more. So a connection is
+//! approved for good only when that segment is behind it, see [`is_settled`].
+
+use core::{
+    ffi::c_void,
+    ptr::{addr_of, read_volatile},
+};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::{
+        bpf_sk_ancestor_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_lookup_tcp,
+        bpf_tcp_sock,
+    },
+};
+use egress_common::decide::Flow;
+
+use crate::{
+    header::{self, Parsed},
+    maps::CONNECTOR_LEVEL,
+    resolver::{CURRENT_NETNS, End, from_anywhere, tuple},
+    socket,
+};
+
+/// `BPF_TCP_TIME_WAIT`, `include/uapi/linux/bpf.h`.
+const TIME_WAIT: u32 = 6;
+/// `BPF_TCP_LISTEN`.
+const LISTEN: u32 = 10;
+/// Bytes that the peer has to have taken in. One would do, and the kernel counts the SYN as one
+/// more; a probe of an idle connection has the number of the byte before the last.
+const SETTLED: u64 = 4;
+
+/// Whether the connector listens on the loopback destination of a `connect()`. A hint, so that the
+/// program is told at once; what leaves is decided by [`receives`].
+#[inline(always)]
+pub fn listens(ctx: *mut c_void, flow: &Flow) -> bool {
+    // No connection has port 0 at its other end, so that only listeners are found.
+    let to = End {
+        addr: flow.addr,
+        port: flow.port,
+    };
+    let (mut tuple, size) = tuple(&from_anywhere(&to), &to);
+    // SAFETY: context and tuple are the program's own; the socket is released below.
+    unsafe {
+        let sk = bpf_sk_lookup_tcp(ctx, &mut tuple, size, CURRENT_NETNS, 0);
+        if sk.is_null() {
+            return false;
+        }
+        // This hook cannot ask for a socket's cgroup (`net/core/filter.c`
+        // `sock_addr_func_proto`), but listeners of `socket()` have a record.
+        let state = socket::get(sk);
+        let owner = if state.is_null() {
+            0
+        } else {
+            (*state).connector
+        };
+        bpf_sk_release(sk.cast());
+        owner == flow.connector
+    }
+}
+
+/// Whether what takes the packet is the connector's own.
+#[inline(always)]
+pub fn receives(skb: *mut __sk_buff, packet: &Parsed, flow: &Flow) -> bool {
+    let (syn, data) = match header::segment(skb, packet) {
+        Some(segment) => (segment.syn, segment.data != 0),
+        None => return false,
+    };
+    if syn && data {
+        return false;
+    }
+    let (state, owner) = peer(skb, packet, packet.source_port);
+    match state {
+        // Nobody is told anything but that there was a connection.
+        NOBODY | TIME_WAIT if !syn => !data,
+        // The kernel gives such a SYN to the listener.
+        TIME_WAIT => peer(skb, packet, 0).1 == flow.connector,
+        LISTEN if data => false,
+        _ => owner == flow.connector,
+    }
+}
+
+/// Whether the peer of an own connection has taken in so much that nobody else can become it: what
+/// is sent from now on is no first segment, and only such a one could open a connection anew.
+#[inline(always)]
+pub fn is_settled(sk: *mut bpf_sock) -> bool {
+    // SAFETY: a full socket, not null; the result is checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        !tcp.is_null() && read_volatile(addr_of!((*tcp).bytes_acked)) >= SETTLED
+    }
+}
+
+/// No socket takes the packet. Not a state of the kernel's.
+const NOBODY: u32 = 0;
+
+/// The state of the socket that takes a packet which comes from `port`, and its connector, 0 =
+/// none. A socket in its handshake counts as its listener's.
+#[inline(always)]
+fn peer(skb: *mut __sk_buff, packet: &Parsed, port: u16) -> (u32, u32) {
+    let from = End {
+        addr: packet.source,
+        port,
+    };
+    let to = End {
+        addr: packet.addr,
+        port: packet.port,
+    };
+    let (mut tuple, size) = tuple(&from, &to);
+    // SAFETY: context and tuple are the program's own; the socket is released.
+    unsafe {
+        let sk = bpf_skc_lookup_tcp(skb.cast(), &mut tuple, size, CURRENT_NETNS, 0);
+        if sk.is_null() {
+            return (NOBODY, 0);
+        }
+        let state = read_volatile(addr_of!((*sk).state));
+        let cgroup = bpf_sk_ancestor_cgroup_id(sk.cast(), CONNECTOR_LEVEL.load());
+        bpf_sk_release(sk.cast());
+        (state, socket::by_cgroup(cgroup))
+    }
+}
