@@ -138,20 +138,47 @@ pub fn install_clients() -> Result<()> {
 /// Compiles the statically linked musl client into the cache, for its own resolver: `fetch HOST
 /// PORT PATH`. Errors: musl-gcc is missing (Debian: musl-tools).
 pub fn build_musl_client() -> Result<()> {
+    compile_c(
+        "musl-gcc",
+        &["-static"],
+        "fetch",
+        include_str!("../fixtures/fetch.c"),
+    )
+}
+
+/// Compiles one program for each resolver library: `resolve-glibc`, `resolve-musl`,
+/// `resolve-go` and class `Resolve` in `java-resolve` of the cache. Each takes names.
+pub fn build_resolvers() -> Result<()> {
+    let source = include_str!("../fixtures/networks/resolve.c");
+    compile_c("cc", &[], "resolve-glibc", source)?;
+    compile_c("musl-gcc", &["-static"], "resolve-musl", source)?;
+    compile_go(
+        "resolve-go",
+        include_str!("../fixtures/networks/resolve.go"),
+    )?;
+    compile_java(
+        "java-resolve",
+        "Resolve",
+        include_str!("../fixtures/networks/Resolve.java"),
+    )
+}
+
+fn compile_c(compiler: &str, options: &[&str], name: &str, source: &str) -> Result<()> {
     let cache = cache_dir()?;
     let _one = lock_cache(&cache)?;
-    let source = include_str!("../fixtures/fetch.c");
-    let (from, to) = (cache.join("fetch.c"), cache.join("fetch"));
+    let (from, to) = (cache.join(format!("{name}.c")), cache.join(name));
     if to.exists() && fs::read_to_string(&from).is_ok_and(|text| text == source) {
         return Ok(());
     }
     fs::write(&from, source)?;
-    let mut compiler = Command::new("musl-gcc");
-    compiler
-        .args(["-static", "-O1", "-Wall", "-o"])
+    let mut command = Command::new(compiler);
+    command
+        .args(options)
+        .args(["-O1", "-Wall", "-o"])
         .arg(&to)
         .arg(&from);
-    must(compiler, INSTALL).context("the musl client cannot be built; Debian: musl-tools")?;
+    must(command, INSTALL)
+        .with_context(|| format!("{name} cannot be built; Debian: musl-tools, build-essential"))?;
     Ok(())
 }
 

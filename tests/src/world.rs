@@ -189,6 +189,11 @@ impl World {
         Ok(fs::write(self.dir.path().join("hosts"), text)?)
     }
 
+    /// Replaces the host's `/etc/resolv.conf`.
+    pub fn set_resolv_conf(&self, text: &str) -> Result<()> {
+        Ok(fs::write(self.dir.path().join("resolv.conf"), text)?)
+    }
+
     /// Asks the embedded internet.
     pub fn ask(&self, request: &Request) -> Result<Reply> {
         let internet = self.internet.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,7 +19,7 @@ use super::{
     start::{layers, proven, spec, used},
 };
 use crate::{
-    dns::{self, Door, Names, NamesConfig, news::News},
+    dns::{self, Door, Names, NamesConfig, files::Files, news::News},
     event::{
         model::{Body, Exit, Started},
         pump::{Pump, PumpConfig},
@@ -149,7 +149,7 @@ async fn confined(
         keeper: Arc::clone(&keeper),
         now_ns: clock::boot_ns,
         refusals,
-        files: Arc::default(),
+        files: Arc::new(Files::of_host(run.user.uid)),
     }));
     let ring = plane.take_ring()?;
     let stream = Pump::start(PumpConfig {

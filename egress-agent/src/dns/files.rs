@@ -2,15 +2,18 @@
 //!
 //! Each use looks at the files' state first, as glibc does (`resolv/resolv_conf.c`): a call of
 //! stat(2) for each name that goes to a server. They are those of the agent's mount namespace,
-//! which the connector's is made from.
+//! which the connector's is made from. `resolv.conf` may be anybody's who manages the network
+//! (systemd-resolved has a user of its own); names of a `hosts` file count where it is root's.
 
 use std::{
+    fs::{File, Metadata},
     io::Read as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nix::fcntl::OFlag;
+use nix::{fcntl::OFlag, unistd::geteuid};
 
 use super::{
     hosts::{self, Hosts},
@@ -34,18 +37,17 @@ pub struct Files {
     hosts: Mutex<Seen<Hosts>>,
 }
 
-impl Default for Files {
-    fn default() -> Self {
-        Self::at(RESOLV_CONF.into(), HOSTS.into())
-    }
-}
-
 impl Files {
+    /// Those of this host, for a connector that runs as this user.
+    pub fn of_host(user: u32) -> Self {
+        Self::at(RESOLV_CONF.into(), HOSTS.into(), user)
+    }
+
     /// Files in other places.
-    pub fn at(resolv_conf: PathBuf, hosts: PathBuf) -> Self {
+    pub fn at(resolv_conf: PathBuf, hosts: PathBuf, user: u32) -> Self {
         Self {
-            servers: Mutex::new(Seen::new(resolv_conf)),
-            hosts: Mutex::new(Seen::new(hosts)),
+            servers: Mutex::new(Seen::new(resolv_conf, user, false)),
+            hosts: Mutex::new(Seen::new(hosts, user, true)),
         }
     }
 
@@ -97,43 +99,133 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Seen<T> {
     path: PathBuf,
+    /// Whom the connector runs as.
+    user: u32,
+    /// It counts only where it is root's.
+    roots: bool,
     read: Option<(Option<Stamp>, Arc<T>)>,
 }
 
 impl<T> Seen<T> {
-    fn new(path: PathBuf) -> Self {
-        Self { path, read: None }
+    fn new(path: PathBuf, user: u32, roots: bool) -> Self {
+        Self {
+            path,
+            user,
+            roots,
+            read: None,
+        }
     }
 
-    /// What it says now. A file that is not there, or cannot be read, says nothing.
+    /// What it says now. A file that is not there, or cannot be read, says nothing. What a
+    /// connector could have written after its start is not read.
     fn now(&mut self, most: usize, read: impl FnOnce(Vec<u8>) -> T) -> Arc<T> {
         let stamp = Stamp::of(&self.path);
-        if let Some((seen, value)) = &self.read
-            && *seen == stamp
-        {
-            return Arc::clone(value);
-        }
-        // If it changes while it is read, its state is another one the next time.
-        let value = Arc::new(read(text(&self.path, most).unwrap_or_default()));
+        let before = self.read.take();
+        let value = match before {
+            Some((seen, value)) if seen == stamp => value,
+            before => {
+                // If it changes while it is read, its state is another one the next time.
+                let text = match open(&self.path) {
+                    Ok((file, about)) => {
+                        let safe = self.is_safe(&about);
+                        match before {
+                            Some((_, value)) if !safe && !self.roots => Err(value),
+                            _ if !safe && self.roots => Ok(Vec::new()),
+                            _ => Ok(text(file, most).unwrap_or_default()),
+                        }
+                    }
+                    Err(_) => Ok(Vec::new()),
+                };
+                text.map_or_else(|value| value, |text| Arc::new(read(text)))
+            }
+        };
         self.read = Some((stamp, Arc::clone(&value)));
         value
     }
+
+    /// Whether the connector cannot write the file. Who could would choose the addresses of
+    /// permitted names itself, or who is asked for them. The bits of the group are also the
+    /// mask of an access list (acl(5)).
+    fn is_safe(&self, about: &Metadata) -> bool {
+        let owner = about.uid();
+        let roots = owner == 0 || owner == geteuid().as_raw();
+        owner != self.user && (roots || !self.roots) && about.mode() & 0o022 == 0
+    }
 }
 
-fn text(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // Something else than a file must not hold up whoever asks.
+/// Something else than a file must not hold up whoever asks.
+fn open(path: &Path) -> std::io::Result<(File, Metadata)> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = std::fs::File::options()
+    let file = File::options()
         .read(true)
         .custom_flags(flags.bits())
         .open(path)?;
-    if !file.metadata()?.is_file() {
+    let about = file.metadata()?;
+    if !about.is_file() {
         return Err(std::io::ErrorKind::InvalidInput.into());
     }
+    Ok((file, about))
+}
+
+fn text(file: File, most: usize) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     // One more, so that it is seen to be too long.
     let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     file.take(most).read_to_end(&mut text)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    fn seen(user: u32, roots: bool) -> (tempfile::TempDir, Seen<Vec<u8>>) {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = Seen::new(folder.path().join("file"), user, roots);
+        (folder, seen)
+    }
+
+    fn now(seen: &mut Seen<Vec<u8>>) -> String {
+        String::from_utf8(seen.now(100, |text| text).to_vec()).unwrap()
+    }
+
+    /// Whoever the tests run as stands for root; the connector is another user.
+    fn stranger() -> u32 {
+        geteuid().as_raw() + 1
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_it_changes() {
+        for roots in [false, true] {
+            let (_folder, mut seen) = seen(stranger(), roots);
+            assert_eq!(now(&mut seen), "");
+            for text in ["1", "22", "333"] {
+                fs::write(&seen.path, text).unwrap();
+                assert_eq!(now(&mut seen), text);
+            }
+            fs::remove_file(&seen.path).unwrap();
+            assert_eq!(now(&mut seen), "");
+        }
+    }
+
+    #[test]
+    fn what_the_connector_could_write_is_not_read_again() {
+        let own = geteuid().as_raw();
+        for (user, mode) in [(own, 0o644), (stranger(), 0o664), (stranger(), 0o646)] {
+            let (_folder, mut servers) = seen(user, false);
+            fs::write(&servers.path, "at the start").unwrap();
+            fs::set_permissions(&servers.path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(now(&mut servers), "at the start");
+            fs::write(&servers.path, "by the connector").unwrap();
+            assert_eq!(now(&mut servers), "at the start", "{user} {mode:o}");
+            let (_folder, mut hosts) = seen(user, true);
+            fs::write(&hosts.path, "at the start").unwrap();
+            fs::set_permissions(&hosts.path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(now(&mut hosts), "", "{user} {mode:o}");
+        }
+    }
 }

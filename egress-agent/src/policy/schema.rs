@@ -259,16 +259,19 @@ pub enum Protocol {
     Any,
 }
 
+/// Addresses of name servers.
+pub type ServerList = Vec<Loose<String>>;
+
 /// How names become addresses.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Dns {
     /// Upstream servers in their order, `ip`, `ip:port` or, on one link, `fe80::1%eth0`; missing:
     /// those of the host.
-    pub servers: Option<Loose<Vec<Loose<String>>>>,
+    pub servers: Option<Loose<ServerList>>,
     /// Servers for a domain and every name below it, for example
     /// `corp.example: [10.0.0.53]`. Of several, the longest domain counts.
-    pub domains: Option<Loose<BTreeMap<String, Loose<Vec<Loose<String>>>>>>,
+    pub domains: Option<Loose<BTreeMap<String, Loose<ServerList>>>>,
     /// How long an address stays permitted.
     pub ttl: Option<Loose<Ttl>>,
     /// Not part of the format.

@@ -900,7 +900,7 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
         keeper: keeper.into(),
         now_ns,
         refusals: sender,
-        files: std::sync::Arc::default(),
+        files: std::sync::Arc::new(super::files::Files::of_host(u32::MAX)),
     });
     let names = std::sync::Arc::new(names);
     let start = Instant::now();

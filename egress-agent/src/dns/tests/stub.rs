@@ -315,7 +315,7 @@ impl Fixture {
             keeper: Arc::new(Keeper::new(Box::new(table.clone()), |_| None)),
             now_ns,
             refusals: sender,
-            files: Arc::new(Files::at("/dev/null".into(), "/dev/null".into())),
+            files: Arc::new(Files::at("/dev/null".into(), "/dev/null".into(), u32::MAX)),
         });
         let names = Arc::new(names);
         let door = Door::bind().unwrap();

@@ -515,7 +515,7 @@ impl Host {
     fn new(settings: &DnsSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let files = Arc::new(Files::at(at("resolv.conf"), at("hosts")));
+        let files = Arc::new(Files::at(at("resolv.conf"), at("hosts"), u32::MAX));
         let news = Arc::new(News::default());
         Self {
             upstream: Upstream::new(settings, files, news.clone()),
