@@ -144,6 +144,7 @@ pub async fn refresh(
             // The sender lives as long as `news`.
             Ok(()) = again.changed() => {
                 names.forget();
+                names.forget();
                 let exact = exact_names(&names.current(), |_slot| true);
                 let fresh = exact.into_iter().map(Prefetched::fresh).collect();
                 start(&mut tasks, fresh);
