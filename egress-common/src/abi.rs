@@ -63,6 +63,9 @@ pub const UNIX_NAME_ROOM: usize = 112;
 /// The folder that only the connector sees, a mount of its own that follows no symbolic
 /// link: what is bound below it was bound by the connector.
 pub const OWN_FOLDER: &str = "/run/egress-agent/";
+/// Below that, the connector's temporary folder once more, by a mount that follows no symbolic
+/// link. Addresses in the temporary folder are led here.
+pub const OWN_TEMPORARY: &str = "/run/egress-agent/t/";
 
 /// Names of the maps, as the agent looks them up in the object.
 pub mod map {
@@ -102,6 +105,20 @@ pub mod map {
     pub const HELLOS: &str = "HELLOS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
+}
+
+/// Functions of the kernel that programs for unix sockets call, by the numbers that stand for
+/// them in the object. No helper has such a number; the agent puts the kernel's in their place.
+pub mod kfunc {
+    /// `bpf_cast_to_kern_ctx` (Linux 6.2).
+    pub const CAST: u32 = 0x4547_0001;
+    /// `bpf_sock_addr_set_sun_path` (Linux 6.7).
+    pub const SET_PATH: u32 = 0x4547_0002;
+    /// Both, with their names.
+    pub const ALL: [(u32, &str); 2] = [
+        (CAST, "bpf_cast_to_kern_ctx"),
+        (SET_PATH, "bpf_sock_addr_set_sun_path"),
+    ];
 }
 
 /// Places of programs in the table by which the packet program calls them.

@@ -73,7 +73,8 @@ pub struct Connector {
     /// [`Connector::ENFORCE`] or [`Connector::AUDIT`]; 0 = no such connector.
     pub mode: u16,
     /// Which unix sockets are the connector's own: [`Connector::OWN_PATHS`],
-    /// [`Connector::OWN_ABSTRACT`].
+    /// [`Connector::OWN_ABSTRACT`]; above them, at [`Connector::FOLDER_SHIFT`], the length of its
+    /// temporary folder's path, 0 = it has none.
     pub unix: u32,
     /// Zero.
     pub pad: u32,
@@ -89,6 +90,8 @@ impl Connector {
     /// The kernel itself keeps the connector from abstract sockets of others (Landlock's
     /// scope), so no name has to be refused.
     pub const OWN_ABSTRACT: u32 = 2;
+    /// Where the length of the temporary folder's path stands in `unix`. Bits.
+    pub const FOLDER_SHIFT: u32 = 8;
 }
 
 /// The revocation switch of a rule. 8 bytes.

@@ -31,6 +31,9 @@ impl UnixKey {
     pub const PATH: u16 = 1;
     /// A name in the network namespace's table (`unix(7)`).
     pub const ABSTRACT: u16 = 2;
+    /// No name that a program can write: the connector's temporary folder, with a slash at its
+    /// end. What lies in it is led to [`crate::abi::OWN_TEMPORARY`].
+    pub const FOLDER: u16 = 3;
 }
 
 /// Value of a name. 8 bytes.

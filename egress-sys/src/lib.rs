@@ -4,6 +4,8 @@
 //! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
 //! `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest as zero.
 
+pub mod mount;
+
 use std::{
     ffi::{CStr, c_long},
     io,

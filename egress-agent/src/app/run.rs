@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     fault::RunError,
-    start::{layers, proven, spec, used},
+    start::{layers, proven, spec, temporary, used},
 };
 use crate::{
     dns::{self, Door, Names, NamesConfig, files::Files, news::News},
@@ -31,6 +31,7 @@ use crate::{
         inherited::{Inherited, file_limit},
         route,
         switch::{self, Step},
+        temporary::Temporary,
         trust::Changeable,
     },
     kernel::{
@@ -45,7 +46,7 @@ use crate::{
         model::{Mode, Policy, Start},
         slots,
     },
-    reload::{self, Live, Reload, say},
+    reload::{self, Live, Own, Reload, say},
 };
 
 /// The only connector of a `run` instance.
@@ -119,6 +120,7 @@ async fn confined(
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     switch::reached(Step::Loaded);
     let unix = launch::unix_sockets(&policy, plane.unix())?;
+    let temporary = temporary(run, instance, &unix, &plane);
     let door = Door::bind().map_err(RunError::Door)?;
     door.admit(|socket| plane.enter_resolver(socket, CONNECTOR))
         .map_err(RunError::Door)?;
@@ -129,7 +131,13 @@ async fn confined(
         settings.rules,
         &door,
         first,
-        unix.landlock.abstracts,
+        &Own {
+            abstracts: unix.landlock.abstracts,
+            temporary: temporary
+                .as_ref()
+                .ok()
+                .and_then(|folder| Some(folder.as_ref()?.path())),
+        },
     )?;
     switch::reached(Step::PolicyWritten);
     plane.attach(instance.parent().path())?;
@@ -185,6 +193,17 @@ async fn confined(
         ));
     }
 
+    if let Err(error) = &temporary {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            "temporary",
+            format!(
+                "what the connector leaves in its temporary folder is seen by nobody else and \
+                 gone at its end: no folder can be shared with its caller: {error}"
+            ),
+        ));
+    }
     let used = used(&layers, policy.mode);
     stream.say(say::layers(&policy.connector, instance.name(), &used));
 
@@ -234,6 +253,7 @@ async fn confined(
                 run,
                 instance,
                 unix,
+                temporary: temporary.ok().flatten(),
                 modules: modules.ok(),
                 stream: &stream,
                 news: &news,
@@ -264,6 +284,7 @@ struct Ahead<'a> {
     run: &'a Run,
     instance: &'a Instance,
     unix: UnixSockets,
+    temporary: Option<Temporary>,
     modules: Option<LsmPrograms>,
     stream: &'a Pump,
     news: &'a News,
@@ -280,11 +301,12 @@ async fn launched(
         run,
         instance,
         unix,
+        temporary,
         modules,
         stream,
         news,
     } = ahead;
-    let ready = launch::start(&spec(run, instance, unix)).await?;
+    let ready = launch::start(&spec(run, instance, unix, temporary)).await?;
     switch::reached(Step::LauncherReady);
     if let Some(modules) = modules {
         // Not before: the launcher has used what these programs refuse.

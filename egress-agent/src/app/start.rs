@@ -1,6 +1,6 @@
 //! What a start is made of: layers, unix sockets, what the launcher is told.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, io, path::Path};
 
 use egress_common::abi::OWN_FOLDER;
 
@@ -9,6 +9,8 @@ use crate::{
     host::{
         layers::{Layer, Layers},
         memory,
+        switch::{self, Part},
+        temporary::{Owner, Temporary},
     },
     kernel::{
         Plane,
@@ -53,8 +55,45 @@ pub(super) fn used(layers: &Layers, mode: Mode) -> Layers {
     }
 }
 
+/// The temporary folder that the connector shares with its caller. `Ok(None)`: it needs none,
+/// because it can make no unix sockets or the policy names another.
+pub(super) fn temporary(
+    run: &Run,
+    instance: &Instance,
+    unix: &UnixSockets,
+    plane: &Plane,
+) -> io::Result<Option<Temporary>> {
+    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
+    let named = block.is_some_and(|env| env.set.contains_key("TMPDIR"));
+    if !unix.sockets || named || switch::is_off(Part::Mounts) {
+        return Ok(None);
+    }
+    if !plane.leads_unix() {
+        return Err(io::Error::other(
+            "the kernel does not let programs lead a unix socket's address elsewhere",
+        ));
+    }
+    let wish = run.caller_env.iter().find(|(name, _)| name == "TMPDIR");
+    let owner = Owner {
+        uid: run.user.uid,
+        gid: run.user.gid,
+        groups: &run.user.groups,
+    };
+    Temporary::make(
+        instance.name(),
+        wish.map(|(_, path)| Path::new(path)),
+        owner,
+    )
+    .map(Some)
+}
+
 /// What the launcher is told.
-pub(super) fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
+pub(super) fn spec(
+    run: &Run,
+    instance: &Instance,
+    unix: UnixSockets,
+    temporary: Option<Temporary>,
+) -> Spec {
     let name = run
         .user
         .name
@@ -68,7 +107,13 @@ pub(super) fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
         ("SHELL", run.user.shell.clone().into_os_string()),
     ];
     // Where the connector's own unix sockets work.
-    let folders = [("TMPDIR", own.clone()), ("XDG_RUNTIME_DIR", own)];
+    let mut folders = vec![("XDG_RUNTIME_DIR", own.clone())];
+    match &temporary {
+        Some(temporary) => folders.push(("TMPDIR", temporary.path().into_os_string())),
+        // Where it can make no sockets, the caller's own is as good as any.
+        None if unix.sockets => folders.push(("TMPDIR", own)),
+        None => {}
+    }
     let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
     Spec {
         cgroup_procs: instance.copy().path().join("cgroup.procs"),
@@ -80,6 +125,7 @@ pub(super) fn spec(run: &Run, instance: &Instance, unix: UnixSockets) -> Spec {
         enforced: run.policy.mode == Mode::Enforce,
         unix,
         inherited: run.inherited.clone(),
+        temporary,
         oom_score_adj: memory::spare(),
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{check, doctor, events, explain, run};
-use crate::{exit, launch};
+use crate::{exit, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
 ///
@@ -39,6 +39,9 @@ enum Command {
         /// Descriptor of the pipe for answers
         answers: i32,
     },
+    /// Keep a user namespace; for the agent itself
+    #[command(name = temporary::KEEPER, hide = true)]
+    Ids,
     /// Try what the security modules should refuse; for the agent itself
     #[command(name = launch::CANARY, hide = true)]
     Canary {
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
+        Command::Ids => temporary::keep_ids().map_or_else(fail, |()| 0),
         Command::Canary { cgroup_procs } => launch::canary::run(&cgroup_procs),
     };
     ExitCode::from(code)

@@ -22,6 +22,7 @@ pub mod route;
 pub mod sockets;
 pub mod stamp;
 pub mod switch;
+pub mod temporary;
 pub mod trust;
 pub mod user;
 

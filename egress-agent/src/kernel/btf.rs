@@ -14,6 +14,7 @@ const DEPTH: u32 = 8;
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNCTION: u32 = 12;
 
 /// The structures of a kernel.
 pub(super) struct Structures {
@@ -23,6 +24,8 @@ pub(super) struct Structures {
     types: Vec<usize>,
     /// Structures: where the name stands among the strings, and the type.
     named: Vec<(u32, u32)>,
+    /// Functions, the same.
+    functions: Vec<(u32, u32)>,
 }
 
 /// The parts of `struct btf_type` that are used.
@@ -60,14 +63,17 @@ impl Structures {
             strings,
             types: Vec::new(),
             named: Vec::new(),
+            functions: Vec::new(),
         };
         let mut at = at;
         while at < end {
             let found = structures.header(at)?;
             structures.types.push(at);
-            if found.kind == STRUCT && found.name != 0 {
-                let id = u32::try_from(structures.types.len()).ok()?;
-                structures.named.push((found.name, id));
+            let id = u32::try_from(structures.types.len()).ok()?;
+            match found.kind {
+                STRUCT if found.name != 0 => structures.named.push((found.name, id)),
+                FUNCTION => structures.functions.push((found.name, id)),
+                _ => {}
             }
             at = at.checked_add(12)?.checked_add(found.more()? as usize)?;
         }
@@ -80,6 +86,13 @@ impl Structures {
         let is_it = |(name, _): &&(u32, u32)| self.string(*name) == Some(structure);
         let (_, id) = *self.named.iter().rfind(is_it)?;
         Some(self.bits(id, member, DEPTH)? / 8)
+    }
+
+    /// The number of a function's type, by which programs call those of the kernel's that are
+    /// meant for them.
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        let is_it = |(at, _): &&(u32, u32)| self.string(*at) == Some(name);
+        self.functions.iter().find(is_it).map(|(_, id)| *id)
     }
 
     fn bits(&self, id: u32, member: &str, depth: u32) -> Option<u32> {

@@ -27,6 +27,7 @@ use crate::host::{
     alive::Claim,
     netns, sockets,
     switch::{self, Step},
+    temporary,
 };
 
 /// How long the kernel may take to forget a cgroup that nothing uses any more.
@@ -47,7 +48,18 @@ pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
     let hierarchy = Hierarchy::find()?;
     let _one_at_a_time = global_lock()?;
     let mut leftovers = Leftovers::default();
-    for name in known_instances(&hierarchy)? {
+    let known = known_instances(&hierarchy)?;
+    // An agent that has another /run may have ended the rest of these.
+    let forgotten = temporary::recorded()
+        .map_err(|source| io_error("cannot list the temporary folders".to_owned(), source))?
+        .into_iter()
+        .filter(|name| !known.contains(name));
+    for name in forgotten {
+        if let Err(error) = given_back(&name) {
+            leftovers.kept.push((name, error));
+        }
+    }
+    for name in known {
         match clean(&hierarchy, &name) {
             Ok(true) => leftovers.ended.push(name),
             Ok(false) => {}
@@ -55,6 +67,16 @@ pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
         }
     }
     Ok(leftovers)
+}
+
+/// The temporary folder goes to its user, with what is in it.
+fn given_back(name: &str) -> Result<(), InstanceError> {
+    temporary::end(name).map_err(|source| {
+        io_error(
+            format!("cannot give the temporary folder of {name} to its user"),
+            source,
+        )
+    })
 }
 
 /// Ends one instance, unless its agent is alive.
@@ -112,6 +134,7 @@ pub(super) fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), Instanc
         end_inside(parent, name)?;
     }
     switch::reached(Step::SocketsEnded);
+    given_back(name)?;
     pins.remove()
         .map_err(|source| io_error(format!("cannot remove the pins of {name}"), source))?;
     switch::reached(Step::Unpinned);

@@ -128,6 +128,7 @@ impl Plane {
         let structures = Structures::read(Path::new(btf::FILE));
         let memory = structures.as_ref().ok().and_then(PacketMemory::find);
         let types = Types::read(structures.as_ref());
+        let functions = structures.as_ref().ok().and_then(unix::functions);
         drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
@@ -161,7 +162,7 @@ impl Plane {
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
         // With the kernel's types, some 20 MiB, before others are read.
         drop(loader);
-        let unix = unix::programs(OBJECT, &ebpf)?;
+        let unix = unix::programs(OBJECT, &ebpf, functions.as_ref())?;
         let lsm = types.and_then(|_offsets_set| LsmPrograms::load(&mut ebpf));
         let wanted: Vec<_> = attach::names()
             .chain(called::names(memory.is_some()))
@@ -181,7 +182,7 @@ impl Plane {
         Ok(Self {
             ebpf,
             pins,
-            unix: UnixPrograms::take(unix),
+            unix: UnixPrograms::take(unix, functions.is_some()),
             lsm,
             called,
             held: Vec::new(),
@@ -227,6 +228,11 @@ impl Plane {
     /// Whether the data plane judges unix sockets; if not, why.
     pub fn unix(&self) -> Result<(), &UnixError> {
         self.unix.as_ref().map(drop)
+    }
+
+    /// Whether addresses of unix sockets can be led elsewhere.
+    pub fn leads_unix(&self) -> bool {
+        self.unix.as_ref().is_ok_and(|unix| unix.leads)
     }
 
     /// Whether the data plane checks names in TLS; if not, why.

@@ -17,9 +17,10 @@ use aya::{
     maps::{Map, MapData},
 };
 use aya_obj::{Object, generated::bpf_insn};
+use egress_common::abi::kfunc;
 use egress_sys::{Hook, Instruction};
 
-use super::{load::PlaneError, pin::PinFolder};
+use super::{btf::Structures, load::PlaneError, pin::PinFolder};
 
 /// Programs by their name in the object, and their hooks.
 const PROGRAMS: &[(&str, Hook)] = &[
@@ -28,7 +29,11 @@ const PROGRAMS: &[(&str, Hook)] = &[
 ];
 
 /// Loaded programs that wait to be attached.
-pub struct UnixPrograms(Vec<Loaded>);
+pub struct UnixPrograms {
+    programs: Vec<Loaded>,
+    /// Whether they can lead an address elsewhere.
+    pub leads: bool,
+}
 
 /// Name, hook and handle.
 pub(super) type Loaded = (&'static str, Hook, OwnedFd);
@@ -46,15 +51,19 @@ pub enum UnixError {
 
 impl UnixPrograms {
     /// Takes what was loaded; all or nothing.
-    pub(super) fn take(all: Vec<Result<Loaded, UnixError>>) -> Result<Self, UnixError> {
-        all.into_iter().collect::<Result<_, _>>().map(Self)
+    pub(super) fn take(
+        all: Vec<Result<Loaded, UnixError>>,
+        leads: bool,
+    ) -> Result<Self, UnixError> {
+        let programs = all.into_iter().collect::<Result<_, _>>()?;
+        Ok(Self { programs, leads })
     }
 
     /// Attaches the programs at a cgroup and pins their links. After an error none of them
     /// stays attached, unless its pin could not be removed.
     pub(super) fn attach(&self, cgroup: &File, pins: &PinFolder) -> Result<(), PlaneError> {
         let mut pinned = Vec::new();
-        for (name, hook, program) in &self.0 {
+        for (name, hook, program) in &self.programs {
             let path = pins.link(name);
             let attached =
                 egress_sys::attach(*hook, program.as_fd(), cgroup.as_fd()).and_then(|link| {
@@ -97,14 +106,35 @@ impl Code {
     }
 }
 
+/// Numbers of the kernel's functions that the programs call, in the order of [`kfunc::ALL`].
+pub(super) type Functions = [u32; kfunc::ALL.len()];
+
+/// Looks them up among the kernel's types. `None`: it has not all of them, or does not show its
+/// types.
+pub(super) fn functions(structures: &Structures) -> Option<Functions> {
+    let mut found = Functions::default();
+    for (number, (_, name)) in found.iter_mut().zip(kfunc::ALL) {
+        *number = structures.function(name)?;
+    }
+    Some(found)
+}
+
 /// The programs of `object`, with the maps of `ebpf`, which was loaded from it.
-pub(super) fn programs(object: &[u8], ebpf: &Ebpf) -> Result<Vec<Code>, UnixError> {
-    instructions(object, ebpf).map_err(UnixError::Object)
+pub(super) fn programs(
+    object: &[u8],
+    ebpf: &Ebpf,
+    functions: Option<&Functions>,
+) -> Result<Vec<Code>, UnixError> {
+    instructions(object, ebpf, functions).map_err(UnixError::Object)
 }
 
 /// The instructions of each program, with every reference to a map replaced by its
 /// descriptor in this process.
-fn instructions(object: &[u8], ebpf: &Ebpf) -> Result<Vec<Code>, String> {
+fn instructions(
+    object: &[u8],
+    ebpf: &Ebpf,
+    functions: Option<&Functions>,
+) -> Result<Vec<Code>, String> {
     let mut object = Object::parse(object).map_err(|error| error.to_string())?;
     let maps: HashMap<String, aya_obj::Map> = object.maps.drain().collect();
     let fds: HashMap<&str, RawFd> = ebpf
@@ -136,10 +166,40 @@ fn instructions(object: &[u8], ebpf: &Ebpf) -> Result<Vec<Code>, String> {
                 name,
                 hook: *hook,
                 license: program.license.clone(),
-                instructions: code.iter().map(instruction).collect(),
+                instructions: code
+                    .iter()
+                    .map(|one| instruction(&linked(*one, functions)))
+                    .collect(),
             })
         })
         .collect()
+}
+
+/// `BPF_JMP | BPF_CALL`, `include/uapi/linux/bpf.h`.
+const CALL: u8 = 0x85;
+/// `BPF_PSEUDO_KFUNC_CALL`: the number is that of a function of the kernel's.
+const KFUNC: u8 = 2;
+/// `BPF_ALU64 | BPF_MOV | BPF_K`: a number into a register.
+const MOVE: u8 = 0xb7;
+
+/// A call of one of the kernel's functions, with its number in this kernel. Where the kernel has
+/// none, the call becomes one that fails, and the program refuses.
+fn linked(mut one: bpf_insn, functions: Option<&Functions>) -> bpf_insn {
+    let number = one.imm.cast_unsigned();
+    let index = kfunc::ALL.iter().position(|(mark, _)| *mark == number);
+    if let (CALL, 0, Some(index)) = (one.code, one.src_reg(), index) {
+        match functions.and_then(|all| all.get(index)) {
+            Some(id) => {
+                one.set_src_reg(KFUNC);
+                one.imm = id.cast_signed();
+            }
+            None => {
+                one.code = MOVE;
+                one.imm = -1;
+            }
+        }
+    }
+    one
 }
 
 /// `struct bpf_insn`, `include/uapi/linux/bpf.h`: two registers share a byte, the

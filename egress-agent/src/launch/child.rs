@@ -5,10 +5,12 @@ use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::process::CommandExt as _,
+    path::Path,
     process::Command,
     time::Duration,
 };
 
+use egress_common::abi::OWN_TEMPORARY;
 use nix::unistd::close;
 
 use super::{
@@ -18,6 +20,7 @@ use super::{
 use crate::host::{
     memory,
     switch::{self, Part, Step},
+    temporary::Temporary,
 };
 
 /// Exit code: the agent or launcher failed and nothing was started.
@@ -109,7 +112,8 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
     }
     switch::reached(Step::Closed);
     if !switch::is_off(Part::Landlock) {
-        scope::install(spec.unix.landlock)?;
+        let temporary = spec.temporary.as_ref().map(Temporary::path);
+        scope::install(spec.unix.landlock, temporary.as_deref())?;
     }
     if !switch::is_off(Part::Seccomp) {
         filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
@@ -128,6 +132,14 @@ fn mounted(spec: &Spec) -> Result<(), String> {
         mounts::seal().map_err(|error| error.to_string())?;
     }
     own::folder(spec.uid, spec.gid).map_err(|error| error.to_string())?;
+    if let Some(temporary) = &spec.temporary {
+        temporary.enter(Path::new(OWN_TEMPORARY)).map_err(|error| {
+            format!(
+                "cannot enter the temporary folder {}: {error}; the connector was not started",
+                temporary.path().display()
+            )
+        })?;
+    }
     for socket in &spec.unix.paths {
         own::keep(socket, spec.uid, socket).map_err(|error| error.to_string())?;
     }

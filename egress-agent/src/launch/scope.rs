@@ -5,6 +5,8 @@
 //! where nobody outside could call in; and since an abstract name says nothing about who has
 //! bound it, the kernel tells own from foreign where no policy needs a foreign one.
 
+use std::path::Path;
+
 use egress_common::abi::OWN_FOLDER;
 use landlock::{
     AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
@@ -38,12 +40,12 @@ pub fn supported() -> Landlocked {
 }
 
 /// Restricts this process and everything it becomes. `no_new_privs` must be set and the own
-/// folder mounted.
-pub fn install(wanted: Landlocked) -> Result<(), String> {
+/// folder mounted. `temporary`: where sockets can be bound, too.
+pub fn install(wanted: Landlocked, temporary: Option<&Path>) -> Result<(), String> {
     if wanted == Landlocked::default() {
         return Ok(());
     }
-    let status = created(wanted)
+    let status = created(wanted, temporary)
         .map_err(|error| failed(&error))?
         .restrict_self()
         .map_err(|error| failed(&error.to_string()))?;
@@ -53,19 +55,20 @@ pub fn install(wanted: Landlocked) -> Result<(), String> {
     Ok(())
 }
 
-fn created(wanted: Landlocked) -> Result<RulesetCreated, String> {
+fn created(wanted: Landlocked, temporary: Option<&Path>) -> Result<RulesetCreated, String> {
     let text = |error: RulesetError| error.to_string();
     let ruleset = handled(wanted).and_then(Ruleset::create).map_err(text)?;
     if !wanted.paths {
         return Ok(ruleset);
     }
     // A ruleset for files forbids moving files between folders unless that is permitted.
-    let permitted: [(&str, BitFlags<AccessFs>); 2] = [
-        ("/", AccessFs::Refer.into()),
-        (OWN_FOLDER, AccessFs::MakeSock.into()),
+    let permitted: [(&Path, BitFlags<AccessFs>); 2] = [
+        (Path::new("/"), AccessFs::Refer.into()),
+        (Path::new(OWN_FOLDER), AccessFs::MakeSock.into()),
     ];
     permitted
         .into_iter()
+        .chain(temporary.map(|folder| (folder, AccessFs::MakeSock.into())))
         .try_fold(ruleset, |ruleset, (path, access)| {
             let folder = PathFd::new(path).map_err(|error| error.to_string())?;
             ruleset

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::scope::Landlocked;
 use crate::host::inherited::Inherited;
+use crate::host::temporary::Temporary;
 
 /// Everything the launcher needs. The environment travels here and not as the launcher's
 /// own: `LD_PRELOAD` and its like must not reach a process that is still root.
@@ -36,6 +37,8 @@ pub struct Spec {
     pub unix: UnixSockets,
     /// What the agent inherited from its caller.
     pub inherited: Inherited,
+    /// The temporary folder that it shares with its caller, where it has one.
+    pub temporary: Option<Temporary>,
     /// How soon the kernel ends it where memory runs out; `None`: as the launcher.
     pub oom_score_adj: Option<i16>,
 }

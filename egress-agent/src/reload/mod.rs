@@ -7,9 +7,11 @@
 pub mod driver;
 pub mod fault;
 pub mod flows;
+pub mod own;
 pub mod plane;
 pub mod say;
 pub mod watch;
 
 pub use driver::{Reload, Start};
+pub use own::Own;
 pub use plane::Live;

@@ -27,12 +27,13 @@ use egress_common::{
     abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, UDP},
     grant::{Connector, Rule},
     key::{Addr, GrantKey, PrefixKey},
-    unix::UnixKey,
+    unix::{UnixGrant, UnixKey},
 };
 
 use super::{
     fault::{Broken, Refused, StartError},
     flows::must_end,
+    own::Own,
 };
 use crate::{
     dns::{Door, Names, Successor, lease::Holder},
@@ -94,7 +95,7 @@ impl Live {
         slots: u32,
         door: &Door,
         policy: Arc<Policy>,
-        own_abstract: bool,
+        own: &Own,
     ) -> Result<Self, StartError> {
         let mut slots = Slots::new(slots);
         let numbers = slots.assign(&policy).map_err(Refused::from)?;
@@ -104,7 +105,7 @@ impl Live {
             switches,
             cgroup,
             id,
-            record: connector(door, policy.mode, own_abstract),
+            record: connector(door, policy.mode, own),
             slots,
             installed: Installed::default(),
             policy,
@@ -122,6 +123,13 @@ impl Live {
         for (key, grant) in live.tables.unix.clone() {
             live.switches.set_unix(&key, &grant)?;
             live.unix.insert(key);
+        }
+        if let Some(key) = own.folder(id) {
+            let grant = UnixGrant {
+                rule: RULE_OWN,
+                effect: UnixGrant::ALLOW,
+            };
+            live.switches.set_unix(&key, &grant)?;
         }
         live.switches.set_connector(id, &live.record)?;
         Ok(live)
@@ -373,7 +381,8 @@ impl Ready {
 /// Rules that no policy declares and that are always in force.
 const RESERVED: [u32; 3] = [RULE_DOOR, RULE_OWN, RULE_INBOUND];
 
-fn connector(door: &Door, mode: Mode, own_abstract: bool) -> Connector {
+fn connector(door: &Door, mode: Mode, own: &Own) -> Connector {
+    let folder = own.folder(0).map_or(0, |key| u32::from(key.len));
     let v6 = door.addresses().iter().any(|address| address.is_ipv6());
     let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));
     Connector {
@@ -382,11 +391,12 @@ fn connector(door: &Door, mode: Mode, own_abstract: bool) -> Connector {
         door_port: door.port(),
         mode: number(mode),
         unix: Connector::OWN_PATHS
-            | if own_abstract {
+            | if own.abstracts {
                 Connector::OWN_ABSTRACT
             } else {
                 0
-            },
+            }
+            | folder << Connector::FOLDER_SHIFT,
         pad: 0,
     }
 }

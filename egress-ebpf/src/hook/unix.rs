@@ -4,6 +4,10 @@
 //! only writes), so it is read out of the kernel's own copy, which the program can no longer
 //! change: `struct bpf_sock_addr_kern`, `include/linux/filter.h`, the same from Linux 6.7 on.
 //! What is not where it is expected is no `AF_UNIX` address, and refused.
+//!
+//! Only one folder is not taken by its name: the temporary one, which the connector shares with
+//! its caller and in which symbolic links are followed. An address in it is led to another mount
+//! of the same folder that follows none, so that what it leads to was bound by the connector.
 
 use core::{
     arch::asm,
@@ -18,8 +22,9 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use egress_common::{
-    abi::{RULE_NONE, UNIX_NAME_MAX, UNIX_NAME_ROOM},
-    decide::{Flow, refused},
+    abi::{OWN_TEMPORARY, RULE_NONE, UNIX_NAME_MAX, UNIX_NAME_ROOM},
+    decide::{Flow, Lookup as _, refused},
+    grant::Connector,
     unix::{self, UnixKey, UnixRepeatKey},
     verdict::{Action, Layer, Reason},
 };
@@ -33,6 +38,9 @@ const AF_UNIX: u16 = 1;
 const ENOENT: i32 = 2;
 /// Bytes in front of `sun_path`.
 const FAMILY: usize = 2;
+/// Numbers that no helper has, for the agent to replace.
+const CAST: u32 = egress_common::abi::kfunc::CAST;
+const SET_PATH: u32 = egress_common::abi::kfunc::SET_PATH;
 
 /// The kernel's side of the context.
 #[repr(C)]
@@ -64,13 +72,22 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
         ctx: ctx.as_ptr(),
         packet: None,
     };
-    let verdict = if name(ctx, &mut asked.key) {
-        unix::decide(&asked.key, &maps)
-    } else {
+    let mut led = UnixKey {
+        kind: UnixKey::FOLDER,
+        ..asked.key
+    };
+    let verdict = if !name(ctx, &mut asked.key) {
         refused(asked.key.connector, Reason::Malformed, RULE_NONE, &maps)
+    } else if is_temporary(&asked.key, &mut led, &maps) {
+        unix::decide(&led, &maps)
+    } else {
+        unix::decide(&asked.key, &maps)
     };
     match verdict.action {
         Action::Allow => {
+            if led.kind == UnixKey::PATH && !lead(ctx, &led) {
+                return REFUSE;
+            }
             emit::passed(verdict.rule, 1, 0, 0);
             return PASS;
         }
@@ -91,6 +108,84 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     asked.reason = u32::from(verdict.reason.code());
     emit::unix_denial(&flow, &verdict, &emit::Process::current(), &asked);
     answer(&verdict)
+}
+
+/// Whether the name lies in the connector's temporary folder. Then `led`, which comes in as an
+/// empty name, is where it is led; otherwise its kind stays [`UnixKey::FOLDER`].
+#[inline(always)]
+fn is_temporary(key: &UnixKey, led: &mut UnixKey, maps: &Maps) -> bool {
+    let Some(connector) = maps.connector(key.connector) else {
+        return false;
+    };
+    let len = u64::from(connector.unix >> Connector::FOLDER_SHIFT);
+    if len == 0 || key.kind != UnixKey::PATH || u64::from(key.len) <= len {
+        return false;
+    }
+    let len = bounded(len);
+    led.len = len as u16;
+    let from = key.name.as_ptr();
+    // A helper, since the verifier would walk a loop of unknown length once for each length.
+    // SAFETY: `len` is at most the size of both names.
+    let read =
+        unsafe { bpf_probe_read_kernel(led.name.as_mut_ptr().cast(), len as u32, from.cast()) };
+    if read != 0 || maps.unix(led).is_none() {
+        return false;
+    }
+    let prefix = OWN_TEMPORARY.as_bytes();
+    led.name = [0; UNIX_NAME_ROOM];
+    for (to, from) in led.name.iter_mut().zip(prefix) {
+        *to = *from;
+    }
+    let Some(rest) = led.name.get_mut(OWN_TEMPORARY.len()..) else {
+        return false;
+    };
+    // SAFETY: exactly the rest of the one name; the other ends in a NUL, which is its last byte
+    // at the latest, and is longer than `len`.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(
+            rest.as_mut_ptr().cast(),
+            (UNIX_NAME_ROOM - OWN_TEMPORARY.len()) as u32,
+            from.add(len as usize).cast(),
+        )
+    };
+    // A name that is cut off or ends in the folder is refused as none of the connector's own.
+    if read < 2 {
+        return false;
+    }
+    led.len = (OWN_TEMPORARY.len() as i64 + read - 1) as u16;
+    led.kind = UnixKey::PATH;
+    true
+}
+
+/// Has the kernel look the socket up by this name instead.
+#[inline(always)]
+fn lead(ctx: &SockAddrContext, led: &UnixKey) -> bool {
+    let len = bounded(u64::from(led.len));
+    let done: i64;
+    // SAFETY: the agent puts the kernel's own functions in the place of the two numbers
+    // (`egress-agent/src/kernel/unix.rs`): `bpf_cast_to_kern_ctx`, which answers with the
+    // kernel's side of the context it is given, and `bpf_sock_addr_set_sun_path`, which reads
+    // `len` bytes of the name. Both use up the registers that every call does.
+    unsafe {
+        asm!(
+            "call {cast}",
+            "r1 = r0",
+            "r2 = {name}",
+            "r3 = {len}",
+            "call {set}",
+            cast = const CAST,
+            set = const SET_PATH,
+            name = in(reg) led.name.as_ptr(),
+            len = in(reg) len,
+            inout("r1") ctx.as_ptr() => _,
+            out("r2") _,
+            out("r3") _,
+            out("r4") _,
+            out("r5") _,
+            out("r0") done,
+        );
+    }
+    done == 0
 }
 
 /// Reads the name; false where it cannot be read or is none.

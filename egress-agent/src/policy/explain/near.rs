@@ -155,8 +155,8 @@ fn sockets(policy: &Policy, path: &str, hints: &mut Vec<String>) {
         hints.push("programs find it absent, and no event is made: every one tries it".into());
     }
     hints.push(format!(
-        "the connector's own sockets are those below {OWN_FOLDER}, and abstract ones where \
-         Landlock keeps it from those of others"
+        "the connector's own sockets are those in its TMPDIR and below {OWN_FOLDER}, and abstract \
+         ones where Landlock keeps it from those of others"
     ));
 }
 
