@@ -7,6 +7,7 @@ pub mod cli;
 pub mod dns;
 pub mod event;
 pub mod exit;
+pub mod forward;
 pub mod grant;
 pub mod host;
 pub mod kernel;

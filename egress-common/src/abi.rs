@@ -36,6 +36,8 @@ pub const RULE_DOOR: u32 = 1;
 pub const RULE_OWN: u32 = 2;
 /// The answer of an accepted connection to a loopback peer.
 pub const RULE_INBOUND: u32 = 3;
+/// The company's proxy: where the forwarder of a connector sends, and nobody else.
+pub const RULE_PROXY: u32 = 4;
 /// The first number a policy's rules use.
 pub const RULE_FIRST: u32 = 8;
 
@@ -53,6 +55,11 @@ pub const RESOLVER_PRIORITY: u32 = 0x6e61_6d65;
 pub const TCP: u8 = 6;
 /// `IPPROTO_UDP`, `include/uapi/linux/in.h`.
 pub const UDP: u8 = 17;
+
+/// Connections to a forwarder that one data-plane instance can hold.
+pub const MAX_PROXIED: u32 = 4_096;
+/// Bits of an address that are free in a forwarder's range of loopback addresses.
+pub const PROXY_HOST_BITS: u32 = 12;
 
 /// Names of unix sockets that one data-plane instance can hold.
 pub const MAX_UNIX_NAMES: u32 = 4_096;
@@ -101,6 +108,10 @@ pub mod map {
     pub const RESOLVERS: &str = "RESOLVERS";
     /// The programs that the packet program calls, by [`super::program`].
     pub const PROGRAMS: &str = "PROGRAMS";
+    /// [`crate::proxied::ProxiedKey`] → 1: connections that a connector is making to its forwarder.
+    pub const PROXIED: &str = "PROXIED";
+    /// The forwarder's listening socket.
+    pub const FORWARDER: &str = "FORWARDER";
     /// Socket storage: a ClientHello's name while it is looked at.
     pub const HELLOS: &str = "HELLOS";
     /// Socket storage: [`crate::grant::SocketState`].
@@ -139,6 +150,8 @@ pub mod program {
 pub mod global {
     /// Depth of a connector's cgroup below the root of the hierarchy (root = 0).
     pub const CONNECTOR_LEVEL: &str = "CONNECTOR_LEVEL";
+    /// The first address of the forwarder's range, host order; 0 = there is no forwarder.
+    pub const PROXY_NET: &str = "PROXY_NET";
     /// The bit in the flags of a packet that says that its memory can still change.
     pub const SHARED_MASK: &str = "SHARED_MASK";
 

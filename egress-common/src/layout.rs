@@ -6,6 +6,7 @@ use crate::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey, SniEvent},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
     key::{Addr, GrantKey, PrefixKey},
+    proxied::ProxiedKey,
     sni::{NameKey, NameQuery},
     stat::RuleStat,
     unix::{UnixEvent, UnixGrant, UnixKey, UnixRepeatKey},
@@ -58,4 +59,6 @@ const _: () = {
     assert!(size_of::<ClientKey>() == 24);
     assert!(size_of::<Client>() == 8);
     assert!(size_of::<RuleStat>() == 24);
+    assert!(size_of::<ProxiedKey>() == 12);
+    assert!(offset_of!(ProxiedKey, source_port) == 8);
 };

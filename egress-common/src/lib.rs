@@ -20,6 +20,7 @@ pub mod key;
 pub mod layout;
 #[cfg(feature = "user")]
 pub mod pod;
+pub mod proxied;
 pub mod sni;
 pub mod socket;
 pub mod stat;

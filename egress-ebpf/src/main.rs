@@ -29,9 +29,13 @@ mod vague;
 
 use aya_ebpf::{
     macros::{
-        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup, socket_filter,
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup, sk_lookup, sock_ops,
+        socket_filter,
     },
-    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
+    programs::{
+        LsmContext, SkBuffContext, SkLookupContext, SockAddrContext, SockContext, SockOpsContext,
+        SockoptContext,
+    },
 };
 
 /// `connect()` on an `AF_INET` socket.
@@ -147,6 +151,18 @@ pub fn judge(ctx: SkBuffContext) -> i32 {
 #[socket_filter]
 pub fn admit(ctx: SkBuffContext) -> i64 {
     hook::resolver::admit(&ctx)
+}
+
+/// The life of a TCP socket: a connection to the forwarder begins or ends.
+#[sock_ops]
+pub fn proxy_note(ctx: SockOpsContext) -> u32 {
+    hook::proxy::note(&ctx)
+}
+
+/// A TCP connection that comes in anywhere in the network namespace.
+#[sk_lookup]
+pub fn proxy_steer(ctx: SkLookupContext) -> u32 {
+    hook::proxy::steer(&ctx)
 }
 
 /// Any socket, of any family.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{
-        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage,
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage, SockMap,
     },
     macros::btf_map,
 };
@@ -16,6 +16,7 @@ use egress_common::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PrefixRules, Rule, SocketState},
     key::{GrantKey, PrefixKey},
+    proxied::ProxiedKey,
     sni::NameKey,
     stat::{REASON_SLOTS, RuleStat},
     unix::{UnixGrant, UnixKey, UnixRepeatKey},
@@ -58,6 +59,9 @@ pub static TCP_WRITE_SEQ: Global<u32> = Global::new(0);
 /// As `SKB_HEAD`. With the default everything is taken to be shared.
 #[unsafe(no_mangle)]
 pub static SHARED_MASK: Global<u32> = Global::new(0);
+/// Where the range of the forwarder's addresses begins, host order; with the default there is none.
+#[unsafe(no_mangle)]
+pub static PROXY_NET: Global<u32> = Global::new(0);
 /// Set by a test: the hook of `socket()` refuses nothing.
 #[cfg(feature = "test-switches")]
 #[unsafe(no_mangle)]
@@ -137,6 +141,20 @@ pub static UNIX_REPEATS: LruHashMap<UnixRepeatKey, Repeat, { abi::MAX_CLIENTS as
 /// The programs that `egress` calls, by [`egress_common::abi::program`].
 #[btf_map]
 pub static PROGRAMS: ProgramArray<{ abi::program::COUNT as usize }> = ProgramArray::new();
+
+/// Connections that the connector has with its forwarder. Never evicts: what has no room finds
+/// nobody.
+#[btf_map]
+pub static PROXIED: HashMap<
+    ProxiedKey,
+    u32,
+    { abi::MAX_PROXIED as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// The forwarder's listener, which the kernel takes out when it closes.
+#[btf_map]
+pub static FORWARDER: SockMap<1> = SockMap::new();
 
 /// What is known of a socket's ClientHello while it is looked at, and no longer.
 #[btf_map]

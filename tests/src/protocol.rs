@@ -88,6 +88,10 @@ pub enum Request {
     Repositories(PathBuf),
     /// Serves one more TCP port on every address.
     ListenTcp(u16),
+    /// Serves a company's proxy, or changes what the one at that address answers.
+    Proxy(Proxy),
+    /// What was asked of proxies so far.
+    Proxied,
     /// Echoes UDP on one more address.
     ListenUdp(SocketAddr),
     /// Connects from an address of the internet to the host and sends the text; what comes back
@@ -133,8 +137,43 @@ pub enum Reply {
     Connections(Vec<Connection>),
     /// [`Request::Missed`]
     Missed(u64),
+    /// [`Request::Proxied`]
+    Proxied(Vec<Proxied>),
     /// It could not be done.
     Failed(String),
+}
+
+/// A company's proxy. It finds every name of the zone, also those that the DNS servers deny.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Where it listens.
+    pub at: SocketAddr,
+    /// The `Proxy-Authorization` that it wants.
+    pub wants: Option<String>,
+    /// What it does with a request.
+    pub answer: Answer,
+}
+
+/// What a proxy does with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It opens the way.
+    Opens,
+    /// It says this and ends the connection.
+    Says(String),
+    /// It opens the way after so many milliseconds.
+    After(u64),
+}
+
+/// One request to a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxied {
+    /// The request line.
+    pub line: String,
+    /// The `Proxy-Authorization` that came with it.
+    pub authorization: Option<String>,
+    /// Who asked.
+    pub from: IpAddr,
 }
 
 /// One arrival of a token.

@@ -34,7 +34,8 @@ use crate::{
     process::patience,
     programs,
     protocol::{
-        Config, Connection, FlowCount, HttpRequest, Query, Record, Reply, Request, Sighting,
+        Config, Connection, FlowCount, HttpRequest, Proxied, Query, Record, Reply, Request,
+        Sighting,
     },
     token, zone,
 };
@@ -240,6 +241,14 @@ impl World {
     pub fn connections(&self, ip: impl Into<IpAddr>) -> Result<Vec<Connection>> {
         match self.ask(&Request::Connections(ip.into()))? {
             Reply::Connections(connections) => Ok(connections),
+            other => bail!("unexpected {other:?}"),
+        }
+    }
+
+    /// What was asked of proxies so far.
+    pub fn proxied(&self) -> Result<Vec<Proxied>> {
+        match self.ask(&Request::Proxied)? {
+            Reply::Proxied(asked) => Ok(asked),
             other => bail!("unexpected {other:?}"),
         }
     }

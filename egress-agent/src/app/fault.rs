@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     event::pump::PumpError,
-    exit,
+    exit, forward,
     host::layers::Unmet,
     kernel::{instance::InstanceError, lsm::LsmError, probe},
     launch::{self, LaunchError},
@@ -51,6 +51,15 @@ pub enum RunError {
     /// The programs for security modules fired a moment ago and cannot be attached now.
     #[error("{0}; the connector was not started")]
     Modules(#[from] LsmError),
+    /// No loopback addresses are left for the names that go through a proxy.
+    #[error("cannot lead names to the proxy: {0}")]
+    Range(#[source] std::io::Error),
+    /// The connector would reach the proxy itself.
+    #[error("{0}; nothing was started")]
+    Passed(String),
+    /// The forwarder did not start.
+    #[error("{0}; the connector was not started")]
+    Forward(#[from] forward::ForwardError),
     /// A signal came before the connector was started.
     #[error("ended by {0} before the connector was started")]
     Signal(Signal),

@@ -1,6 +1,7 @@
 //! One confined run, from its beginning to its end.
 
 mod fault;
+mod proxy;
 mod run;
 mod start;
 

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     fault::RunError,
+    proxy::{self, Running, Through},
     start::{layers, proven, spec, temporary, used},
 };
 use crate::{
@@ -112,10 +113,12 @@ async fn confined(
     mut signals: Signals,
 ) -> Result<u8, RunError> {
     let policy = Arc::new(run.policy.clone());
+    let through = Through::prepare(&policy, instance)?;
     let settings = Settings {
         connector_level: instance.connector().level()?,
-        connectors: 1,
+        connectors: 1 + u32::from(through.is_some()),
         rules: slots::room(policy.rule_count()),
+        proxy_net: through.as_ref().map(Through::net),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     switch::reached(Step::Loaded);
@@ -125,7 +128,7 @@ async fn confined(
     door.admit(|socket| plane.enter_resolver(socket, CONNECTOR))
         .map_err(RunError::Door)?;
     let first = Arc::clone(&policy);
-    let live = Live::start(
+    let mut live = Live::start(
         plane.take_switches()?,
         (CONNECTOR, instance.connector().clone()),
         settings.rules,
@@ -140,6 +143,9 @@ async fn confined(
         },
     )?;
     switch::reached(Step::PolicyWritten);
+    if let Some(through) = &through {
+        through.admit(&mut live, &mut plane, instance)?;
+    }
     plane.attach(instance.parent().path())?;
     switch::reached(Step::Attached);
     let modules = proven(instance, &mut plane);
@@ -158,6 +164,7 @@ async fn confined(
         now_ns: clock::boot_ns,
         refusals,
         files: Arc::new(Files::of_host(run.user.uid)),
+        proxied: through.as_ref().map(Through::proxied),
     }));
     let ring = plane.take_ring()?;
     let stream = Pump::start(PumpConfig {
@@ -222,6 +229,10 @@ async fn confined(
         hangup,
     });
 
+    let through = match through {
+        Some(through) => Some(through.start(CONNECTOR, instance, &names, &keeper).await?),
+        None => None,
+    };
     let start = if run.start_unresolved || run.policy.mode == Mode::Audit {
         Start::Lenient
     } else {
@@ -257,6 +268,7 @@ async fn confined(
                 modules: modules.ok(),
                 stream: &stream,
                 news: &news,
+                through,
             };
             launched(ahead, serving, reload, &mut signals).await
         }
@@ -288,6 +300,7 @@ struct Ahead<'a> {
     modules: Option<LsmPrograms>,
     stream: &'a Pump,
     news: &'a News,
+    through: Option<Running>,
 }
 
 /// Starts the connector, forwards signals to it and waits for its end.
@@ -305,8 +318,22 @@ async fn launched(
         modules,
         stream,
         news,
+        mut through,
     } = ahead;
-    let ready = launch::start(&spec(run, instance, unix, temporary)).await?;
+    let mut spec = spec(run, instance, unix, temporary);
+    if let Some(proxy) = run.policy.through() {
+        for name in launch::env::without_proxy(&mut spec.env, proxy) {
+            stream.say(say::warning(
+                &run.policy.connector,
+                instance.name(),
+                "proxy",
+                format!(
+                    "the variable {name} has the proxy's credentials in it and is not passed on"
+                ),
+            ));
+        }
+    }
+    let ready = launch::start(&spec).await?;
     switch::reached(Step::LauncherReady);
     if let Some(modules) = modules {
         // Not before: the launcher has used what these programs refuse.
@@ -329,6 +356,10 @@ async fn launched(
             .iter()
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
+        proxy: run
+            .policy
+            .through()
+            .map(|proxy| format!("{proxy} ({})", proxy.source)),
     }));
     let mut door_open = true;
     loop {
@@ -340,6 +371,7 @@ async fn launched(
                 instance.kill()?;
                 switch::reached(Step::ConnectorKilled);
                 started.relaying.finish().await;
+                proxy::last(&mut through, &run.policy.connector, instance.name(), stream);
                 return Ok(status);
             }
             signal = signals.next() => forward(signal, started.pid),
@@ -350,6 +382,9 @@ async fn launched(
                 "dns",
                 line,
             )),
+            line = proxy::told(&mut through) => {
+                stream.say(say::warning(&run.policy.connector, instance.name(), "proxy", line));
+            }
             ended = &mut serving, if door_open => {
                 door_open = false;
                 let why = match ended {

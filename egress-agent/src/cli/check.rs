@@ -64,6 +64,10 @@ struct Summary<'a> {
     sockets: usize,
     deny: usize,
     listen: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+    #[serde(skip)]
+    addresses_denied: bool,
 }
 
 /// Checks policies. Exit code 0: all are usable; 1: there are faults, each on a line of
@@ -142,6 +146,11 @@ fn summary(policy: &Policy) -> Summary<'_> {
         sockets: count(|target| matches!(target, Target::Unix(_))),
         deny: policy.deny.len(),
         listen: policy.listen.len(),
+        proxy: policy.through().map(ToString::to_string),
+        addresses_denied: policy
+            .deny
+            .iter()
+            .any(|rule| matches!(rule.target, Target::Cidr(_))),
     }
 }
 
@@ -154,6 +163,8 @@ fn text(report: &Report<'_>) -> String {
             sockets,
             deny,
             listen,
+            proxy,
+            addresses_denied,
             ..
         } = policy;
         let parts = [
@@ -175,10 +186,20 @@ fn text(report: &Report<'_>) -> String {
         } else {
             ""
         };
+        let proxy = match proxy {
+            Some(proxy) if *addresses_denied => {
+                format!("; names go through {proxy}, which looks at no denied address")
+            }
+            Some(proxy) => format!("; names go through {proxy}"),
+            None => String::new(),
+        };
         let file = quiet(&policy.file.to_string_lossy());
         add(
             &mut text,
-            &format!("{file}: {}: {what}{callers}{audit}", policy.connector),
+            &format!(
+                "{file}: {}: {what}{callers}{proxy}{audit}",
+                policy.connector
+            ),
         );
     }
     let good = report.policies.len();

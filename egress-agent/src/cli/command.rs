@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{check, doctor, events, explain, run};
-use crate::{exit, host::temporary, launch};
+use crate::{exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
 ///
@@ -42,6 +42,14 @@ enum Command {
     /// Keep a user namespace; for the agent itself
     #[command(name = temporary::KEEPER, hide = true)]
     Ids,
+    /// Become a forwarder to a proxy; for the agent itself
+    #[command(name = forward::FORWARDER, hide = true)]
+    Forward {
+        /// Descriptor of the pipe with orders
+        commands: i32,
+        /// Descriptor of the pipe for answers
+        answers: i32,
+    },
     /// Try what the security modules should refuse; for the agent itself
     #[command(name = launch::CANARY, hide = true)]
     Canary {
@@ -62,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Launch { commands, answers } => launch::child::run(commands, answers),
         Command::Ids => temporary::keep_ids().map_or_else(fail, |()| 0),
+        Command::Forward { commands, answers } => forward::child::run(commands, answers),
         Command::Canary { cgroup_procs } => launch::canary::run(&cgroup_procs),
     };
     ExitCode::from(code)

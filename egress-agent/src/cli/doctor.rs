@@ -184,6 +184,7 @@ fn attach(instance: &Instance) -> Result<Layers, String> {
     let settings = Settings {
         connector_level: level,
         connectors: 1,
+        proxy_net: None,
         rules: RULE_FIRST,
     };
     let mut plane =

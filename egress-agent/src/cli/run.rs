@@ -12,6 +12,7 @@ use crate::{
     policy::{
         Loaded, load,
         model::{Mode, Policy},
+        proxy::{self, Choice},
     },
 };
 
@@ -100,6 +101,7 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
     if args.audit {
         loaded.policy.mode = Mode::Audit;
     }
+    proxied(&mut loaded.policy)?;
     let user = whom(args.user.as_deref(), &loaded.policy)?;
     let changeable = changeable(&loaded, &user)?;
     let policy = loaded.policy;
@@ -147,6 +149,33 @@ fn policy(args: &RunArgs) -> Result<Loaded, String> {
         (None, None) => return Err("name a connector or give --policy FILE".to_owned()),
     };
     loaded.map_err(|faults| format!("the policy has faults; nothing was started\n{faults}"))
+}
+
+/// Where the policy says nothing of a proxy, that of the caller's environment counts.
+fn proxied(policy: &mut Policy) -> Result<(), String> {
+    if policy.proxy == Choice::Caller {
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let value = |name: &str| {
+            let variable = variables.iter().find(|(other, _)| other == name);
+            variable.map(|(_, value)| value.as_str())
+        };
+        policy.proxy = match proxy::of_caller(value) {
+            None => Choice::Off,
+            Some(Ok(proxy)) => Choice::Through(Box::new(proxy)),
+            Some(Err(complaint)) => {
+                return Err(format!(
+                    "the proxy of the environment (HTTPS_PROXY) cannot be used: {complaint}; or \
+                     write “proxy: off” into the policy"
+                ));
+            }
+        };
+    }
+    match proxy::way_round(policy, &[]) {
+        Some(way) => Err(way),
+        None => Ok(()),
+    }
 }
 
 /// Root only where somebody wrote root.

@@ -154,7 +154,7 @@ pub fn grant(
 }
 
 /// The address as the kernel's tables know it.
-fn canonical(address: IpAddr) -> Addr {
+pub(super) fn canonical(address: IpAddr) -> Addr {
     match address {
         IpAddr::V4(v4) => Addr::from_v4(v4.into()),
         IpAddr::V6(v6) => Addr::from_octets(v6.octets()),

@@ -19,6 +19,7 @@ use super::{
     answer::MAX_ADDRESSES,
     budget::Budget,
     cache::{Cache, Kept, Upkeep},
+    proxied::Proxied,
     upstream::{Reply, Upstream, UpstreamError},
     verdict::Family,
 };
@@ -38,6 +39,30 @@ pub(super) enum Asker {
     /// The connector: one that is kept, or one that its budget pays for. The budget is named as
     /// for [`Budget::spend`]; `None`: it needs none.
     Connector(Upkeep, Option<(u32, u32)>),
+}
+
+/// Where answers come from.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// Servers and the host's own file.
+    Upstream(Arc<Upstream>),
+    /// Nobody: the name goes through a proxy, which alone resolves it.
+    Proxy(Arc<Proxied>),
+}
+
+impl Source {
+    async fn lookup(
+        &self,
+        name: &Name,
+        family: Family,
+        settings: &DnsSettings,
+        now_ns: u64,
+    ) -> Result<Reply, UpstreamError> {
+        match self {
+            Self::Upstream(upstream) => upstream.lookup(name, family).await,
+            Self::Proxy(proxied) => proxied.answer(name, family, settings, now_ns).await,
+        }
+    }
 }
 
 /// What becomes of a question.
@@ -93,7 +118,7 @@ impl Lookups {
         &self,
         (name, family): (&Name, Family),
         asker: Asker,
-        (upstream, settings): (&Arc<Upstream>, &DnsSettings),
+        (source, settings): (&Source, &DnsSettings),
         now_ns: fn() -> u64,
     ) -> Begun {
         let mut state = lock(&self.state);
@@ -122,7 +147,7 @@ impl Lookups {
         for each in wanted {
             if state.awaited(name, each).is_none() {
                 let key = (name.clone(), each);
-                let awaited = self.ask(&state, key.clone(), upstream, now_ns);
+                let awaited = self.ask(&state, key.clone(), (source, settings), now_ns);
                 state.under_way.insert(key, awaited);
             }
         }
@@ -144,11 +169,12 @@ impl Lookups {
         &self,
         state: &State,
         key: (Name, Family),
-        upstream: &Arc<Upstream>,
+        (source, settings): (&Source, &DnsSettings),
         now_ns: fn() -> u64,
     ) -> Awaited {
         let (sender, awaited) = watch::channel(None);
-        let (upstream, shared) = (Arc::clone(upstream), Arc::clone(&self.state));
+        let (source, settings) = (source.clone(), settings.clone());
+        let shared = Arc::clone(&self.state);
         let (room, generation) = (Arc::clone(&state.room), state.generation);
         let mut tasks = lock(&self.tasks);
         // Finished ones hold nothing.
@@ -157,7 +183,7 @@ impl Lookups {
             let (name, family) = &key;
             // Never closed; without a permit nothing but the bound would be lost.
             let _permit = room.acquire().await.ok();
-            let mut answer = upstream.lookup(name, *family).await;
+            let mut answer = source.lookup(name, *family, &settings, now_ns()).await;
             if let Ok(Reply::Found(found)) = &mut answer {
                 found.addresses.truncate(MAX_ADDRESSES);
             }

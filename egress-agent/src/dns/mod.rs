@@ -21,6 +21,8 @@
 //! | `upstream` | where a name is looked up: the host's file, the policy's or the host's servers |
 //! | `servers`, `exchange` | servers in their order; one question to one of them |
 //! | `news` | what is told of the network |
+//! | `places` ◦ | which loopback address stands for which name, where a proxy resolves |
+//! | `proxied` | names that go through a company's proxy |
 //! | `names` | one name from verdict to grant; shared by the door and the refresher |
 //! | `report` | refusals and exact counters |
 //! | `server`, `stream` | the sockets |
@@ -38,6 +40,8 @@ pub mod names;
 pub mod nat64;
 pub mod news;
 pub mod opening;
+pub mod places;
+pub mod proxied;
 pub mod refresh;
 pub mod report;
 pub mod resolv_conf;

@@ -14,9 +14,10 @@ use super::{
     chain::Found,
     files::Files,
     lease::{self, Granted, Holder},
-    lookup::{Asker, Begun, Lookups, wait},
+    lookup::{Asker, Begun, Lookups, Source, wait},
     news::News,
     opening::{Opening, denier, openings},
+    proxied::Proxied,
     report::{DoorStats, Refusal},
     upstream::{Reply, Upstream, UpstreamError},
     verdict::{Denial, Family, audited, not_open},
@@ -43,6 +44,8 @@ pub struct NamesConfig {
     pub refusals: mpsc::Sender<Refusal>,
     /// The host's own files about names.
     pub files: Arc<Files>,
+    /// The names that go through a company's proxy.
+    pub proxied: Option<Arc<Proxied>>,
 }
 
 /// The names of one connector.
@@ -55,6 +58,7 @@ pub struct Names {
     pub(super) stats: Arc<DoorStats>,
     pub(super) questions: Arc<Semaphore>,
     keeper: Arc<Keeper>,
+    pub(super) proxied: Option<Arc<Proxied>>,
     lookups: Lookups,
 }
 
@@ -116,6 +120,7 @@ impl Names {
             stats: Arc::default(),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             keeper: config.keeper,
+            proxied: config.proxied,
             lookups: Lookups::default(),
         }
     }
@@ -133,7 +138,12 @@ impl Names {
     /// What names are judged by now. It may be replaced at any time: what is granted is
     /// decided again where it is written.
     pub(super) fn current(&self) -> Arc<Current> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.in_force())
+    }
+
+    /// The same, which is not replaced while it is held.
+    pub(super) fn in_force(&self) -> std::sync::RwLockReadGuard<'_, Arc<Current>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a policy ready to be put in force. Changes nothing yet.
@@ -190,7 +200,13 @@ impl Names {
     /// Answers a question from what is kept, or has it answered.
     pub(super) fn begin(&self, name: &Name, family: Family, asker: Asker) -> Begun {
         let current = self.current();
-        let from = (&current.upstream, &current.policy.dns);
+        let source = match &self.proxied {
+            Some(proxied) if proxied.takes(&current.policy, name) => {
+                Source::Proxy(Arc::clone(proxied))
+            }
+            _ => Source::Upstream(Arc::clone(&current.upstream)),
+        };
+        let from = (&source, &current.policy.dns);
         self.lookups.begin((name, family), asker, from, self.now_ns)
     }
 
@@ -203,7 +219,7 @@ impl Names {
 
     /// Grants what the policy that is in force now leaves open of an answer.
     fn enter(&self, name: &Name, found: &Found, kept: &Kept) -> Result<Resolved, ResolveError> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.in_force();
         let policy = &current.policy;
         let term = kept.term(&policy.dns);
         let resolved = |addresses, would_deny| Resolved {
@@ -217,7 +233,12 @@ impl Names {
         let openings = openings(policy, name);
         let closed = openings.is_empty().then(|| not_open(policy, name));
         let (openings, alias_denial) = past_aliases(policy, openings, found);
-        let granted = lease::grant(policy, &openings, found, &current.holder, expires_ns);
+        let granted = match &self.proxied {
+            Some(proxied) => {
+                proxied.grant(policy, name, &openings, found, &current.holder, expires_ns)
+            }
+            None => lease::grant(policy, &openings, found, &current.holder, expires_ns),
+        };
         let written = self
             .keeper
             .grant(name.as_str(), &granted.leases)

@@ -197,6 +197,10 @@ pub struct Started {
     pub uid: u32,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// The proxy that connections to names go through, without credentials, and who named it;
+    /// only where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// A connector ended.

@@ -85,6 +85,7 @@ pub(crate) fn every_kind() -> Vec<Record> {
             pid: Some(7),
             uid: 1000,
             command: vec!["npx".into()],
+            proxy: None,
         }),
         Body::Stopped(Stopped {
             connector: connector(),

@@ -52,6 +52,8 @@ pub struct Socket {
     /// The rule that approved its destination, or its address while a name is waited for;
     /// `RULE_NONE` where none did; `None`: there is no record, or it cannot be read.
     pub rule: Option<u32>,
+    /// The connector that made it; `None`: there is no record, or it cannot be read.
+    pub connector: Option<u32>,
     /// It was refused for its name, and waits to be destroyed.
     pub refused: bool,
     family: u8,
@@ -69,12 +71,14 @@ pub fn list(map: BorrowedFd<'_>, cgroups: &HashSet<u64>) -> io::Result<Vec<Socke
                 let record = record(body);
                 let rule = record.and_then(rule);
                 let refused = record.is_some_and(is_refused);
+                let connector = record.and_then(connector);
                 let inside = || sockets::cgroup_of(body).is_some_and(|id| cgroups.contains(&id));
                 if rule.is_some() || inside() {
-                    found.extend(
-                        socket(family, protocol, rule, body)
-                            .map(|socket| Socket { refused, ..socket }),
-                    );
+                    found.extend(socket(family, protocol, rule, body).map(|socket| Socket {
+                        connector,
+                        refused,
+                        ..socket
+                    }));
                 }
             })?;
         }
@@ -92,6 +96,7 @@ impl Socket {
             local_port: 40_000,
             protocol,
             rule,
+            connector: None,
             refused: false,
             family: low_byte(libc::AF_INET),
             id: [0; 48],
@@ -136,6 +141,10 @@ pub fn rule(record: &[u8]) -> Option<u32> {
     }
 }
 
+fn connector(record: &[u8]) -> Option<u32> {
+    array::<4>(record, offset_of!(SocketState, connector)).map(u32::from_ne_bytes)
+}
+
 fn is_refused(record: &[u8]) -> bool {
     record.get(offset_of!(SocketState, stage)) == Some(&SocketState::STRANGER)
 }
@@ -155,6 +164,7 @@ pub fn socket(family: u8, protocol: u8, rule: Option<u32>, body: &[u8]) -> Optio
         local_port: port(0)?,
         protocol,
         rule,
+        connector: None,
         refused: false,
         family,
         id,

@@ -179,7 +179,7 @@ where
 }
 
 /// Kernels from 5.7 on make real links; without one nothing could be pinned.
-fn fd_link<L>(
+pub(super) fn fd_link<L>(
     name: &'static str,
     attached: Result<L, aya::programs::ProgramError>,
 ) -> Result<FdLink, PlaneError>

@@ -32,6 +32,8 @@ pub(super) const LOCKS: &str = "/run/egress-agent/instances";
 pub(super) const PARENT: &str = "egress-agent";
 /// The cgroup of one started copy of a connector.
 const COPY: &str = "1";
+/// The cgroup of a forwarder; no connector's name begins so.
+const FORWARDER: &str = "_forwarder";
 /// How long killed processes may take to go.
 pub(super) const KILL_WITHIN: Duration = Duration::from_secs(5);
 
@@ -162,6 +164,13 @@ impl Instance {
     /// The cgroup that the connector's processes join.
     pub fn copy(&self) -> &Cgroup {
         &self.copy
+    }
+
+    /// Makes the cgroup of the connector's forwarder, beside the connector's own.
+    pub fn forwarder(&self) -> Result<Cgroup, InstanceError> {
+        let cgroup = self.parent.child(FORWARDER)?;
+        cgroup.create()?;
+        Ok(cgroup)
     }
 
     /// Where the data plane is pinned.

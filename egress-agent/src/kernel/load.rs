@@ -1,6 +1,6 @@
 //! Loads one instance of the data plane.
 
-use std::{io, os::fd::BorrowedFd, path::Path};
+use std::{io, net::Ipv4Addr, os::fd::BorrowedFd, path::Path};
 
 use aya::{Ebpf, EbpfLoader, programs::links::PinnedLink};
 use egress_common::{
@@ -16,6 +16,7 @@ use super::{
     maps::{Maps, Switches},
     packet::PacketMemory,
     pin::PinFolder,
+    proxy,
     resolver::Resolvers,
     ring::RingMap,
     unix::{self, UnixError, UnixPrograms},
@@ -35,6 +36,8 @@ pub struct Settings {
     pub connectors: u32,
     /// Rule slots the instance needs, reserved ones included.
     pub rules: u32,
+    /// Where the range of the forwarder's addresses begins; `None`: there is no forwarder.
+    pub proxy_net: Option<Ipv4Addr>,
 }
 
 /// Why an instance could not be brought up. Nothing of it is attached after an error.
@@ -121,8 +124,10 @@ impl Plane {
         check(settings)?;
         let level = i32::try_from(settings.connector_level).unwrap_or(i32::MAX);
         let connectors = settings.connectors.saturating_add(1);
+        let proxied = settings.proxy_net.map(|_| &map::FORWARDER);
         let pin_paths: Vec<_> = PINNED_MAPS
             .iter()
+            .chain(proxied)
             .map(|name| (*name, pins.map(name)))
             .collect();
         let structures = Structures::read(Path::new(btf::FILE));
@@ -149,6 +154,15 @@ impl Plane {
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
             .map_max_entries(map::RULES, settings.rules)
             .map_max_entries(map::RULE_STATS, settings.rules);
+        let proxy_net = settings.proxy_net.map(Ipv4Addr::to_bits);
+        match &proxy_net {
+            Some(net) => {
+                loader.override_global(abi::global::PROXY_NET, net, true);
+            }
+            None => {
+                loader.map_max_entries(map::PROXIED, 1);
+            }
+        }
         for name in SIZED {
             if let Some(entries) = switch::room(name) {
                 loader.map_max_entries(name, entries);
@@ -164,11 +178,10 @@ impl Plane {
         drop(loader);
         let unix = unix::programs(OBJECT, &ebpf, functions.as_ref())?;
         let lsm = types.and_then(|_offsets_set| LsmPrograms::load(&mut ebpf));
-        let wanted: Vec<_> = attach::names()
-            .chain(called::names(memory.is_some()))
-            .collect();
+        let needed = || attach::names().chain(proxy::names(settings.proxy_net.is_some()));
+        let wanted: Vec<_> = needed().chain(called::names(memory.is_some())).collect();
         let (mut refused, unix) = verify::load(&mut ebpf, &wanted, unix);
-        if let Some((name, source)) = attach::names().find_map(|name| refused.remove_entry(name)) {
+        if let Some((name, source)) = needed().find_map(|name| refused.remove_entry(name)) {
             return Err(PlaneError::Program {
                 name,
                 source: Box::new(source),
@@ -217,6 +230,12 @@ impl Plane {
             self.held.push(link);
         }
         Ok(())
+    }
+
+    /// Attaches and pins the programs that lead the connector, whose cgroup it is, to its
+    /// forwarder. To be called before [`Plane::attach`], which takes all links into its hands.
+    pub fn attach_proxy(&mut self, connector: &Path) -> Result<(), PlaneError> {
+        proxy::attach(&mut self.ebpf, connector, &self.pins)
     }
 
     /// The programs for security modules, which are attached last; they can be taken once.

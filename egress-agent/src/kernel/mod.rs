@@ -12,6 +12,7 @@ pub mod maps;
 mod packet;
 pub mod pin;
 pub mod probe;
+pub mod proxy;
 mod resolver;
 pub mod ring;
 pub mod unix;

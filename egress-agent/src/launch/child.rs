@@ -189,7 +189,8 @@ fn execute(spec: &Spec) -> (u8, String) {
     )
 }
 
-fn reopen(commands: i32, answers: i32) -> std::io::Result<(File, File)> {
+/// The two pipes that the agent left open, by their numbers.
+pub(crate) fn reopen(commands: i32, answers: i32) -> std::io::Result<(File, File)> {
     let reader = File::open(format!("/proc/self/fd/{commands}"))?;
     let writer = OpenOptions::new()
         .write(true)

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::policy::model::Environment;
+use crate::policy::{model::Environment, proxy::Proxy};
 
 /// Builds the environment: the caller's as it is, or, where the policy has an `env:` block,
 /// what that names. `identity` (`HOME`, `USER` and the like) takes the place of the caller's
@@ -35,6 +35,26 @@ pub fn build(
     env
 }
 
+/// Takes out what speaks of a proxy that the connector cannot reach: variables that name proxies,
+/// and any that has the credentials of this one in it. Answers the names of the latter.
+pub fn without_proxy(env: &mut Vec<(OsString, OsString)>, proxy: &Proxy) -> Vec<String> {
+    let names_proxies = |name: &OsString| {
+        let name = name.to_string_lossy().to_ascii_lowercase();
+        name.ends_with("_proxy") || name == "proxy"
+    };
+    env.retain(|(name, _)| !names_proxies(name));
+    let tells = |value: &OsString| {
+        let credentials = proxy.credentials.as_ref();
+        credentials.is_some_and(|it| it.are_in(value.as_encoded_bytes()))
+    };
+    let telling = env.iter().filter(|(_, value)| tells(value));
+    let telling = telling
+        .map(|(name, _)| name.to_string_lossy().into_owned())
+        .collect();
+    env.retain(|(_, value)| !tells(value));
+    telling
+}
+
 fn set(env: &mut Vec<(OsString, OsString)>, name: OsString, value: OsString) {
     env.retain(|(other, _)| *other != name);
     env.push((name, value));
@@ -43,6 +63,7 @@ fn set(env: &mut Vec<(OsString, OsString)>, name: OsString, value: OsString) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::proxy::Source;
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         list.iter()
@@ -55,6 +76,26 @@ mod tests {
         let caller = pairs(&[("TOKEN", "x"), ("HOME", "/root")]);
         let env = build(None, caller, &[("HOME", "/home/a".into())], &[]);
         assert_eq!(env, pairs(&[("TOKEN", "x"), ("HOME", "/home/a")]));
+    }
+
+    #[test]
+    fn nothing_speaks_of_a_proxy_that_is_not_reached() {
+        let proxy = Proxy::parse("http://u:s3cret%21@proxy:3128", Source::Policy);
+        let Ok(proxy) = proxy else {
+            unreachable!("{proxy:?}")
+        };
+        let mut env = pairs(&[
+            ("HTTPS_PROXY", "http://u:s3cret%21@proxy:3128"),
+            ("http_proxy", "http://proxy:3128"),
+            ("npm_config_https_proxy", "http://proxy:3128"),
+            ("NO_PROXY", "a.example"),
+            ("JAVA_TOOL_OPTIONS", "-Dhttps.proxyPassword=s3cret!"),
+            ("HEADER", "Basic dTpzM2NyZXQh"),
+            ("TOKEN", "x"),
+        ]);
+        let telling = without_proxy(&mut env, &proxy);
+        assert_eq!(telling, ["JAVA_TOOL_OPTIONS", "HEADER"]);
+        assert_eq!(env, pairs(&[("TOKEN", "x")]));
     }
 
     #[test]

@@ -146,7 +146,8 @@ impl Ready {
     }
 }
 
-fn inheritable(fd: &OwnedFd) -> io::Result<()> {
+/// Lets a child process have a descriptor.
+pub(crate) fn inheritable(fd: &OwnedFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
     Ok(())
 }

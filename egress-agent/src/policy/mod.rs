@@ -7,6 +7,7 @@
 
 pub mod change;
 pub mod compile;
+mod credentials;
 pub mod explain;
 pub mod fault;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod name;
 mod names;
 mod prefixes;
+pub mod proxy;
 mod ranges;
 pub mod schema;
 pub mod server;

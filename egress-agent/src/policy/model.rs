@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     name::{HostPattern, Name},
+    proxy,
     server::Server,
 };
 use crate::host::layers::Layer;
@@ -27,6 +28,8 @@ pub struct Policy {
     pub listen: Vec<Listen>,
     /// How names become addresses.
     pub dns: DnsSettings,
+    /// The proxy that connections to names go through.
+    pub proxy: proxy::Choice,
     /// How it is started, where the file says so.
     pub run: Option<Run>,
     /// Layers without which it is not started.
@@ -288,6 +291,14 @@ impl Policy {
     pub fn written(&self) -> impl Iterator<Item = &Rule> {
         let rules = self.allow.chunk_by(|one, next| one.id == next.id);
         rules.filter_map(|parts| parts.first())
+    }
+
+    /// The proxy, where there is one.
+    pub fn through(&self) -> Option<&proxy::Proxy> {
+        match &self.proxy {
+            proxy::Choice::Through(proxy) => Some(proxy),
+            proxy::Choice::Caller | proxy::Choice::Off => None,
+        }
     }
 
     /// Rules of all three lists.

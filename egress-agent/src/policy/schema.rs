@@ -64,6 +64,9 @@ pub struct Document {
     pub listen: Option<Loose<Vec<Loose<Caller>>>>,
     /// How names become addresses.
     pub dns: Option<Loose<Dns>>,
+    /// A company's HTTP proxy, through which connections to names go. Missing: that of the
+    /// caller's HTTPS_PROXY, if there is one.
+    pub proxy: Option<Loose<Proxy>>,
     /// How the connector is started.
     pub run: Option<Loose<Run>>,
     /// Layers of the boundary without which the connector is not started.
@@ -290,6 +293,32 @@ pub struct Ttl {
     pub ceiling: Option<Loose<String>>,
     /// Added on top, for programs that keep an answer past its TTL; default 30s, at most 1h.
     pub grace: Option<Loose<String>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// A company's proxy: its URL, or `off` for none.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Proxy {
+    /// `http://HOST:PORT`, with `USER:PASSWORD@` before the host where it asks for them; or `off`:
+    /// none, whatever the caller's environment says.
+    Short(String),
+    /// URL, and what does not go through it.
+    Long(Box<LongProxy>),
+}
+
+/// A company's proxy as a mapping.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct LongProxy {
+    /// `http://HOST:PORT`, with `USER:PASSWORD@` before the host where it asks for them.
+    #[schemars(required)]
+    pub url: Option<Loose<String>>,
+    /// Names that do not go through it: a name, with those below it, or `*.domain`.
+    pub direct: Option<Loose<Vec<Loose<String>>>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]

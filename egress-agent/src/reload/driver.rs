@@ -26,6 +26,7 @@ use crate::{
     policy::{
         self, Faults, load_traced,
         model::{Mode, Policy},
+        proxy::{self, Choice},
         tables::Memory,
     },
 };
@@ -187,6 +188,10 @@ impl Reload {
             }
         };
         self.unchangeable(&mut policy, stream);
+        if let Some(way) = self.way_round(&policy) {
+            self.kept(&way, stream);
+            return Ok(());
+        }
         let live = &mut self.start.live;
         if !asked && live.is_whole() && policy == **live.policy() {
             return Ok(());
@@ -220,6 +225,12 @@ impl Reload {
         Ok(())
     }
 
+    /// How a policy would let its connector reach the proxy directly.
+    fn way_round(&self, policy: &Policy) -> Option<String> {
+        let own = self.start.names.proxied()?.own();
+        proxy::way_round(policy, &own)
+    }
+
     /// Puts back what holds until the end of the run, and says so where the file differs.
     fn unchangeable(&self, policy: &mut Policy, stream: &Pump) {
         let old = self.start.live.policy();
@@ -234,6 +245,12 @@ impl Reload {
             self.warn(message, stream);
             policy.connector.clone_from(&old.connector);
         }
+        let written = !matches!(policy.proxy, Choice::Caller);
+        if written && policy.proxy != old.proxy {
+            let message = "the new “proxy:” in the policy takes effect at the next start";
+            self.warn(message.to_owned(), stream);
+        }
+        policy.proxy.clone_from(&old.proxy);
         if policy.run != old.run {
             let message = "the new “run:” in the policy takes effect at the next start";
             self.warn(message.to_owned(), stream);

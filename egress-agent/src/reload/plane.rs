@@ -24,7 +24,7 @@ use std::{
 };
 
 use egress_common::{
-    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, UDP},
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, RULE_PROXY, UDP},
     grant::{Connector, Rule},
     key::{Addr, GrantKey, PrefixKey},
     unix::{UnixGrant, UnixKey},
@@ -135,6 +135,23 @@ impl Live {
         Ok(live)
     }
 
+    /// Lets a connector's forwarder in, whose processes are to join `cgroup`: a connector of its own
+    /// that has no policy, so that what is granted to it is all that it reaches. To be called before
+    /// the data plane is attached.
+    pub fn admit_forwarder(&mut self, id: u32, cgroup: &Cgroup) -> Result<(), StartError> {
+        let record = Connector {
+            door_v6: Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST)),
+            door_v4: 0,
+            door_port: 0,
+            mode: Connector::ENFORCE,
+            unix: 0,
+            pad: 0,
+        };
+        self.switches.set_cgroup(cgroup.id()?, id)?;
+        self.switches.set_rule(RULE_PROXY, 0, true, 0)?;
+        Ok(self.switches.set_connector(id, &record)?)
+    }
+
     /// The policy in force.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
@@ -222,8 +239,11 @@ impl Live {
         let now = self.memory(keeper);
         let cgroups = ids_below(&self.cgroup).map_err(io::Error::other)?;
         let sockets = records::list(self.switches.sockets(), &cgroups)?;
+        // Not those of its forwarder, which has no policy that could change.
+        let own = |socket: &&records::Socket| socket.connector.is_none_or(|id| id == self.id);
         let ending = sockets
             .iter()
+            .filter(own)
             .filter(|socket| must_end(socket, self.id, before, &now));
         // Each is tried, whatever became of the one before.
         let ended: Vec<io::Result<bool>> = ending.map(records::Socket::destroy).collect();
@@ -260,7 +280,12 @@ impl Live {
             }
         }
         if changed.denies_more {
-            keeper.retain(|key| !is_denied(&policy, key))?;
+            // What stands for a name has an address that no rule means, and what the forwarder
+            // reaches is not the connector's.
+            let stands = |key: &GrantKey| names.proxied().is_some_and(|it| it.holds(&key.addr));
+            keeper.retain(|key| {
+                key.connector != self.id || stands(key) || !is_denied(&policy, key)
+            })?;
         }
         // Only names that the launcher has made safe from being led elsewhere; others wait for
         // the next start.

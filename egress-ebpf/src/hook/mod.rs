@@ -7,6 +7,7 @@ pub mod judge;
 pub mod lsm;
 pub mod name;
 pub mod packet;
+pub mod proxy;
 pub mod recvmsg;
 pub mod resolver;
 pub mod sendmsg;

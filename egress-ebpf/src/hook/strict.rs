@@ -8,10 +8,11 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use egress_common::{
-    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP},
+    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, RULE_PROXY, TCP},
     decide::{Flow, decide, refused},
     event::{Client, ClientKey},
     grant::SocketState,
+    proxied::in_range,
     verdict::{Action, Layer, Reason, Verdict},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     emit,
     header::{self, Parsed},
     lookup::{Maps, rule_active},
-    maps::{CLIENTS, CONNECTOR_LEVEL},
+    maps::{CLIENTS, CONNECTOR_LEVEL, PROXY_NET},
     own,
     resolver::{self, End},
     socket, vague,
@@ -84,7 +85,13 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     }
     if matches!(verdict.action, Action::Allow) {
         if verdict.rule == RULE_INBOUND {
-            adopt(skb, &flow);
+            let source = parsed.source.v4().unwrap_or(0);
+            // What the forwarder answers counts with what it sends, not as an answer of the
+            // connector's.
+            if in_range(source, PROXY_NET.load()) {
+                verdict.rule = RULE_PROXY;
+            }
+            adopt(skb, &flow, verdict.rule);
         } else {
             renew(skb, &flow, verdict.rule);
         }
@@ -174,14 +181,14 @@ fn to_resolver(
 
 /// Gives an accepted socket its record, so that the rest of the connection is fast.
 #[inline(always)]
-fn adopt(skb: *mut __sk_buff, flow: &Flow) {
+fn adopt(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
     let (sk, state) = record_of(skb);
     if sk.is_null() || !state.is_null() {
         return;
     }
     let mut initial = SocketState {
         addr: flow.addr,
-        rule: RULE_INBOUND,
+        rule,
         port_be: flow.port.to_be(),
         protocol: flow.protocol,
         ..socket::empty(flow.connector)

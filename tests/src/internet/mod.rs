@@ -5,6 +5,7 @@ mod dns;
 mod git;
 mod http;
 mod http2;
+mod proxy;
 mod sniff;
 mod state;
 mod tcp;
@@ -95,6 +96,11 @@ async fn carry_out(request: Request, state: &Arc<State>) -> Result<Reply> {
             tcp::listen(port, state.clone()).await?;
             Reply::Done
         }
+        Request::Proxy(settings) => {
+            proxy::listen(settings, state.clone()).await?;
+            Reply::Done
+        }
+        Request::Proxied => Reply::Proxied(state.all_proxied()),
         Request::ListenUdp(address) => {
             echo(address).await?;
             Reply::Done

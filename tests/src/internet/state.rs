@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,7 +19,9 @@ use tokio_rustls::rustls::{
 };
 
 use crate::{
-    protocol::{Behaviour, Connection, FlowCount, HttpRequest, Query, Record, Sighting},
+    protocol::{
+        Behaviour, Connection, FlowCount, HttpRequest, Proxied, Proxy, Query, Record, Sighting,
+    },
     token,
 };
 
@@ -42,6 +44,8 @@ struct Seen {
     connections: Vec<Arc<Mutex<Connection>>>,
     certificates: BTreeMap<String, Arc<ServerConfig>>,
     repositories: Option<PathBuf>,
+    proxies: BTreeMap<SocketAddr, Proxy>,
+    proxied: Vec<Proxied>,
 }
 
 impl State {
@@ -177,6 +181,22 @@ impl State {
 
     pub(super) fn repositories(&self) -> Option<PathBuf> {
         self.seen().repositories.clone()
+    }
+
+    /// Says what a proxy does; whether it is new.
+    pub(super) fn set_proxy(&self, proxy: Proxy) -> bool {
+        self.seen().proxies.insert(proxy.at, proxy).is_none()
+    }
+
+    /// Notes a request to a proxy. Answers what that does.
+    pub(super) fn proxied(&self, at: SocketAddr, asked: Proxied) -> Option<Proxy> {
+        let mut seen = self.seen();
+        seen.proxied.push(asked);
+        seen.proxies.get(&at).cloned()
+    }
+
+    pub(super) fn all_proxied(&self) -> Vec<Proxied> {
+        self.seen().proxied.clone()
     }
 
     pub(super) fn add_missed(&self, packets: u64) {

@@ -901,6 +901,7 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
         now_ns,
         refusals: sender,
         files: std::sync::Arc::new(super::files::Files::of_host(u32::MAX)),
+        proxied: None,
     });
     let names = std::sync::Arc::new(names);
     let start = Instant::now();

@@ -286,6 +286,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         listen: Vec::new(),
         dns: DnsSettings::default(),
         run: None,
+        proxy: crate::policy::proxy::Choice::Caller,
         require: Vec::new(),
         start: Start::Lenient,
         source: "test.yaml".into(),
@@ -316,6 +317,7 @@ impl Fixture {
             now_ns,
             refusals: sender,
             files: Arc::new(Files::at("/dev/null".into(), "/dev/null".into(), u32::MAX)),
+            proxied: None,
         });
         let names = Arc::new(names);
         let door = Door::bind().unwrap();

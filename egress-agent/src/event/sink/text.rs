@@ -57,6 +57,9 @@ pub fn line(record: &Record, color: bool) -> String {
                 counted(body.rules, "rule"),
                 body.uid
             ));
+            if let Some(proxy) = &body.proxy {
+                line.rest(&format!("proxy {}", escape::inner(proxy)));
+            }
             line.rest(&words(&body.command));
         }
         Body::Stopped(body) => line.stopped(body),

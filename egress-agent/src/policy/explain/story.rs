@@ -21,6 +21,7 @@ use crate::policy::{
     fault::Faults,
     model::{Mode, Policy, Rule, Target},
     name::Name,
+    proxy::Proxy,
     tables::Memory,
 };
 
@@ -112,6 +113,7 @@ pub fn explain(policy: &Policy, dest: &Dest, sni: Option<&str>) -> Result<Explan
     let refused = answers.iter().any(|answer| !answer.is_allowed());
     let mut hints = near::hints(policy, dest, refused);
     hints.extend(case.about_name(&answers));
+    hints.extend(proxied(policy, dest));
     Ok(Explanation::new(policy, answers, hints))
 }
 
@@ -174,7 +176,10 @@ impl<'a> Case<'a> {
             return vec![dns, self.stage(Layer::Connect, verdict, Some(rule))];
         }
         let granted = self.policy.rules_for(name);
+        let through = through(self.policy, name).is_some();
         let granted = granted.filter(|(_, rule)| rule.takes(port, protocol));
+        // A proxy carries TCP alone.
+        let granted = granted.filter(|_| protocol != UDP || !through);
         let slots = granted.filter_map(|(index, _)| self.tables.slot_of_allow(index));
         // A rule that asks for no name goes first, as in the ledger.
         let asks = |slot: &u32| self.tables.rule(*slot).is_some_and(|rule| rule.flags != 0);
@@ -319,6 +324,26 @@ impl<'a> Case<'a> {
             pad: 0,
         }
     }
+}
+
+/// The proxy that connections to a name go through.
+fn through<'a>(policy: &'a Policy, name: &Name) -> Option<&'a Proxy> {
+    let carried = policy.rules_for(name).any(|(_, rule)| rule.protocols.tcp);
+    policy
+        .through()
+        .filter(|proxy| carried && proxy.takes(name))
+}
+
+/// What to say of the proxy.
+fn proxied(policy: &Policy, dest: &Dest) -> Option<String> {
+    let Place::Name(name) = &dest.place else {
+        return None;
+    };
+    let proxy = through(policy, name)?;
+    Some(format!(
+        "connections to {name} go through the proxy {proxy}, which alone resolves it; over UDP it is \
+         not reached"
+    ))
 }
 
 /// The address is permitted; the name is looked at next.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{listen, rule, settings, tls::Written, value};
+use super::{listen, proxy, rule, settings, tls::Written, value};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
@@ -36,6 +36,8 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
     if allow.iter().any(|(_, rule)| rule.insists) && !require.contains(&Layer::Sni) {
         require.push(Layer::Sni);
     }
+    let proxy = proxy::lower(&document.proxy, findings);
+    proxy::not_passed(&proxy, &allow, findings);
     Policy {
         connector,
         mode: mode(document, findings),
@@ -43,6 +45,7 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         deny: parts(deny),
         listen: listen.into_iter().map(|(_, rule)| rule).collect(),
         dns: dns(document, findings),
+        proxy,
         run: run(document, findings),
         require,
         start: start(document, findings),
@@ -106,7 +109,7 @@ fn start(document: &Document, findings: &mut Findings) -> Start {
     }
 }
 
-type Placed<T = Written> = (Vec<Step>, T);
+pub(super) type Placed<T = Written> = (Vec<Step>, T);
 
 fn rules(
     key: &str,

@@ -4,6 +4,7 @@
 mod document;
 mod listen;
 mod ports;
+mod proxy;
 mod rule;
 mod settings;
 mod target;

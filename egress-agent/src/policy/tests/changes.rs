@@ -47,6 +47,7 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             listen: pick(&callers, new),
             dns: DnsSettings::default(),
             run: None,
+            proxy: crate::policy::proxy::Choice::Caller,
             require: Vec::new(),
             start: crate::policy::model::Start::Lenient,
             source: PathBuf::from("p.yaml"),

@@ -20,6 +20,7 @@ pub(super) fn made(allow: Vec<Rule>, deny: Vec<Rule>, listen: Vec<Listen>) -> Po
         listen,
         dns: DnsSettings::default(),
         run: None,
+        proxy: crate::policy::proxy::Choice::Caller,
         require: Vec::new(),
         start: crate::policy::model::Start::Lenient,
         source: "p.yaml".into(),

@@ -92,6 +92,7 @@ fn one() -> Result<Instance> {
         let settings = Settings {
             connector_level: instance.connector().level()?,
             connectors: 1,
+            proxy_net: None,
             rules: RULES,
         };
         let mut plane = Plane::load(&settings, instance.pins().clone())?;
