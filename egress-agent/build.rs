@@ -1,4 +1,5 @@
-//! Builds the eBPF crate and lays its object into `OUT_DIR/egress-ebpf`, to be embedded.
+//! Builds the eBPF crate and lays its object into `OUT_DIR/egress-ebpf`, to be embedded; so is
+//! the init of connectors, `OUT_DIR/egress-init`.
 //!
 //! By hand rather than with aya-build: that picks the toolchain through rustup alone, so a
 //! host with both rustup and Debian's compiler could not use the latter, it hands the outer
@@ -18,6 +19,8 @@ use toolchain::Toolchain;
 
 /// The crate's binary, and the file's name in `OUT_DIR`.
 const PROGRAM: &str = "egress-ebpf";
+/// The same of the init.
+const INIT: &str = "egress-init";
 
 fn main() -> ExitCode {
     match build() {
@@ -39,6 +42,7 @@ fn build() -> Result<(), String> {
         "egress-ebpf/Cargo.lock",
         "egress-common/src",
         "egress-common/Cargo.toml",
+        "egress-init/src",
         "xtask/src/toolchain.rs",
         "egress-agent/build.rs",
     ] {
@@ -46,6 +50,7 @@ fn build() -> Result<(), String> {
     }
     println!("cargo:rerun-if-env-changed={}", toolchain::WISH);
 
+    init(workspace, &out)?;
     let toolchain = Toolchain::find(env::var(toolchain::WISH).ok().as_deref())?;
     println!("cargo:rustc-env={}={toolchain}", toolchain::WISH);
     let linker = toolchain::bpf_linker(&toolchain::tools(workspace))?;
@@ -57,6 +62,36 @@ fn build() -> Result<(), String> {
         strip(&object).map_err(|error| format!("{} is no object: {error}", built.display()))?;
     fs::write(out.join(PROGRAM), stripped)
         .map_err(|error| format!("the object cannot be written: {error}"))
+}
+
+/// Builds the init with the compiler alone: it is one crate without dependencies, and as small
+/// as can be only without the C library's start-up code, which no profile leaves out.
+fn init(workspace: &Path, out: &Path) -> Result<(), String> {
+    let link = "-Wl,--build-id=none,-z,norelro,--gc-sections";
+    let output = Command::new(variable("RUSTC")?)
+        .args([
+            "--edition=2024",
+            "--crate-name=egress_init",
+            "--crate-type=bin",
+        ])
+        .args(["--target", &variable("TARGET")?])
+        .args(["-Copt-level=z", "-Cpanic=abort", "-Cstrip=symbols"])
+        .args(["-Crelocation-model=static", "-Clink-arg=-nostartfiles"])
+        .args(["-Clink-arg=-nostdlib", "-Clink-arg=-static"])
+        // For musl the compiler brings start-up code of its own.
+        .args((variable("CARGO_CFG_TARGET_ENV")? == "musl").then_some("-Clink-self-contained=no"))
+        .arg(format!("-Clink-arg={link}"))
+        .arg(format!("--remap-path-prefix={}=.", workspace.display()))
+        .arg("-o")
+        .arg(out.join(INIT))
+        .arg(workspace.join(INIT).join("src/main.rs"))
+        .output()
+        .map_err(|error| format!("the compiler cannot be started for the init: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("the init did not build:\n{said}"))
 }
 
 /// Runs the inner cargo. Answers where the object is.

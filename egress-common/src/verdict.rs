@@ -64,6 +64,8 @@ codes! {
         Sni = 7, "sni";
         /// A hook of the Linux security modules, where the kernel runs BPF there.
         Lsm = 8, "lsm";
+        /// The system call filter.
+        Seccomp = 9, "seccomp";
     }
 }
 
@@ -165,6 +167,12 @@ codes! {
         /// A broadcast address of loopback, or an address that no rule names for a socket that
         /// may broadcast.
         Broadcast = 47, "broadcast";
+        /// A system call that acts where no hook looks, or on the whole machine.
+        SystemCall = 51, "system-call";
+        /// A program for another machine than this kernel's own (32-bit code); it was ended.
+        ForeignAbi = 52, "foreign-abi";
+        /// A namespace, root or mount of the connector's own: a sandbox inside the sandbox.
+        Namespace = 53, "namespace";
         /// The connector's DNS proxy is gone, and its address belongs to nobody or to a stranger.
         ResolverGone = 55, "resolver-gone";
     }

@@ -1,16 +1,18 @@
-//! The few `bpf(2)` calls that aya has no name for, and some system calls, with a safe face.
+//! The few system calls that neither aya nor nix nor rustix has a safe face for: some of bpf(2)
+//! here; fork(2), descriptors by number, and seccomp's notifications in files of their own.
 //!
 //! aya 0.14 knows no program type for unix sockets, so those programs are loaded, attached
 //! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
 //! `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest as zero.
-
-pub mod mount;
-
 use std::{
     ffi::{CStr, c_long},
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
+
+pub mod mount;
+pub mod notify;
+pub mod process;
 
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
 const CGROUP_SOCK_ADDR: u32 = 18;

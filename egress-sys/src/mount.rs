@@ -2,7 +2,7 @@
 //! and mount_setattr(2), for which the C library has no names.
 
 use std::{
-    ffi::{c_int, c_long, c_uint},
+    ffi::{CStr, c_int, c_long, c_uint},
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
@@ -80,6 +80,37 @@ fn checked(result: c_long) -> io::Result<c_long> {
         return Err(io::Error::last_os_error());
     }
     Ok(result)
+}
+
+/// `MOUNT_ATTR_NODEV`.
+const NODEV: u64 = 0x04;
+/// `AT_RECURSIVE`.
+const RECURSIVE: c_uint = 0x8000;
+
+/// Makes device nodes unusable on a mount and on all mounts below it, without a look at what is
+/// mounted there.
+pub fn no_devices_below(point: &CStr) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the kernel reads a string that ends with NUL and `size` bytes of `attr`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            point.as_ptr(),
+            RECURSIVE,
+            std::ptr::from_ref(&attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

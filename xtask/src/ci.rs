@@ -17,7 +17,12 @@ use crate::{build, fuzz, host, oracle, reproduce, setup, step, test, tidy, toolc
 const CARGO_DENY: &str = "0.20.2";
 
 /// The workspaces, each with a lock file of its own.
-const MANIFESTS: [&str; 3] = ["Cargo.toml", "egress-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+const MANIFESTS: [&str; 4] = [
+    "Cargo.toml",
+    "egress-ebpf/Cargo.toml",
+    "egress-init/Cargo.toml",
+    "fuzz/Cargo.toml",
+];
 
 /// What `ci` takes.
 #[derive(clap::Args)]

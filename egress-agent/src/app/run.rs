@@ -6,12 +6,15 @@
 //! door ─▶ names ─▶ keeper ─▶ kernel tables   (names)
 //! ```
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, os::fd::AsFd as _, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use nix::sys::signal::Signal;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{
@@ -42,20 +45,23 @@ use crate::{
         lsm::LsmPrograms,
         probe,
     },
-    launch::{self, Signals, UnixSockets, signals::forward},
+    launch::{self, Callers, Signals, UnixSockets, refusals::Telling, signals::forward},
     policy::{
         model::{Mode, Policy, Start},
-        slots,
+        open, slots,
     },
     reload::{self, Live, Own, Reload, say},
 };
 
 /// The only connector of a `run` instance.
 const CONNECTOR: u32 = 1;
-/// Refusals of the door that may wait for the stream.
+/// Refusals of the door, and of the system call filter, that may wait for the stream.
 const REFUSALS: usize = 4096;
 /// Batches of new names that may wait for the refresher.
 const REFRESHES: usize = 16;
+
+/// How long a connector whose caller is gone has for its own end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What one run needs to know.
 pub struct Run {
@@ -87,6 +93,8 @@ pub struct Run {
 
 /// Runs a connector from beginning to end. Answers its exit code.
 pub async fn run(run: Run) -> Result<u8, RunError> {
+    // Before SIGHUP is listened to: whoever ignores it means to outlive the caller.
+    let callers = Callers::find().map_err(RunError::Wait)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Wait)?;
     let signals = Signals::listen().map_err(RunError::Wait)?;
     probe::check_host()?;
@@ -95,7 +103,7 @@ pub async fn run(run: Run) -> Result<u8, RunError> {
     switch::reached(Step::LeftoversEnded);
     let instance = Instance::create(&run.policy.connector)?;
     switch::reached(Step::Created);
-    let result = confined(&run, &instance, &cleaned, hangup, signals).await;
+    let result = confined(&run, &instance, &cleaned, hangup, signals, callers).await;
     // Whatever happened inside, the end is the same. A failure of it keeps the boundary, and
     // does not hide how the connector ended.
     if let Err(error) = instance.kill().and_then(|()| instance.end()) {
@@ -111,6 +119,7 @@ async fn confined(
     cleaned: &Leftovers,
     hangup: tokio::signal::unix::Signal,
     mut signals: Signals,
+    callers: Callers,
 ) -> Result<u8, RunError> {
     let policy = Arc::new(run.policy.clone());
     let through = Through::prepare(&policy, instance)?;
@@ -153,6 +162,11 @@ async fn confined(
 
     let (stop, stopped) = watch::channel(false);
     let (refusals, refused) = mpsc::channel(REFUSALS);
+    let (lines, calls) = mpsc::channel(REFUSALS);
+    let telling = Telling {
+        stats: Arc::default(),
+        lines,
+    };
     let keeper = Arc::new(Keeper::new(
         Box::new(plane.maps.grants()),
         route::interface_to,
@@ -177,6 +191,8 @@ async fn confined(
         maps: plane.maps,
         ring,
         refusals: refused,
+        calls,
+        call_stats: Arc::clone(&telling.stats),
         extra: run.events.clone(),
         quiet: run.quiet,
         color: run.color,
@@ -213,6 +229,14 @@ async fn confined(
     }
     let used = used(&layers, policy.mode);
     stream.say(say::layers(&policy.connector, instance.name(), &used));
+    for told in open::all(&policy) {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            "open",
+            told,
+        ));
+    }
 
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
@@ -269,20 +293,15 @@ async fn confined(
                 stream: &stream,
                 news: &news,
                 through,
+                telling,
             };
-            launched(ahead, serving, reload, &mut signals).await
+            launched(ahead, serving, reload, &mut signals, callers).await
         }
         Err(error) => Err(error),
     };
 
     instance.kill()?;
-    let exit = outcome.as_ref().ok().map_or(
-        Exit {
-            code: Some(i32::from(exit::AGENT_FAILED)),
-            signal: None,
-        },
-        |status| exit_of(*status),
-    );
+    let exit = exit_of(&outcome);
     let _tasks_gone = stop.send(true);
     refreshing.abort();
     sweeping.abort();
@@ -301,6 +320,7 @@ struct Ahead<'a> {
     stream: &'a Pump,
     news: &'a News,
     through: Option<Running>,
+    telling: Telling,
 }
 
 /// Starts the connector, forwards signals to it and waits for its end.
@@ -309,6 +329,7 @@ async fn launched(
     mut serving: JoinHandle<std::io::Result<()>>,
     mut reload: Reload,
     signals: &mut Signals,
+    callers: Callers,
 ) -> Result<std::process::ExitStatus, RunError> {
     let Ahead {
         run,
@@ -319,6 +340,7 @@ async fn launched(
         stream,
         news,
         mut through,
+        telling,
     } = ahead;
     let mut spec = spec(run, instance, unix, temporary);
     if let Some(proxy) = run.policy.through() {
@@ -342,6 +364,9 @@ async fn launched(
     // The launcher's probe was refused and counted; the connector's account starts after it.
     stream.baseline().await?;
     let mut started = ready.go().await?;
+    if let Some(listener) = started.refused.take() {
+        launch::refusals::start(listener, telling).map_err(RunError::Wait)?;
+    }
     switch::reached(Step::ConnectorStarted);
     stream.say(Body::Started(Started {
         connector: run.policy.connector.clone(),
@@ -362,9 +387,25 @@ async fn launched(
             .map(|proxy| format!("{proxy} ({})", proxy.source)),
     }));
     let mut door_open = true;
+    let mut gone = pin!(callers.gone());
+    let mut abandoned = false;
+    let mut patience = pin!(tokio::time::sleep(FAREWELL));
     loop {
         tokio::select! {
-            status = started.child.wait() => {
+            name = &mut gone, if !abandoned => {
+                stream.say(say::warning(&run.policy.connector, instance.name(), "caller", format!(
+                    "{name}, which started the agent, is gone, and the connector ends with it"
+                )));
+                // Who cleans up after himself has a moment for it.
+                forward(Signal::SIGTERM, started.process.as_fd());
+                abandoned = true;
+                patience.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            () = &mut patience, if abandoned => {
+                instance.kill()?;
+                abandoned = false;
+            }
+            status = started.ended() => {
                 let status = status.map_err(RunError::Wait)?;
                 switch::reached(Step::ConnectorEnded);
                 // Its last words before the agent's own, and before the pipes close.
@@ -374,7 +415,7 @@ async fn launched(
                 proxy::last(&mut through, &run.policy.connector, instance.name(), stream);
                 return Ok(status);
             }
-            signal = signals.next() => forward(signal, started.pid),
+            signal = signals.next() => forward(signal, started.process.as_fd()),
             turned = reload.turn(stream) => turned?,
             line = news.line() => stream.say(say::warning(
                 &run.policy.connector,
@@ -430,7 +471,7 @@ fn leftovers(cleaned: &Leftovers) -> impl Iterator<Item = String> {
 
 /// Deletes ended grants now and then. The kernel refuses them by itself; this makes room.
 async fn sweep(keeper: Arc<Keeper>, mut stop: watch::Receiver<bool>) {
-    let mut every = tokio::time::interval(std::time::Duration::from_secs(10));
+    let mut every = tokio::time::interval(Duration::from_secs(10));
     loop {
         tokio::select! {
             _ = every.tick() => {
@@ -456,10 +497,15 @@ fn all_resolved(prefetched: &[dns::Prefetched]) -> Result<(), RunError> {
     Err(RunError::Unresolved(faults.join(", ")))
 }
 
-fn exit_of(status: std::process::ExitStatus) -> Exit {
+/// As the caller gets it.
+fn exit_of(outcome: &Result<std::process::ExitStatus, RunError>) -> Exit {
     use std::os::unix::process::ExitStatusExt as _;
+    let code = match outcome {
+        Ok(status) => exit::of_child(*status),
+        Err(error) => error.code(),
+    };
     Exit {
-        code: status.code(),
-        signal: status.signal(),
+        code: Some(i32::from(code)),
+        signal: outcome.as_ref().ok().and_then(|status| status.signal()),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         lsm::{LsmError, LsmPrograms},
     },
     launch::{self, Spec, UnixSockets, canary, env},
-    policy::model::{Mode, Policy, Rule, Target},
+    policy::model::{Mode, Policy, Processes, Rule, Target},
 };
 
 /// The programs for security modules, where a canary shows that they fire.
@@ -40,6 +40,12 @@ pub(super) fn layers(
         let why = "a rule names an abstract unix socket, and then names decide";
         layers = layers.without(Layer::LandlockScope, why);
     }
+    if has_host_processes(policy) {
+        layers = layers.without(
+            Layer::Processes,
+            "the policy asks for the host's (run.processes)",
+        );
+    }
     layers.require(&policy.require)?;
     Ok(layers)
 }
@@ -49,7 +55,7 @@ pub(super) fn used(layers: &Layers, mode: Mode) -> Layers {
     let why = "the connector is only audited";
     match mode {
         Mode::Enforce => layers.clone(),
-        Mode::Audit => [Layer::Landlock, Layer::LandlockScope]
+        Mode::Audit => [Layer::Landlock, Layer::LandlockScope, Layer::SignalScope]
             .into_iter()
             .fold(layers.clone(), |layers, layer| layers.without(layer, why)),
     }
@@ -87,6 +93,11 @@ pub(super) fn temporary(
     .map(Some)
 }
 
+fn has_host_processes(policy: &Policy) -> bool {
+    let run = policy.run.as_ref();
+    run.is_some_and(|run| run.processes == Processes::Host)
+}
+
 /// What the launcher is told.
 pub(super) fn spec(
     run: &Run,
@@ -114,7 +125,8 @@ pub(super) fn spec(
         None if unix.sockets => folders.push(("TMPDIR", own)),
         None => {}
     }
-    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
+    let wishes = run.policy.run.as_ref();
+    let block = wishes.and_then(|run| run.env.as_ref());
     Spec {
         cgroup_procs: instance.copy().path().join("cgroup.procs"),
         uid: run.user.uid,
@@ -127,5 +139,7 @@ pub(super) fn spec(
         inherited: run.inherited.clone(),
         temporary,
         oom_score_adj: memory::spare(),
+        host_processes: has_host_processes(&run.policy),
+        devices: wishes.map(|run| run.devices.clone()).unwrap_or_default(),
     }
 }

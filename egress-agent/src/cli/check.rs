@@ -16,7 +16,7 @@ use crate::{
         fault::{Fault, quiet},
         load::{self, load_file},
         model::{Mode, Target},
-        schema,
+        open, schema,
     },
 };
 
@@ -68,6 +68,8 @@ struct Summary<'a> {
     proxy: Option<String>,
     #[serde(skip)]
     addresses_denied: bool,
+    /// What keys beside the rules open.
+    open: Vec<String>,
 }
 
 /// Checks policies. Exit code 0: all are usable; 1: there are faults, each on a line of
@@ -151,6 +153,7 @@ fn summary(policy: &Policy) -> Summary<'_> {
             .deny
             .iter()
             .any(|rule| matches!(rule.target, Target::Cidr(_))),
+        open: open::all(policy),
     }
 }
 
@@ -201,6 +204,12 @@ fn text(report: &Report<'_>) -> String {
                 policy.connector
             ),
         );
+        for opened in &policy.open {
+            add(
+                &mut text,
+                &format!("{file}: {}: open: {opened}", policy.connector),
+            );
+        }
     }
     let good = report.policies.len();
     let faults = report.faults.len();

@@ -36,8 +36,10 @@ enum Command {
     Launch {
         /// Descriptor of the pipe with commands
         commands: i32,
-        /// Descriptor of the pipe for answers
+        /// Descriptor of the socket for answers
         answers: i32,
+        /// Descriptor of the pipe of the init
+        status: i32,
     },
     /// Keep a user namespace; for the agent itself
     #[command(name = temporary::KEEPER, hide = true)]
@@ -68,7 +70,11 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Launch { commands, answers } => launch::child::run(commands, answers),
+        Command::Launch {
+            commands,
+            answers,
+            status,
+        } => launch::child::run(commands, answers, status),
         Command::Ids => temporary::keep_ids().map_or_else(fail, |()| 0),
         Command::Forward { commands, answers } => forward::child::run(commands, answers),
         Command::Canary { cgroup_procs } => launch::canary::run(&cgroup_procs),

@@ -120,8 +120,9 @@ fn host(trial: Result<String, String>) -> Vec<Finding> {
         ),
         known(
             "other ways out",
-            "at launch: no inherited descriptors, no capabilities, no new privileges, own session \
-             and IPC namespace"
+            "at launch: no inherited descriptors, no capabilities, no new privileges; own session, \
+             IPC and PID namespace; harmless devices alone (a policy may ask for the host's \
+             processes and for devices: `egress-agent check` says what that opens)"
                 .to_owned(),
         ),
         known("running instances", running()),

@@ -10,6 +10,7 @@ use egress_common::{
 };
 
 use super::{
+    call::RefusedCall,
     codes,
     decode::Decoded,
     facts::{Cache, Caller, Facts, Proc, Source},
@@ -109,6 +110,7 @@ impl Enricher {
             lost,
             family: codes::family(event.family).map(Into::into),
             instance: self.instance.clone(),
+            call: None,
         };
         Some(Record::new(
             self.time(event.time_ns, now_ns),
@@ -153,11 +155,48 @@ impl Enricher {
             lost,
             family: codes::family(family).map(Into::into),
             instance: self.instance.clone(),
+            call: None,
         };
         Record::new(
             self.time(refusal.time_ns, now_ns),
             denied(denial, refusal.audited),
         )
+    }
+
+    /// The line of a refused system call.
+    pub fn call(
+        &mut self,
+        connector: String,
+        call: &RefusedCall,
+        lost: u64,
+        now_ns: u64,
+        backlog: bool,
+    ) -> Record {
+        let caller = Caller {
+            pid: call.pid,
+            uid: call.uid,
+            comm: call.comm,
+        };
+        let process = (call.pid != 0).then(|| {
+            let facts = self.cache.facts(caller, call.time_ns, now_ns, backlog);
+            known(call.pid, Some(call.uid), comm(&call.comm), facts.as_deref())
+        });
+        let denial = Denial {
+            connector: Some(connector),
+            layer: Layer::Seccomp,
+            protocol: "syscall".to_owned(),
+            destination: Destination::default(),
+            reason: call.reason,
+            rule: None,
+            process,
+            count: call.count,
+            lost,
+            family: None,
+            instance: self.instance.clone(),
+            call: Some(call.name.to_owned()),
+        };
+        // It is refused where the connector is only audited, too.
+        Record::new(self.time(call.time_ns, now_ns), Body::Denied(denial))
     }
 
     /// The instance whose lines these are.

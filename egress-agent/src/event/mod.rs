@@ -4,6 +4,7 @@
 //! the records; [`tally`] compares the two, so that the stream can say how much it did not
 //! show. The schema is documented in `docs/events.md`.
 
+pub mod call;
 pub mod codes;
 pub mod decode;
 pub mod enrich;
@@ -16,6 +17,7 @@ pub mod stream;
 pub mod tail;
 pub mod tally;
 
+pub use call::{CallRepeats, CallStats, RefusedCall};
 pub use decode::{DecodeError, decode};
 pub use enrich::{Enricher, Lookups, NameRefusal};
 pub use model::{Body, Record};

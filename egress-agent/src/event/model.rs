@@ -109,6 +109,9 @@ pub struct Denial {
     /// Instance of the data plane.
     #[serde(default)]
     pub instance: String,
+    /// Name of the refused system call; only at layer `seccomp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
 }
 
 /// Where something should have gone.
@@ -229,12 +232,12 @@ pub struct Stopped {
     pub unanswered: u64,
 }
 
-/// How a process ended. One of the two is set, or none where the agent stopped first.
+/// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Exit {
-    /// Exit code.
+    /// Exit code that the caller got.
     pub code: Option<i32>,
-    /// Signal that ended it.
+    /// Signal that ended the connector, if one did; the code is then 128 and its number.
     pub signal: Option<i32>,
 }
 

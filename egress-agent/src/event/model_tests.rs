@@ -33,6 +33,7 @@ pub(crate) fn denial() -> Denial {
         lost: 0,
         family: Some("inet".into()),
         instance: "i1".into(),
+        call: None,
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    call::{CallStats, RefusedCall},
     decode::Stranger,
     enrich::{Enricher, Lookups, NameRefusal},
     model::{Body, Exit, RuleTotal, Stopped, Warning},
@@ -69,6 +70,10 @@ pub struct PumpConfig {
     pub ring: RingMap,
     /// The door's refusals.
     pub refusals: mpsc::Receiver<Refusal>,
+    /// System calls that were refused.
+    pub calls: mpsc::Receiver<RefusedCall>,
+    /// Their exact counters.
+    pub call_stats: Arc<CallStats>,
     /// A further file for events.
     pub extra: Option<PathBuf>,
     /// Nothing on standard error.
@@ -128,7 +133,8 @@ impl Pump {
             unended: Cell::new(false),
         };
         let (door, maps, ring) = (config.door, config.maps, config.ring);
-        let refusals = config.refusals;
+        let (refusals, calls) = (config.refusals, config.calls);
+        let call_stats = config.call_stats;
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
@@ -144,13 +150,15 @@ impl Pump {
             ring,
             stream,
             received: BTreeMap::new(),
+            call_stats,
+            told: BTreeMap::new(),
             started: Instant::now(),
             begun: false,
             lost: 0,
         };
         thread::Builder::new()
             .name("events".to_owned())
-            .spawn(move || runtime.block_on(running.run(ordered, refusals)))
+            .spawn(move || runtime.block_on(running.run(ordered, refusals, calls)))
             .map_err(PumpError::Thread)?;
         Ok(Self { orders })
     }
@@ -189,6 +197,9 @@ struct Running {
     ring: Ring,
     stream: Stream,
     received: BTreeMap<Reason, u64>,
+    call_stats: Arc<CallStats>,
+    /// Refused calls that lines have shown.
+    told: BTreeMap<Reason, u64>,
     started: Instant,
     begun: bool,
     /// Records lost so far.
@@ -224,6 +235,7 @@ impl Running {
         mut self,
         mut orders: mpsc::UnboundedReceiver<Order>,
         mut refusals: mpsc::Receiver<Refusal>,
+        mut calls: mpsc::Receiver<RefusedCall>,
     ) {
         self.stream.open(0, None, Exact::default());
         let name = self.known.connector.clone();
@@ -249,6 +261,13 @@ impl Running {
                     }
                     self.stream.flush();
                 }
+                Some(call) = calls.recv() => {
+                    self.call(&call, false);
+                    while let Ok(call) = calls.try_recv() {
+                        self.call(&call, true);
+                    }
+                    self.stream.flush();
+                }
                 order = orders.recv() => match order {
                     Some(Order::Say(body)) => {
                         self.stream.note(*body);
@@ -261,6 +280,9 @@ impl Running {
                     Some(Order::Finish(exit, done)) => {
                         while let Ok(refusal) = refusals.try_recv() {
                             self.refusal(&refusal, true);
+                        }
+                        while let Ok(call) = calls.try_recv() {
+                            self.call(&call, true);
                         }
                         self.finish(exit);
                         let _asker_gone = done.send(());
@@ -304,6 +326,12 @@ impl Running {
             uid: asker.map(|client| client.uid),
         };
         self.stream.refusal(self.known.id, &refusal, backlog);
+    }
+
+    fn call(&mut self, call: &RefusedCall, backlog: bool) {
+        let count = self.told.entry(call.reason).or_default();
+        *count = count.saturating_add(call.count);
+        self.stream.call(self.known.id, call, backlog);
     }
 
     fn compare(&mut self) {
@@ -382,12 +410,15 @@ impl Running {
         totals
     }
 
-    /// The kernel's counters, and the door's refusals that never reached the stream.
+    /// The kernel's counters, and the refusals of door and filter that never reached the stream.
     fn exact(&self) -> Result<Exact, PlaneError> {
         let mut exact = self.kernel_counters(self.known.id)?;
         for &reason in Reason::ALL {
             let received = self.received.get(&reason).copied().unwrap_or(0);
+            let told = self.told.get(&reason).copied().unwrap_or(0);
             let missed = self.door.refused(reason).saturating_sub(received);
+            let untold = self.call_stats.refused(reason).saturating_sub(told);
+            let missed = missed.saturating_add(untold);
             if missed > 0 {
                 let count = exact.denied.entry(reason).or_default();
                 *count = count.saturating_add(missed);

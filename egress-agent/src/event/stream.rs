@@ -6,6 +6,7 @@ use egress_common::verdict::Reason;
 use jiff::Timestamp;
 
 use super::{
+    call::RefusedCall,
     decode::{DecodeError, Decoded, decode},
     enrich::{Enricher, Lookups, NameRefusal},
     model::{Body, Record, Warning},
@@ -89,11 +90,23 @@ impl Stream {
     /// A name that the DNS door refused.
     pub fn refusal(&mut self, connector: u32, refusal: &NameRefusal, backlog: bool) {
         let tally = self.book(connector);
-        tally.refused(refusal.reason);
+        tally.refused(refusal.reason, 1);
         let lost = tally.take_lost();
         let now = boot_ns();
         let backlog = backlog || is_behind(refusal.time_ns, now);
         let record = self.enricher.refusal(refusal, lost, now, backlog);
+        self.emit(&record);
+    }
+
+    /// A system call that the filter refused.
+    pub fn call(&mut self, connector: u32, call: &RefusedCall, backlog: bool) {
+        let book = self.books.entry(connector).or_default();
+        book.tally.refused(call.reason, call.count);
+        let lost = book.tally.take_lost();
+        let name = book.name.clone().unwrap_or_default();
+        let now = boot_ns();
+        let backlog = backlog || is_behind(call.time_ns, now);
+        let record = self.enricher.call(name, call, lost, now, backlog);
         self.emit(&record);
     }
 

@@ -77,10 +77,10 @@ impl Tally {
         add(&mut self.shown, reason, count);
     }
 
-    /// The agent itself refused something (a name), and showed it.
-    pub fn refused(&mut self, reason: Reason) {
-        add(&mut self.refused, reason, 1);
-        add(&mut self.shown, reason, 1);
+    /// The agent itself refused something (a name, a system call), this often, and showed it.
+    pub fn refused(&mut self, reason: Reason, count: u64) {
+        add(&mut self.refused, reason, count);
+        add(&mut self.shown, reason, count);
     }
 
     /// Lines could not be written.
@@ -238,7 +238,7 @@ mod tests {
     fn nothing_to_say_when_all_was_shown() {
         let mut tally = Tally::default();
         tally.shown(Reason::NoRule, 3);
-        tally.refused(Reason::NameNotAllowed);
+        tally.refused(Reason::NameNotAllowed, 1);
         tally.kernel(exact(3, 0));
         assert_eq!(tally.report(0), None);
         assert_eq!(tally.report(100 * SECOND), None);

@@ -1,15 +1,18 @@
 //! The forwarder: the same binary, re-executed, on its way to its work.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _},
     net::{Ipv4Addr, TcpListener},
     os::fd::AsRawFd as _,
 };
 
-use nix::sys::{
-    prctl,
-    resource::{Resource, setrlimit},
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+    },
+    unistd::close,
 };
 
 use super::{
@@ -23,7 +26,7 @@ use crate::{
         switch::{self, Part},
     },
     kernel,
-    launch::{child::reopen, harden, spec::say},
+    launch::{harden, spec::say},
 };
 
 /// Exit code: the forwarder did not come to its work.
@@ -142,4 +145,16 @@ fn limits() -> nix::Result<()> {
         setrlimit(resource, most, most)?;
     }
     Ok(())
+}
+
+/// The two pipes that the agent left open, by their numbers. Opened again by path: taking a
+/// descriptor by its number cannot be done without `unsafe`.
+fn reopen(commands: i32, answers: i32) -> io::Result<(File, File)> {
+    let reader = File::open(format!("/proc/self/fd/{commands}"))?;
+    let writer = OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/self/fd/{answers}"))?;
+    close(commands)?;
+    close(answers)?;
+    Ok((reader, writer))
 }

@@ -6,14 +6,17 @@ use std::{
     future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
     path::PathBuf,
     process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use nix::{fcntl::OFlag, unistd::pipe2};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
+    unistd::pipe2,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::unix::pipe::{Receiver, Sender},
@@ -30,7 +33,7 @@ use super::{
 use crate::{
     dns::proxied::{Learn, Proxied},
     host::{memory, switch},
-    launch::{spawn::inheritable, spec::say},
+    launch::spec::say,
     policy::proxy::Proxy,
 };
 
@@ -288,4 +291,10 @@ async fn more(answers: &mut BufReader<Receiver>, line: &mut Vec<u8>) -> io::Resu
             return Ok(());
         }
     }
+}
+
+/// Lets the child process have a descriptor.
+fn inheritable(fd: &OwnedFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
+    Ok(())
 }

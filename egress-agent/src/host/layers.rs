@@ -27,6 +27,10 @@ pub enum Layer {
     Landlock,
     /// Landlock's scope for abstract unix sockets.
     LandlockScope,
+    /// The PID namespace of the connector's own.
+    Processes,
+    /// Landlock's scope for signals.
+    SignalScope,
     /// BPF programs at the kernel's security hooks.
     Lsm,
     /// The name in a TLS ClientHello.
@@ -45,6 +49,8 @@ impl Layer {
         Self::Seccomp,
         Self::Landlock,
         Self::LandlockScope,
+        Self::Processes,
+        Self::SignalScope,
         Self::Lsm,
         Self::Sni,
     ];
@@ -61,6 +67,8 @@ impl Layer {
             Self::Seccomp => "seccomp",
             Self::Landlock => "landlock",
             Self::LandlockScope => "landlock-scope",
+            Self::Processes => "processes",
+            Self::SignalScope => "signal-scope",
             Self::Lsm => "lsm",
             Self::Sni => "sni",
         }
@@ -77,7 +85,7 @@ impl Layer {
         match self {
             Self::Unix => (6, 7),
             Self::Landlock => (5, 19),
-            Self::LandlockScope => (6, 12),
+            Self::LandlockScope | Self::SignalScope => (6, 12),
             Self::Lsm => (6, 1),
             _ => (5, 10),
         }
@@ -101,6 +109,11 @@ impl Layer {
                  connector out of other processes' memory"
             }
             Self::LandlockScope => "keeps the connector to its own abstract unix sockets",
+            Self::Processes => {
+                "gives the connector a view of its own processes alone: no others can be seen, \
+                 signalled, limited or slowed down"
+            }
+            Self::SignalScope => "keeps the connector's signals inside, whatever process it knows",
             Self::Lsm => {
                 "refuses at the kernel's security hooks, by itself, sockets and processes from \
                  outside, other socket families, capabilities, keys and control files"
@@ -130,6 +143,12 @@ impl Layer {
             Self::LandlockScope => {
                 "nothing, but the connector's own abstract unix sockets are refused, too"
             }
+            Self::Processes => {
+                "the processes of its user can be signalled, limited and slowed down; a signal can \
+                 make some act outside the boundary (SIGUSR1 opens the debugger of a node process), \
+                 unless signal-scope keeps it in"
+            }
+            Self::SignalScope => "nothing, as long as the connector has processes of its own",
             Self::Lsm => "nothing, as long as nothing is wrong with the other layers",
             Self::Sni => "a permitted address can be spoken to under any other name that it serves",
         }

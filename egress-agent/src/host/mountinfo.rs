@@ -9,6 +9,8 @@ pub struct Mount<'a> {
     pub root: PathBuf,
     /// Where it is mounted.
     pub point: PathBuf,
+    /// Options of this mount, with commas between, for example `rw,nosuid`.
+    pub options: &'a [u8],
     /// Type of the file system, for example `cgroup2`.
     pub fs_type: &'a [u8],
 }
@@ -24,10 +26,12 @@ fn line(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|&byte| byte == b' ');
     let root = path(fields.nth(3)?);
     let point = path(fields.next()?);
+    let options = fields.next()?;
     fields.find(|&field| field == b"-")?;
     Some(Mount {
         root,
         point,
+        options,
         fs_type: fields.next()?,
     })
 }
@@ -75,11 +79,13 @@ mod tests {
                 Mount {
                     root: "/".into(),
                     point: "/sys/fs/cgroup/my cg".into(),
+                    options: b"rw,relatime",
                     fs_type: b"cgroup2"
                 },
                 Mount {
                     root: "/a\\b".into(),
                     point: "/x".into(),
+                    options: b"rw",
                     fs_type: b"ext4"
                 },
             ]

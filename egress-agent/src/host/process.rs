@@ -137,6 +137,45 @@ impl Stat {
     }
 }
 
+/// Whether this process was started with SIGHUP ignored, as nohup(1) starts it.
+pub fn ignores_hangup() -> bool {
+    const SIGHUP: u64 = 1;
+    let status = bounded(Path::new("/proc/self/status"), MAX_CMDLINE).unwrap_or_default();
+    let mut lines = status.split(|&byte| byte == b'\n');
+    let mask = lines.find_map(|line| line.strip_prefix(b"SigIgn:\t"));
+    let mask = mask.and_then(|mask| std::str::from_utf8(mask).ok());
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    mask.is_some_and(|mask| mask & SIGHUP != 0)
+}
+
+/// A thread, and the process it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thread {
+    /// Process id.
+    pub pid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Name of the thread, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// Looks a thread up without waiting for its process. `None`: it is gone.
+pub fn thread_group(tid: u32) -> Option<Thread> {
+    let folder = PathBuf::from(format!("/proc/{tid}"));
+    let status = bounded(&folder.join("status"), MAX_CMDLINE)?;
+    let name = bounded(&folder.join("comm"), 17)?;
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    let mut comm = [0; 16];
+    for (to, from) in comm.iter_mut().zip(name) {
+        *to = *from;
+    }
+    Some(Thread {
+        pid: number(&status, b"Tgid:")?,
+        uid: real_uid(&status)?,
+        comm,
+    })
+}
+
 /// Whether this process sees the pids that the kernel reports to the data plane: those of
 /// the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 pub fn in_initial_pid_namespace() -> bool {
@@ -163,11 +202,16 @@ fn bounded(path: &Path, limit: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The first number of the line `Uid:` of proc_pid_status(5).
 fn real_uid(status: &[u8]) -> Option<u32> {
+    number(status, b"Uid:")
+}
+
+/// The first number of a line of proc_pid_status(5). A name cannot forge one: the kernel writes
+/// its line ends as `\n`.
+fn number(status: &[u8], key: &[u8]) -> Option<u32> {
     let line = status
         .split(|&byte| byte == b'\n')
-        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+        .find_map(|line| line.strip_prefix(key))?;
     std::str::from_utf8(line)
         .ok()?
         .split_ascii_whitespace()

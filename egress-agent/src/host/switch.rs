@@ -40,6 +40,10 @@ pub enum Part {
     /// The mount namespace with the connector's own folder; for root, with the host's controls
     /// read-only.
     Mounts,
+    /// The PID namespace of its own, with its `/proc` and its init.
+    Processes,
+    /// The small `/dev`, and the closing of device nodes elsewhere.
+    Devices,
     /// The pipes in the place of standard descriptors that are more than bytes.
     Stdio,
     /// The programs at the hooks of security modules.
@@ -189,6 +193,8 @@ mod on {
             ("session", Self::Session),
             ("ipc", Self::Ipc),
             ("mounts", Self::Mounts),
+            ("processes", Self::Processes),
+            ("devices", Self::Devices),
             ("stdio", Self::Stdio),
             ("lsm", Self::Lsm),
             ("sni", Self::Sni),
@@ -223,6 +229,10 @@ mod on {
             if env::var(variable).is_ok_and(|wanted| wanted == name) {
                 // Nothing after this line runs, or not before the test has done its part.
                 let _done = kill(Pid::this(), signal);
+                // Process 1 of a namespace takes no such signal from inside (pid_namespaces(7)).
+                if signal == Signal::SIGKILL {
+                    std::process::exit(137);
+                }
             }
         }
     }

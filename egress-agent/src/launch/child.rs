@@ -1,20 +1,25 @@
 //! The launcher: the same binary, re-executed, on its way to become the connector.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::ErrorKind,
+    fs::{self, File},
+    io::{ErrorKind, IoSlice, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    os::unix::process::CommandExt as _,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::Path,
     process::Command,
     time::Duration,
 };
 
 use egress_common::abi::OWN_TEMPORARY;
-use nix::unistd::close;
+use egress_sys::process::{Fork, fork, inherited};
+use nix::sys::{prctl, signal::Signal};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::{
-    filter, harden, mounts, own, queues, scope,
+    devices, filter, harden, init, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
 use crate::host::{
@@ -34,19 +39,22 @@ const NOT_FOUND: u8 = 127;
 /// leaves for it even where the boundary does not hold.
 pub const PROBE: (Ipv4Addr, u16) = (Ipv4Addr::new(0, 0, 0, 1), 1);
 
-/// Becomes the connector. `commands` and `answers` are the numbers of the two pipes that the
-/// agent left open. Comes back only when it failed, with the exit code.
-pub fn run(commands: i32, answers: i32) -> u8 {
-    // Reopened by path: taking a descriptor by its number cannot be done without `unsafe`.
-    let reopened = reopen(commands, answers);
-    let (commands, mut answers) = match reopened {
-        Ok(pipes) => pipes,
+/// Becomes the connector. The arguments are the numbers of the pipe with commands, the socket
+/// for answers and the pipe of the init, which the agent left open. Comes back only when it
+/// failed, with the exit code.
+pub fn run(commands: i32, answers: i32, status: i32) -> u8 {
+    let ways = inherited(commands).and_then(|commands| {
+        let answers = UnixStream::from(inherited(answers)?);
+        Ok((File::from(commands), answers, inherited(status)?))
+    });
+    let (commands, mut answers, status) = match ways {
+        Ok(ways) => ways,
         Err(error) => {
             eprintln!("egress-agent: the launcher is not meant to be called by hand: {error}");
             return FAILED;
         }
     };
-    let (code, message) = become_connector(commands, &mut answers);
+    let (code, message) = become_connector(commands, &mut answers, status);
     let said = say(
         &mut answers,
         &Said::Failed {
@@ -61,19 +69,41 @@ pub fn run(commands: i32, answers: i32) -> u8 {
 }
 
 /// The story of a start, in order. Answers why it ended.
-fn become_connector(commands: File, answers: &mut File) -> (u8, String) {
-    match prepare(commands, answers) {
+fn become_connector(commands: File, answers: &mut UnixStream, status: OwnedFd) -> (u8, String) {
+    match prepare(commands, answers, status) {
         Ok(spec) => execute(&spec),
         Err(message) => (FAILED, message),
     }
 }
 
-fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
+fn prepare(commands: File, answers: &mut UnixStream, status: OwnedFd) -> Result<Spec, String> {
+    let caller = commands
+        .try_clone()
+        .map_err(|error| format!("cannot copy a descriptor: {error}"))?;
     let mut commands = Lines::new(commands);
     let spec: Spec = commands
         .hear()
         .map_err(|error| format!("the launcher did not understand the agent: {error}"))?
         .ok_or("the agent is gone; the connector was not started")?;
+    enclosed(&spec)?;
+    let pid = divided(&spec, caller.into(), status)?;
+    deprived(&spec)?;
+    if spec.enforced && !switch::is_off(Part::Connect) {
+        probe()?;
+    }
+    switch::reached(Step::Probed);
+    say(answers, &Said::Ready { pid }).map_err(|error| format!("the agent is gone: {error}"))?;
+    match commands.hear::<String>() {
+        Ok(Some(word)) if word == GO => {}
+        _ => return Err("the agent did not let the connector start".to_owned()),
+    }
+    drop(commands);
+    filtered(&spec, answers)?;
+    Ok(spec)
+}
+
+/// Inside, as root: cgroup, namespaces, mounts.
+fn enclosed(spec: &Spec) -> Result<(), String> {
     switch::reached(Step::Joining);
     fs::write(&spec.cgroup_procs, "0").map_err(|error| {
         format!(
@@ -89,26 +119,57 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
             )
         })?;
     }
-    harden::separate().map_err(|error| error.to_string())?;
+    harden::separate().map_err(|error| error.to_string())
+}
+
+/// Mounts, and two processes out of one: the init, which does not come back, and the one that
+/// becomes the connector. Answers the latter's number on the host.
+fn divided(spec: &Spec, caller: OwnedFd, status: OwnedFd) -> Result<u32, String> {
+    let failed = |what: &str, error: std::io::Error| {
+        format!("cannot {what}: {error}; the connector was not started")
+    };
+    // The host's view of processes, in which the agent looks.
+    let host = File::open("/proc").map_err(|error| failed("open /proc", error))?;
+    let program = init::prepare().map_err(|error| failed("make the init", error))?;
     switch::reached(Step::Separated);
     if !switch::is_off(Part::Mounts) {
-        mounted(&spec)?;
+        mounted(spec)?;
     }
     switch::reached(Step::Mounted);
+    if spec.host_processes || switch::is_off(Part::Processes) {
+        return Ok(std::process::id());
+    }
+    match fork().map_err(|error| failed("make the connector's process", error))? {
+        Fork::Parent(first) => {
+            let error = init::become_init(&program, first, caller, status);
+            Err(failed("start the init", error))
+        }
+        Fork::Child => {
+            let own = format!("/proc/self/fd/{}/self", host.as_raw_fd());
+            let own = fs::read_link(own).map_err(|error| failed("read /proc/self", error))?;
+            let pid = own.to_str().and_then(|pid| pid.parse().ok());
+            harden::own_session().map_err(|error| error.to_string())?;
+            pid.ok_or_else(|| "/proc/self is no process; the connector was not started".to_owned())
+        }
+    }
+}
+
+/// Without rights.
+fn deprived(spec: &Spec) -> Result<(), String> {
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
+    if spec.host_processes {
+        // Nobody else ends it with the agent. Not before: a change of user forgets it.
+        prctl::set_pdeathsig(Signal::SIGKILL)
+            .map_err(|error| format!("cannot be ended with the agent: {error}"))?;
+    }
     switch::reached(Step::Dropped);
-    if spec.enforced && !switch::is_off(Part::Connect) {
-        probe()?;
-    }
-    switch::reached(Step::Probed);
-    say(answers, &Said::Ready).map_err(|error| format!("the agent is gone: {error}"))?;
-    match commands.hear::<String>() {
-        Ok(Some(word)) if word == GO => {}
-        _ => return Err("the agent did not let the connector start".to_owned()),
-    }
-    drop(commands);
+    Ok(())
+}
+
+/// What comes last: the next step is the connector.
+fn filtered(spec: &Spec, answers: &UnixStream) -> Result<(), String> {
     if !switch::is_off(Part::Descriptors) {
-        harden::close_descriptors(&[raw(answers)]).map_err(|error| error.to_string())?;
+        harden::close_descriptors(&[answers.as_raw_fd()]).map_err(|error| error.to_string())?;
     }
     switch::reached(Step::Closed);
     if !switch::is_off(Part::Landlock) {
@@ -116,10 +177,27 @@ fn prepare(commands: File, answers: &mut File) -> Result<Spec, String> {
         scope::install(spec.unix.landlock, temporary.as_deref())?;
     }
     if !switch::is_off(Part::Seccomp) {
-        filter::install(spec.unix.sockets).map_err(|error| error.to_string())?;
+        let listener = filter::install(spec.unix.sockets, spec.host_processes)
+            .map_err(|error| error.to_string())?;
+        hand_over(&listener, answers).map_err(|error| format!("the agent is gone: {error}"))?;
     }
     switch::reached(Step::Filtered);
-    Ok(spec)
+    Ok(())
+}
+
+/// Sends the line [`Said::Filtered`] and the descriptor with it.
+fn hand_over(listener: &OwnedFd, mut answers: &UnixStream) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    say(&mut line, &Said::Filtered)?;
+    let descriptors = [listener.as_fd()];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut attached = SendAncillaryBuffer::new(&mut space);
+    if !attached.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(std::io::Error::other("no room for a descriptor"));
+    }
+    let flags = SendFlags::NOSIGNAL;
+    let sent = sendmsg(answers, &[IoSlice::new(&line)], &mut attached, flags)?;
+    answers.write_all(line.get(sent..).unwrap_or_default())
 }
 
 /// The connector's view of the file system.
@@ -127,6 +205,12 @@ fn mounted(spec: &Spec) -> Result<(), String> {
     own::namespace().map_err(|error| error.to_string())?;
     if !switch::is_off(Part::Ipc) {
         queues::cover()?;
+    }
+    if !spec.host_processes && !switch::is_off(Part::Processes) {
+        mounts::own_processes().map_err(|error| error.to_string())?;
+    }
+    if !switch::is_off(Part::Devices) {
+        devices::install(&spec.devices, &spec.unix.paths).map_err(|error| error.to_string())?;
     }
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
@@ -187,20 +271,4 @@ fn execute(spec: &Spec) -> (u8, String) {
         code,
         format!("cannot execute {}: {error}", program.display()),
     )
-}
-
-/// The two pipes that the agent left open, by their numbers.
-pub(crate) fn reopen(commands: i32, answers: i32) -> std::io::Result<(File, File)> {
-    let reader = File::open(format!("/proc/self/fd/{commands}"))?;
-    let writer = OpenOptions::new()
-        .write(true)
-        .open(format!("/proc/self/fd/{answers}"))?;
-    close(commands)?;
-    close(answers)?;
-    Ok((reader, writer))
-}
-
-fn raw(file: &File) -> i32 {
-    use std::os::fd::AsRawFd as _;
-    file.as_raw_fd()
 }

@@ -1,12 +1,17 @@
 //! The system calls a connector cannot make: those that act for it where no hook looks.
 //!
 //! A deny list, because connectors are arbitrary programs: it names what leads out of the
-//! boundary, not what is unusual. The architecture is checked first by the generated
-//! program (`int 0x80` and foreign ABIs end the process), and every number is denied in its
-//! x32 form too, which shares the architecture with x86-64.
+//! boundary, not what is unusual. Calls for a foreign machine (`int 0x80`) are all among them, and
+//! every number is denied in its x32 form too, which shares the architecture with x86-64.
+//!
+//! The filter refuses nothing by itself: it has the agent asked (`SECCOMP_RET_USER_NOTIF`), which
+//! always says no and tells of it ([`super::refusals`]). What is permitted costs what it costs
+//! without that; and where the agent is gone the kernel says no (`ENOSYS`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::fd::OwnedFd};
 
+use egress_common::verdict::Reason;
+use egress_sys::notify::{self, Instruction};
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -20,53 +25,144 @@ pub struct FilterError(String);
 
 /// Installs the filters for this process and everything it becomes. `no_new_privs` must be
 /// set. `unix`: unix sockets can be made; pairs of connected ones always can.
-pub fn install(unix: bool) -> Result<(), FilterError> {
-    for program in [missing()?, unsupported(unix)?, refused()?] {
-        seccompiler::apply_filter(&program).map_err(failed)?;
-    }
-    Ok(())
+/// `host_processes`: processes of others have numbers here. Answers the descriptor by which
+/// refused calls are answered.
+pub fn install(unix: bool, host_processes: bool) -> Result<OwnedFd, FilterError> {
+    seccompiler::apply_filter(&missing()?).map_err(failed)?;
+    notify::install(&refused(unix, host_processes)?).map_err(failed)
 }
 
 /// Calls that always fail with `EPERM`, beside those that depend on their arguments.
-const DENIED: &[i64] = &[
+const DENIED: &[(i64, &str, Reason)] = &[
     // Asynchronous I/O makes sockets and sends without the classic calls.
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
+    (libc::SYS_io_uring_setup, "io_uring_setup", Reason::IoUring),
+    (libc::SYS_io_uring_enter, "io_uring_enter", Reason::IoUring),
+    (
+        libc::SYS_io_uring_register,
+        "io_uring_register",
+        Reason::IoUring,
+    ),
     // Another process of the same user could be made to send.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
+    (libc::SYS_ptrace, "ptrace", Reason::ForeignProcess),
+    (
+        libc::SYS_process_vm_readv,
+        "process_vm_readv",
+        Reason::ForeignProcess,
+    ),
+    (
+        libc::SYS_process_vm_writev,
+        "process_vm_writev",
+        Reason::ForeignProcess,
+    ),
+    (libc::SYS_pidfd_getfd, "pidfd_getfd", Reason::ForeignProcess),
+    (libc::SYS_kcmp, "kcmp", Reason::ForeignProcess),
     // The kernel starts a helper outside the cgroup for some key types.
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
+    (libc::SYS_add_key, "add_key", Reason::KernelKey),
+    (libc::SYS_request_key, "request_key", Reason::KernelKey),
+    (libc::SYS_keyctl, "keyctl", Reason::KernelKey),
     // Programs and counters in the kernel.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
+    (libc::SYS_bpf, "bpf", Reason::SystemCall),
+    (
+        libc::SYS_perf_event_open,
+        "perf_event_open",
+        Reason::SystemCall,
+    ),
+    (libc::SYS_userfaultfd, "userfaultfd", Reason::SystemCall),
     // Other views of files and cgroups.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_setns,
+    (libc::SYS_mount, "mount", Reason::Namespace),
+    (libc::SYS_umount2, "umount2", Reason::Namespace),
+    (libc::SYS_move_mount, "move_mount", Reason::Namespace),
+    (libc::SYS_open_tree, "open_tree", Reason::Namespace),
+    (libc::SYS_fsopen, "fsopen", Reason::Namespace),
+    (libc::SYS_fsconfig, "fsconfig", Reason::Namespace),
+    (libc::SYS_fsmount, "fsmount", Reason::Namespace),
+    (libc::SYS_fspick, "fspick", Reason::Namespace),
+    (libc::SYS_mount_setattr, "mount_setattr", Reason::Namespace),
+    (libc::SYS_pivot_root, "pivot_root", Reason::Namespace),
+    (libc::SYS_chroot, "chroot", Reason::Namespace),
+    (libc::SYS_setns, "setns", Reason::Namespace),
     // Machine-wide.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
+    (libc::SYS_init_module, "init_module", Reason::SystemCall),
+    (libc::SYS_finit_module, "finit_module", Reason::SystemCall),
+    (libc::SYS_delete_module, "delete_module", Reason::SystemCall),
+    (libc::SYS_kexec_load, "kexec_load", Reason::SystemCall),
+    (libc::SYS_reboot, "reboot", Reason::SystemCall),
 ];
+
+/// Calls that are refused for some arguments alone.
+const SOME: &[(i64, &str, Reason)] = &[
+    (libc::SYS_socket, "socket", Reason::SocketType),
+    (libc::SYS_socketpair, "socketpair", Reason::SocketType),
+    (libc::SYS_unshare, "unshare", Reason::Namespace),
+    (libc::SYS_clone, "clone", Reason::Namespace),
+    (libc::SYS_ioctl, "ioctl", Reason::SystemCall),
+    (libc::SYS_prlimit64, "prlimit64", Reason::ForeignProcess),
+];
+
+/// What a refused call is to those who read of it, and what its program is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meaning {
+    /// The call's name.
+    pub name: &'static str,
+    /// Why it is refused.
+    pub reason: Reason,
+    /// Error number for the program.
+    pub errno: i32,
+    /// The program is ended: it was made for another machine.
+    pub ends: bool,
+}
+
+/// The meaning of a call that the filter does not let through.
+pub fn meaning(call: &notify::Call) -> Meaning {
+    if call.arch != ARCH {
+        return Meaning {
+            name: if cfg!(target_arch = "x86_64") {
+                "int80"
+            } else {
+                "compat"
+            },
+            reason: Reason::ForeignAbi,
+            errno: libc::ENOSYS,
+            ends: true,
+        };
+    }
+    let number = i64::from(call.number);
+    #[cfg(target_arch = "x86_64")]
+    let number = number & !X32_BIT;
+    let known = DENIED.iter().chain(SOME);
+    let (name, reason) = known
+        .into_iter()
+        .find(|(known, ..)| *known == number)
+        .map_or(("x32", Reason::SystemCall), |(_, name, reason)| {
+            (*name, *reason)
+        });
+    // Programs expect the error of a kernel without the family (socket(2)), and go on without it,
+    // where some complain of `EPERM` (dig tries a unix socket at its start).
+    let families = [libc::AF_INET, libc::AF_NETLINK].map(|family| family as u64);
+    let family = call.args.first().copied().unwrap_or_default() & 0xffff_ffff;
+    let absent = number == libc::SYS_socket && !families.contains(&family);
+    Meaning {
+        name,
+        reason,
+        errno: if absent {
+            libc::EAFNOSUPPORT
+        } else {
+            libc::EPERM
+        },
+        ends: false,
+    }
+}
+
+/// This machine in the records of calls (`AUDIT_ARCH_…`, `include/uapi/linux/audit.h`): number of
+/// the ELF machine, 64 bits, little endian.
+const ARCH: u32 = 0xc000_0000
+    | if cfg!(target_arch = "x86_64") {
+        62
+    } else if cfg!(target_arch = "aarch64") {
+        183
+    } else {
+        243
+    };
 
 /// x86-64 numbers that the x32 ABI gives to denied calls of its own
 /// (`arch/x86/entry/syscalls/syscall_64.tbl`): ptrace, process_vm_readv, process_vm_writev,
@@ -98,24 +194,13 @@ const SOCKET_KIND: u64 = 0xf;
 /// `AF_PACKET` one (`net/socket.c` `__sock_create`).
 const SOCK_PACKET: u64 = 10;
 
-fn refused() -> Result<BpfProgram, FilterError> {
+/// The calls of which the agent is asked.
+fn refused(unix: bool, host_processes: bool) -> Result<Vec<Instruction>, FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in DENIED {
+    for (call, ..) in DENIED {
         rules.insert(*call, Vec::new());
     }
-    rules.insert(
-        libc::SYS_socket,
-        vec![
-            rule(vec![
-                condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
-                unlike(2, libc::NETLINK_ROUTE as u64)?,
-            ])?,
-            rule(vec![
-                condition(0, SeccompCmpOp::Eq, libc::AF_INET as u64)?,
-                condition(1, SeccompCmpOp::MaskedEq(SOCKET_KIND), SOCK_PACKET)?,
-            ])?,
-        ],
-    );
+    rules.insert(libc::SYS_socket, sockets(unix)?);
     rules.insert(
         libc::SYS_socketpair,
         vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?],
@@ -134,34 +219,73 @@ fn refused() -> Result<BpfProgram, FilterError> {
     for call in X32_ONLY {
         rules.insert(call | X32_BIT, Vec::new());
     }
-    compile(rules, libc::EPERM)
+    if host_processes {
+        // Limits of others: their memory could be had by a core file. A filter knows no number of
+        // its own process but 0.
+        let others = || Ok(vec![rule(vec![unlike(0, 0)?])?]);
+        rules.insert(libc::SYS_prlimit64, others()?);
+        #[cfg(target_arch = "x86_64")]
+        rules.insert(libc::SYS_prlimit64 | X32_BIT, others()?);
+    }
+    let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let program = compile(rules, refuse.clone())?;
+    // The generator has no word for asking somebody.
+    let asks = [u32::from(refuse), libc::SECCOMP_RET_KILL_PROCESS];
+    Ok(answering(program, &asks, notify::ASK))
+}
+
+/// Sockets other than unix, IPv4, IPv6 and netlink's route family (which C libraries use to
+/// list interfaces) are seen by no hook on every kernel. Unix ones are, where the data plane
+/// has its hooks for them.
+fn sockets(unix: bool) -> Result<Vec<SeccompRule>, FilterError> {
+    let known = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let known = known.into_iter().chain(unix.then_some(libc::AF_UNIX));
+    let unknown = known.map(|family| unlike(0, family as u64));
+    Ok(vec![
+        rule(unknown.collect::<Result<_, _>>()?)?,
+        rule(vec![
+            condition(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
+            unlike(2, libc::NETLINK_ROUTE as u64)?,
+        ])?,
+        rule(vec![
+            condition(0, SeccompCmpOp::Eq, libc::AF_INET as u64)?,
+            condition(1, SeccompCmpOp::MaskedEq(SOCKET_KIND), SOCK_PACKET)?,
+        ])?,
+    ])
 }
 
 /// `clone3` hides its flags in memory that a filter cannot read; told that it is missing, C
-/// libraries fall back to `clone`.
+/// libraries fall back to `clone`. They try it for every thread, so nobody is asked.
 fn missing() -> Result<BpfProgram, FilterError> {
     let mut rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_clone3 | X32_BIT, Vec::new());
-    rules.entry(libc::SYS_clone3).or_default();
-    compile(rules, libc::ENOSYS)
+    let mut program = compile(rules, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))?;
+    // The other filter has the word about foreign machines.
+    for step in &mut program {
+        if step.code == RETURN && step.k == libc::SECCOMP_RET_KILL_PROCESS {
+            step.k = libc::SECCOMP_RET_ALLOW;
+        }
+    }
+    Ok(program)
 }
 
-/// Sockets other than unix, IPv4, IPv6 and netlink's route family (which C libraries use to
-/// list interfaces) are seen by no hook on every kernel.
-/// Unix ones are, where the data plane has its hooks for them.
-///
-/// The error is that of a kernel without the family (socket(2)), which programs expect: they
-/// go on without it, where some complain of `EPERM` (dig tries a unix socket at its start).
-fn unsupported(unix: bool) -> Result<BpfProgram, FilterError> {
-    let known = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let known = known.into_iter().chain(unix.then_some(libc::AF_UNIX));
-    let unknown = known.map(|family| unlike(0, family as u64));
-    let unknown = rule(unknown.collect::<Result<_, _>>()?)?;
-    compile(
-        BTreeMap::from([(libc::SYS_socket, vec![unknown])]),
-        libc::EAFNOSUPPORT,
-    )
+/// `BPF_RET | BPF_K`, `include/uapi/linux/bpf_common.h`.
+const RETURN: u16 = 0x06;
+
+/// A program with another answer in the place of some.
+fn answering(program: BpfProgram, some: &[u32], other: u32) -> Vec<Instruction> {
+    let steps = program.into_iter().map(|step| Instruction {
+        code: step.code,
+        jt: step.jt,
+        jf: step.jf,
+        k: if step.code == RETURN && some.contains(&step.k) {
+            other
+        } else {
+            step.k
+        },
+    });
+    steps.collect()
 }
 
 /// One rule a bit: any of them is enough.
@@ -186,9 +310,11 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, FilterError> {
     SeccompRule::new(conditions).map_err(failed)
 }
 
-fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, FilterError> {
+fn compile(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    refuse: SeccompAction,
+) -> Result<BpfProgram, FilterError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
-    let refuse = SeccompAction::Errno(errno.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(failed)?;
     BpfProgram::try_from(filter).map_err(failed)
 }
@@ -199,12 +325,47 @@ fn failed(error: impl ToString) -> FilterError {
 
 #[cfg(test)]
 mod tests {
+    use nix::libc;
+
+    use super::*;
+
     #[test]
-    fn filters_compile() {
-        for unix in [true, false] {
-            assert!(super::unsupported(unix).is_ok_and(|program| program.len() < 4096));
+    fn filters_compile_and_refuse_by_asking_alone() {
+        for (unix, host) in [(true, false), (false, false), (true, true)] {
+            let program = refused(unix, host).unwrap_or_default();
+            assert!((10..4096).contains(&program.len()));
+            let mut answers: Vec<u32> = program
+                .iter()
+                .filter(|step| step.code == RETURN)
+                .map(|step| step.k)
+                .collect();
+            answers.sort_unstable();
+            answers.dedup();
+            assert_eq!(answers, [notify::ASK, libc::SECCOMP_RET_ALLOW]);
         }
-        assert!(super::refused().is_ok_and(|program| program.len() < 4096));
-        assert!(super::missing().is_ok());
+        let missing = missing().unwrap_or_default();
+        let kills = |step: &seccompiler::sock_filter| step.k == libc::SECCOMP_RET_KILL_PROCESS;
+        assert!(!missing.is_empty() && !missing.iter().any(kills));
+    }
+
+    #[test]
+    fn every_refused_call_has_a_name() {
+        let call = |number: i64, arch| notify::Call {
+            id: 0,
+            tid: 1,
+            number: i32::try_from(number).unwrap_or_default(),
+            arch,
+            args: [libc::AF_PACKET as u64, 0, 0, 0, 0, 0],
+        };
+        for (number, name, reason) in DENIED.iter().chain(SOME) {
+            let found = meaning(&call(*number, ARCH));
+            assert_eq!((found.name, found.reason), (*name, *reason));
+            #[cfg(target_arch = "x86_64")]
+            assert_eq!(meaning(&call(*number | X32_BIT, ARCH)).name, *name);
+            assert!(meaning(&call(*number, ARCH ^ 1)).ends);
+        }
+        let socket = meaning(&call(libc::SYS_socket, ARCH));
+        assert_eq!(socket.errno, libc::EAFNOSUPPORT);
+        assert_eq!(meaning(&call(libc::SYS_bpf, ARCH)).errno, libc::EPERM);
     }
 }

@@ -22,21 +22,27 @@ pub struct HardenError {
 
 /// Takes the process out of the caller's session and System V namespace.
 ///
-/// Its own session means no controlling terminal to push input into (`TIOCSTI`); its own IPC
-/// namespace means no message queue shared with a helper outside.
+/// Its own session means no controlling terminal to push input into (`TIOCSTI`), and none whose
+/// keys end the init; its own IPC namespace means no message queue shared with a helper outside.
 pub fn separate() -> Result<(), HardenError> {
-    if !switch::is_off(Part::Session) {
-        match setsid() {
-            // A process that leads its group already is not in anybody's session by accident:
-            // the agent starts the launcher as a plain child, so this is somebody's test.
-            Ok(_) | Err(Errno::EPERM) => {}
-            Err(error) => return Err(failed("make an own session", error)),
-        }
-    }
+    own_session()?;
     if switch::is_off(Part::Ipc) {
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWIPC).map_err(|error| failed("leave the IPC namespace", error))
+}
+
+/// Begins a session, as programs expect of their first process.
+pub fn own_session() -> Result<(), HardenError> {
+    if switch::is_off(Part::Session) {
+        return Ok(());
+    }
+    match setsid() {
+        // A process that leads its group already is not in anybody's session by accident:
+        // the agent starts the launcher as a plain child, so this is somebody's test.
+        Ok(_) | Err(Errno::EPERM) => Ok(()),
+        Err(error) => Err(failed("make an own session", error)),
+    }
 }
 
 /// Becomes the user, with no way back and no capability left, root or not.

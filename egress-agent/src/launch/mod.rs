@@ -6,15 +6,19 @@
 //! [`spec`] what they say to each other, [`stdio`] what the connector is given as its standard
 //! input, output and error.
 
+pub mod caller;
 pub mod canary;
 pub mod child;
+pub mod devices;
 pub mod env;
 pub mod filter;
 pub mod harden;
+pub mod init;
 pub mod layers;
 pub mod mounts;
 pub mod own;
 pub mod queues;
+pub mod refusals;
 pub mod scope;
 pub mod sealed;
 pub mod signals;
@@ -23,6 +27,7 @@ pub mod spawn;
 pub mod spec;
 pub mod stdio;
 
+pub use caller::Callers;
 pub use signals::Signals;
 pub use sockets::{Unenforceable, unix_sockets};
 pub use spawn::{LaunchError, Ready, Started, start};

@@ -1,5 +1,5 @@
-//! Landlock for unix sockets: what the connector binds stays its own, and it reaches no
-//! abstract socket of others (`landlock(7)`).
+//! Landlock (`landlock(7)`): unix sockets that the connector binds stay its own, it reaches no
+//! abstract socket of others, and its signals stay inside.
 //!
 //! No hook sees `bind()` on a unix socket. So its path must lie in the connector's own folder,
 //! where nobody outside could call in; and since an abstract name says nothing about who has
@@ -14,26 +14,34 @@ use landlock::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What Landlock is to do about unix sockets.
+/// What Landlock is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Landlocked {
     /// Sockets can be bound in the own folder alone (Linux 5.19).
     pub paths: bool,
     /// Abstract sockets of others cannot be reached (Linux 6.12).
     pub abstracts: bool,
+    /// Processes outside cannot be signalled (Linux 6.12).
+    pub signals: bool,
 }
 
 /// What this kernel offers.
 pub fn supported() -> Landlocked {
+    let none = Landlocked::default();
     Landlocked {
         paths: handled(Landlocked {
             paths: true,
-            abstracts: false,
+            ..none
         })
         .is_ok(),
         abstracts: handled(Landlocked {
-            paths: false,
             abstracts: true,
+            ..none
+        })
+        .is_ok(),
+        signals: handled(Landlocked {
+            signals: true,
+            ..none
         })
         .is_ok(),
     }
@@ -85,9 +93,14 @@ fn handled(wanted: Landlocked) -> Result<Ruleset, RulesetError> {
     if wanted.abstracts {
         ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
     }
+    if wanted.signals {
+        ruleset = ruleset.scope(Scope::Signal)?;
+    }
     Ok(ruleset)
 }
 
 fn failed(why: &str) -> String {
-    format!("cannot keep unix sockets apart with Landlock: {why}; the connector was not started")
+    format!(
+        "cannot keep unix sockets and signals in with Landlock: {why}; the connector was not started"
+    )
 }

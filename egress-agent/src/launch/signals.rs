@@ -3,12 +3,10 @@
 //! It is in a session of its own, so the terminal's signals reach the agent alone, which
 //! passes them on. SIGHUP is not among them: it tells the agent to read its policy again.
 
-use std::{future::poll_fn, io, task::Poll};
+use std::{future::poll_fn, io, os::fd::BorrowedFd, task::Poll};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
+use rustix::process::pidfd_send_signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What is passed on.
@@ -51,9 +49,9 @@ impl Signals {
 }
 
 /// Passes a signal on to the connector's first process.
-pub fn forward(signal: Signal, pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
+pub fn forward(signal: Signal, process: BorrowedFd<'_>) {
+    if let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) {
         // A connector that is gone is seen by whoever waits for it.
-        let _may_be_gone = kill(Pid::from_raw(pid), signal);
+        let _may_be_gone = pidfd_send_signal(process, signal);
     }
 }

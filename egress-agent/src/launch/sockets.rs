@@ -48,6 +48,7 @@ pub fn unix_sockets(
             paths: enforced && offered.paths,
             // The scope knows no exceptions: with a foreign socket to reach, names decide.
             abstracts: enforced && offered.abstracts && abstracts.is_empty(),
+            signals: enforced && offered.signals,
         },
         paths: paths.into_iter().map(PathBuf::from).collect(),
     })

@@ -1,7 +1,7 @@
 //! What agent and launcher say to each other, one JSON line each way at a time.
 //!
-//! agent → launcher: [`Spec`], then [`GO`]. launcher → agent: [`Said::Ready`], then either
-//! [`Said::Failed`] or, when `execve` closes the pipe, nothing.
+//! agent → launcher: [`Spec`], then [`GO`]. launcher → agent: [`Said::Ready`], then
+//! [`Said::Filtered`], then either [`Said::Failed`] or, when `execve` closes the socket, nothing.
 
 use std::{
     ffi::OsString,
@@ -41,6 +41,10 @@ pub struct Spec {
     pub temporary: Option<Temporary>,
     /// How soon the kernel ends it where memory runs out; `None`: as the launcher.
     pub oom_score_adj: Option<i16>,
+    /// It sees and signals the processes of the host.
+    pub host_processes: bool,
+    /// What it gets below `/dev` besides the harmless devices; absolute paths.
+    pub devices: Vec<PathBuf>,
 }
 
 /// What the launcher does about unix sockets.
@@ -59,7 +63,13 @@ pub struct UnixSockets {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Said {
     /// Inside, without rights, the probe was refused. Waits for [`GO`].
-    Ready,
+    Ready {
+        /// The process that becomes the connector, as the agent's `/proc` numbers it.
+        pid: u32,
+    },
+    /// The system call filter is in place. The descriptor that answers for it comes with this
+    /// line.
+    Filtered,
     /// The connector was not started.
     Failed {
         /// Exit code for this failure: 125, 126 or 127.

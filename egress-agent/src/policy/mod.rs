@@ -16,6 +16,7 @@ pub mod lower;
 pub mod model;
 pub mod name;
 mod names;
+pub mod open;
 mod prefixes;
 pub mod proxy;
 mod ranges;

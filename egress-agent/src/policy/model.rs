@@ -183,6 +183,21 @@ pub struct Run {
     pub user: Option<String>,
     /// Environment; `None`: the caller's, as it is.
     pub env: Option<Environment>,
+    /// Which processes it sees and signals.
+    pub processes: Processes,
+    /// Devices, and folders of them, that it gets besides the harmless ones: normal paths
+    /// below `/dev`.
+    pub devices: Vec<PathBuf>,
+}
+
+/// Which processes a connector sees, signals and limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Processes {
+    /// Its own alone.
+    #[default]
+    Own,
+    /// Those of the host, as far as its user may.
+    Host,
 }
 
 /// The whole environment of a connector, where the policy names it.

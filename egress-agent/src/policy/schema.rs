@@ -336,10 +336,26 @@ pub struct Run {
     pub user: Option<Loose<User>>,
     /// The whole environment; missing: the caller's, as it is.
     pub env: Option<Loose<Env>>,
+    /// own (the default): the connector sees, signals and limits its own processes alone. host:
+    /// those of the host, as far as its user may; they can then be made to act for it.
+    pub processes: Option<Loose<Processes>>,
+    /// Devices below /dev, and folders of them, besides the harmless ones that every connector
+    /// has. A device may be a way out.
+    pub devices: Option<Loose<Vec<Loose<String>>>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: Unknown,
+}
+
+/// Which processes a connector sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Processes {
+    /// Its own alone.
+    Own,
+    /// Those of the host.
+    Host,
 }
 
 /// A user.

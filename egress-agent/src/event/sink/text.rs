@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use egress_common::verdict::Reason;
+
 use crate::event::{
     escape,
     model::{Body, Denial, Destination, Record},
@@ -88,6 +90,17 @@ pub fn line(record: &Record, color: bool) -> String {
     line.text
 }
 
+/// What to do about refusals that are no matter of rules.
+fn remedy(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Namespace => {
+            "no sandbox inside this one: switch the program's own off (--no-sandbox and the like)"
+        }
+        Reason::ForeignAbi => "a 32-bit program, which was ended: use a 64-bit one",
+        _ => "",
+    }
+}
+
 struct Line {
     text: String,
     color: bool,
@@ -125,7 +138,11 @@ impl Line {
         self.head(verb, style, denial.connector.as_deref());
         self.cell(denial.layer.as_str(), 7, "");
         self.cell(&escape::field(&denial.protocol), 4, "");
-        self.cell(&destination(&denial.destination), 32, BOLD);
+        let target = match &denial.call {
+            Some(call) => format!("{}()", escape::field(call)),
+            None => destination(&denial.destination),
+        };
+        self.cell(&target, 32, BOLD);
         self.cell(denial.reason.as_str(), 16, style);
         match &denial.process {
             Some(process) => {
@@ -146,6 +163,7 @@ impl Line {
         if denial.lost > 0 {
             self.cell(&format!("+{} lost", denial.lost), 0, MAGENTA);
         }
+        self.rest(remedy(denial.reason));
     }
 
     fn layers(&mut self, body: &crate::event::model::LayersFound) {
@@ -166,7 +184,8 @@ impl Line {
     fn stopped(&mut self, body: &crate::event::model::Stopped) {
         self.head("stopped", GREEN, Some(&body.connector));
         match (body.exit.code, body.exit.signal) {
-            (Some(code), _) => self.rest(&format!("exit {code}")),
+            (Some(code), Some(signal)) => self.rest(&format!("exit {code} (signal {signal})")),
+            (Some(code), None) => self.rest(&format!("exit {code}")),
             (None, Some(signal)) => self.rest(&format!("signal {signal}")),
             (None, None) => {}
         }

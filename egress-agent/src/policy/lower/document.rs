@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{listen, proxy, rule, settings, tls::Written, value};
+use super::{listen, proxy, rule, run as start, settings, tls::Written, value};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
@@ -240,7 +240,7 @@ fn dns(document: &Document, findings: &mut Findings) -> DnsSettings {
 }
 
 fn run(document: &Document, findings: &mut Findings) -> Option<crate::policy::model::Run> {
-    let help = "write a mapping with “command:”, “user:” and “env:”";
+    let help = "write a mapping with “command:”, “user:”, “env:”, “processes:” and “devices:”";
     let run = value::field("run", &document.run, help, findings)?;
-    Some(findings.within("run", |findings| settings::run(run, findings)))
+    Some(findings.within("run", |findings| start::run(run, findings)))
 }

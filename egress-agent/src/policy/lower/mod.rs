@@ -6,6 +6,7 @@ mod listen;
 mod ports;
 mod proxy;
 mod rule;
+mod run;
 mod settings;
 mod target;
 mod tls;

@@ -1,13 +1,13 @@
-//! The `dns:` and `run:` blocks.
+//! The `dns:` block.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::value;
 use crate::policy::{
     fault::{Findings, quote},
-    model::{DnsSettings, Environment, Run},
+    model::DnsSettings,
     name::Name,
-    schema::{self, Dns, Env, Loose, Ttl},
+    schema::{Dns, Loose, Ttl},
     server::Server,
 };
 
@@ -180,129 +180,4 @@ fn spoken(time: Duration) -> String {
     } else {
         format!("{seconds}s")
     }
-}
-
-/// How the connector is started.
-pub(super) fn run(run: &schema::Run, findings: &mut Findings) -> Run {
-    value::unknown::<schema::Run>("“run”", &run.unknown, findings);
-    let help = "write a mapping with “pass:” and “set:”";
-    let env = value::field("env", &run.env, help, findings);
-    Run {
-        command: command(run, findings),
-        user: user(run, findings),
-        env: env.map(|env| findings.within("env", |findings| environment(env, findings))),
-    }
-}
-
-fn command(run: &schema::Run, findings: &mut Findings) -> Vec<String> {
-    const HELP: &str =
-        "write program and arguments as a list of texts, such as “command: [npx, -y, \"x@1.0.0\"]”";
-    let Some(list) = value::field("command", &run.command, HELP, findings) else {
-        return Vec::new();
-    };
-    findings.within("command", |findings| {
-        if list.is_empty() {
-            findings.note("“command” is an empty list", HELP);
-        }
-        let mut command = Vec::new();
-        for (index, word) in list.iter().enumerate() {
-            findings.within(index, |findings| {
-                let Some(word) = value::entry("an argument", word, HELP, findings) else {
-                    return;
-                };
-                if word.contains('\0') || (index == 0 && word.is_empty()) {
-                    findings.note(format!("{} cannot be run", quote(word)), HELP);
-                }
-                command.push(word.clone());
-            });
-        }
-        command
-    })
-}
-
-fn user(run: &schema::Run, findings: &mut Findings) -> Option<String> {
-    const HELP: &str = "write a user's name or number, such as “user: connector”";
-    let user = match value::field("user", &run.user, HELP, findings)? {
-        schema::User::Id(id) => id.to_string(),
-        schema::User::Name(name) => name.clone(),
-    };
-    let odd = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';
-    if user.is_empty() || user.starts_with('-') || user.contains(odd) {
-        findings.within("user", |findings| {
-            findings.note(format!("{} is no user", quote(&user)), HELP);
-        });
-    }
-    Some(user)
-}
-
-fn environment(env: &Env, findings: &mut Findings) -> Environment {
-    value::unknown::<Env>("“env”", &env.unknown, findings);
-    let pass = pass(env, findings);
-    let set = set(env, findings);
-    for name in pass.iter().filter(|name| set.contains_key(*name)) {
-        findings.note(
-            format!("{} is both passed and set", quote(name)),
-            "keep it under “pass:” or under “set:”",
-        );
-    }
-    Environment { pass, set }
-}
-
-fn pass(env: &Env, findings: &mut Findings) -> Vec<String> {
-    const HELP: &str = "write names of variables, such as “pass: [API_TOKEN]”";
-    let Some(list) = value::field("pass", &env.pass, HELP, findings) else {
-        return Vec::new();
-    };
-    findings.within("pass", |findings| {
-        let mut names = Vec::new();
-        for (index, name) in list.iter().enumerate() {
-            findings.within(index, |findings| {
-                let Some(name) = value::entry("a variable", name, HELP, findings) else {
-                    return;
-                };
-                if !is_variable(name) {
-                    findings.note(format!("{} is no name of a variable", quote(name)), HELP);
-                }
-                names.push(name.clone());
-            });
-        }
-        names
-    })
-}
-
-fn set(env: &Env, findings: &mut Findings) -> BTreeMap<String, String> {
-    const HELP: &str = "write a text, in quotes where it looks like a number or truth value";
-    let help = "write a mapping, such as “set: { NODE_ENV: production }”";
-    let Some(map) = value::field("set", &env.set, help, findings) else {
-        return BTreeMap::new();
-    };
-    findings.within("set", |findings| {
-        let mut variables = BTreeMap::new();
-        for (name, content) in map {
-            if !is_variable(name) {
-                findings.note_key(
-                    name,
-                    0,
-                    format!("{} is no name of a variable", quote(name)),
-                    "write a name without blanks and “=”",
-                );
-            }
-            findings.within(name.as_str(), |findings| {
-                let Some(content) = value::entry("the value", content, HELP, findings) else {
-                    return;
-                };
-                if content.contains('\0') {
-                    findings.note("the value contains a NUL byte", "remove it");
-                }
-                variables.insert(name.clone(), content.clone());
-            });
-        }
-        variables
-    })
-}
-
-/// What `execve` takes as a name; blanks are refused because they are always a mistake.
-fn is_variable(name: &str) -> bool {
-    let odd = |c: char| c == '=' || c.is_control() || c.is_whitespace();
-    !name.is_empty() && !name.contains(odd)
 }
