@@ -11,8 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     event::{self, Denial, Event},
@@ -269,6 +272,19 @@ impl Confined {
     /// Kills the agent itself so that it can do nothing any more.
     pub fn kill_agent(&self) -> Result<()> {
         self.agent.signal(Signal::SIGKILL)
+    }
+
+    /// Process 1 of the connector's PID namespace, the parent of its first process, stopped: it
+    /// would end everything with the agent.
+    pub fn hold_init(&self) -> Result<Pid> {
+        let events = self.events()?;
+        let started = events.iter().find(|event| event.kind == "started");
+        let pid = started.and_then(|event| event.rest.get("pid"));
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.context("no pid")?))?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        let init = Pid::from_raw(parent.context("no parent")?.trim().parse()?);
+        kill(init, Signal::SIGSTOP)?;
+        Ok(init)
     }
 
     /// Waits for the end.

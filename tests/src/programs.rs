@@ -182,6 +182,20 @@ fn compile_c(compiler: &str, options: &[&str], name: &str, source: &str) -> Resu
     Ok(())
 }
 
+/// Builds a program for 32-bit x86 that needs no library, and answers its path.
+pub fn build_32_bit(to: &Path) -> Result<String> {
+    let source = to.with_extension("s");
+    fs::write(&source, include_str!("../fixtures/hello32.s"))?;
+    let object = to.with_extension("o");
+    let mut assembler = Command::new("as");
+    assembler.arg("--32").arg("-o").arg(&object).arg(&source);
+    must(assembler, INSTALL).context("the 32-bit program cannot be built; Debian: binutils")?;
+    let mut linker = Command::new("ld");
+    linker.args(["-m", "elf_i386", "-o"]).arg(to).arg(&object);
+    must(linker, INSTALL).context("the 32-bit program cannot be linked")?;
+    Ok(to.display().to_string())
+}
+
 /// Installs releases of Node.js with other TLS libraries into `tls-node`, at the versions of
 /// `fixtures/tls`, unless they are there.
 pub fn install_node_releases() -> Result<()> {

@@ -43,6 +43,7 @@ impl Stage {
         second_wire(world)?;
         internet(world)?;
         queues(world, &dir)?;
+        devices(world, &dir)?;
         let cgroup = delegated(world.dir())?;
         fs::write(dir.join("cgroup"), cgroup.display().to_string())?;
         let mut stage = Self {
@@ -178,6 +179,22 @@ fn queues(world: &World, stage: &Path) -> Result<()> {
     must(command, SETUP)
         .context("the message queues as files")
         .map(drop)
+}
+
+/// A TUN interface of the user's, as VPN clients leave them, and a device node outside /dev, as it
+/// lies in a container's folder.
+fn devices(world: &World, stage: &Path) -> Result<()> {
+    let script = format!(
+        "set -e
+        ip tuntap add dev egt-user mode tun user {USER}
+        mknod -m 666 {stage}/tun c 10 200
+        mount --bind {stage}/tun /dev/net/tun
+        mknod -m 666 {stage}/device c 1 8",
+        stage = stage.display()
+    );
+    let mut command = world.command("sh");
+    command.args(["-c", &script]);
+    must(command, SETUP).context("devices").map(drop)
 }
 
 /// A cgroup as systemd delegates one to a user: `launch`, where the launcher is started, and

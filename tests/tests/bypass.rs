@@ -93,6 +93,11 @@ fn processes_of_the_same_user() -> Result<()> {
 }
 
 #[test]
+fn processes_by_their_number() -> Result<()> {
+    try_family("processes")
+}
+
+#[test]
 fn other_ways_between_processes() -> Result<()> {
     try_family("ipc")
 }

@@ -1,4 +1,4 @@
-//! What confines a connector does not need the agent.
+//! What confines a connector does not need the agent; and a connector ends with it.
 
 use std::{
     ffi::OsStr,
@@ -24,6 +24,8 @@ use nix::{
     unistd::Pid,
 };
 
+/// A connector whose agent is gone has this long.
+const AT_ONCE: Duration = Duration::from_secs(1);
 const WHILE_DEAD: Duration = Duration::from_secs(2);
 
 #[test]
@@ -46,6 +48,8 @@ fn a_killed_agent_leaves_its_connector_confined() -> Result<()> {
     confined.printed("declared-sent", agent::LIMIT)?;
     confined.printed("stranger-refused", agent::LIMIT)?;
 
+    // Whoever ends the connector with its agent is held up.
+    let init = confined.hold_init()?;
     confined.kill_agent()?;
     let said = confined.agent.stdout().len();
     thread::sleep(WHILE_DEAD);
@@ -65,6 +69,9 @@ fn a_killed_agent_leaves_its_connector_confined() -> Result<()> {
     ensure!(world.packets(zone::STRANGER)?.is_empty());
     ensure!(before.anything_new()?, "the test looks at the wrong places");
 
+    kill(init, Signal::SIGCONT)?;
+    ends(&world)?;
+
     // The next start ends what is left of it, and still nothing gets out on the way.
     let report = world.agent(policy("next", &[])).run(&["true"])?;
     ensure!(report.outcome.ok(), "{report}");
@@ -78,6 +85,37 @@ fn a_killed_agent_leaves_its_connector_confined() -> Result<()> {
     world.fence()?;
     ensure!(world.packets(zone::STRANGER)?.is_empty());
     ensure!(world.sightings(&forbidden)?.is_empty());
+    Ok(())
+}
+
+/// However deaf its processes are, and wherever they went.
+#[test]
+fn a_connector_ends_with_its_agent() -> Result<()> {
+    let world = World::alone()?;
+    let script = "trap '' TERM INT HUP; (trap '' TERM; setsid sleep 600) & \
+                  echo up; while :; do sleep 1; done";
+    let mut confined = world
+        .agent(policy("deaf", &[]))
+        .start(&["/bin/bash", "-c", script])?;
+    confined.printed("up", agent::LIMIT)?;
+    ensure!(!world.processes()?.is_empty());
+    confined.kill_agent()?;
+    ends(&world)?;
+    let report = world.agent(policy("next", &[])).run(&["true"])?;
+    ensure!(report.outcome.ok(), "{report}");
+    Ok(())
+}
+
+fn ends(world: &World) -> Result<()> {
+    let end = Instant::now() + AT_ONCE * patience();
+    while !world.processes()?.is_empty() {
+        ensure!(
+            Instant::now() < end,
+            "left after its agent: {:?}",
+            world.processes()?
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
 
@@ -106,6 +144,7 @@ fn sockets_are_ended_where_they_are() -> Result<()> {
             .agent(rules)
             .start(&["/bin/bash", "-c", &half_hello(&secret)])?;
         confined.printed("queued", agent::LIMIT)?;
+        confined.hold_init()?;
         confined.kill_agent()?;
         if !is_alive {
             end(&world)?;
@@ -168,6 +207,7 @@ fn what_cannot_be_reached_stays_confined() -> Result<()> {
     fs::write(&down, "")?;
     confined.printed("queued", agent::LIMIT)?;
     let namespace = fs::read_link(format!("/proc/{pid}/ns/net"))?;
+    confined.hold_init()?;
     confined.kill_agent()?;
     let others = inside(&namespace)?;
     ensure!(!others.is_empty(), "the connector ended with its agent");

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     net::UdpSocket,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -71,6 +71,25 @@ pub(super) const VECTORS: &[Vector] = &[
     )
     .by_root()
     .last(),
+    Vector::new(
+        "tun-of-the-user",
+        "a TUN device that belongs to the user: packets without a socket",
+        |_| {
+            let device = open_device("/dev/net/tun")?;
+            attach(&device, "egt-user")?;
+            Err(Stop::Reached("it can put packets into the host".to_owned()))
+        },
+    )
+    .proven_by(Evidence::Reached),
+    Vector::new(
+        "device-elsewhere",
+        "a device node that the user may open in another folder",
+        |job| {
+            open_device(job.stage.join("device"))?;
+            Err(Stop::Reached("it opens devices outside /dev".to_owned()))
+        },
+    )
+    .proven_by(Evidence::Reached),
     Vector::new("bpf-load", "a program of its own in the kernel", |_| {
         // struct bpf_attr for BPF_PROG_LOAD: a socket filter `r0 = 0; exit`.
         let program: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
@@ -255,7 +274,7 @@ fn hold(_: &Job, paths: &[&str]) -> Attempt {
     for path in paths {
         match fs::File::options().write(true).open(path) {
             Ok(_) => return Err(Stop::Reached(format!("it may write {path}"))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => last = error.into(),
         }
     }
@@ -337,15 +356,15 @@ fn run(command: &mut Command) -> Result<(), Stop> {
     Err(Stop::Refused(line.to_owned()))
 }
 
-/// A packet that seems to arrive on an interface is forwarded by the host, in nobody's cgroup.
-fn tun(job: &Job) -> Attempt {
+fn open_device(path: impl AsRef<Path>) -> io::Result<fs::File> {
+    fs::File::options().read(true).write(true).open(path)
+}
+
+/// Takes hold of a TUN interface by its name, or makes one.
+fn attach(device: &fs::File, name: &str) -> Attempt {
     const SET_INTERFACE: usize = 0x4004_54ca; // TUNSETIFF
     const TUN_WITHOUT_HEADER: u16 = 0x1001;
-    let mut device = fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")?;
-    let mut request = b"egt0".to_vec();
+    let mut request = name.as_bytes().to_vec();
     request.resize(16, 0);
     request.extend(TUN_WITHOUT_HEADER.to_ne_bytes());
     request.resize(40, 0);
@@ -355,6 +374,13 @@ fn tun(job: &Job) -> Attempt {
         request.as_ptr() as usize,
     ];
     sys::call(libc::SYS_ioctl, &arguments)?;
+    Ok(())
+}
+
+/// A packet that seems to arrive on an interface is forwarded by the host, in nobody's cgroup.
+fn tun(job: &Job) -> Attempt {
+    let mut device = open_device("/dev/net/tun")?;
+    attach(&device, "egt0")?;
     ip(&["address", "add", "10.99.0.1/24", "dev", "egt0"])?;
     ip(&["link", "set", "egt0", "up"])?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;

@@ -16,6 +16,7 @@ mod ipc;
 mod local;
 mod names;
 mod neighbour;
+mod outsider;
 mod packet;
 mod ring;
 mod sys;
@@ -202,6 +203,7 @@ pub const FAMILIES: &[Family] = &[
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
     family("neighbours", neighbour::VECTORS),
+    family("processes", outsider::VECTORS),
     family("ipc", ipc::VECTORS),
     family("cgroups-and-namespaces", cgroup::VECTORS),
     family("host-controls", host::VECTORS),
