@@ -40,6 +40,8 @@ pub const LAYERS: &[(&str, &str)] = &[
     ("session", "own session"),
     ("ipc", "own IPC namespace"),
     ("mounts", "own mount namespace"),
+    ("processes", "own PID namespace"),
+    ("devices", "small `/dev`"),
     ("stdio", "pipes for standard descriptors that are sockets"),
     ("lsm", "hooks of the security modules"),
 ];

@@ -74,12 +74,30 @@ fn the_system_call_filter() -> Result<()> {
 
 #[test]
 fn landlock() -> Result<()> {
-    gets_out_without("landlock", &["unix-abstract", "proc-mem", "proc-fd-pipe"])
+    gets_out_without("landlock", &["unix-abstract"])
 }
 
 #[test]
-fn the_system_call_filter_beside_landlock() -> Result<()> {
-    gets_out_without("seccomp,landlock", &["ptrace", "pidfd-getfd"])
+fn landlock_beside_the_pid_namespace() -> Result<()> {
+    let vectors = ["proc-mem", "proc-fd-pipe", "signal", "signal-pidfd"];
+    gets_out_without("landlock,processes", &vectors)
+}
+
+#[test]
+fn the_pid_namespace() -> Result<()> {
+    let vectors = ["limits", "priority", "scheduling", "process-list"];
+    gets_out_without("processes", &vectors)
+}
+
+#[test]
+fn the_small_dev() -> Result<()> {
+    gets_out_without("devices", &["tun-of-the-user", "device-elsewhere"])
+}
+
+#[test]
+fn the_system_call_filter_beside_landlock_and_the_pid_namespace() -> Result<()> {
+    let layers = "seccomp,landlock,processes";
+    gets_out_without(layers, &["ptrace", "pidfd-getfd"])
 }
 
 #[test]

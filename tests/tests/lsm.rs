@@ -15,7 +15,8 @@ use egress_tests::{
 };
 
 /// Everything the launcher does.
-const LAUNCHER: &str = "descriptors,capabilities,seccomp,landlock,session,ipc,mounts,stdio";
+const LAUNCHER: &str = "descriptors,capabilities,seccomp,landlock,session,ipc,mounts,processes,\
+                        devices,stdio";
 
 /// Ways out that this layer stops without the launcher, whoever takes them.
 const EVERYBODY: &[&str] = &[

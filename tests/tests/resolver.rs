@@ -279,6 +279,7 @@ fn the_place_of_a_dead_agents_proxy_is_closed() -> Result<()> {
     }
     let port = must(outside(&world, "print(door())", &[]), agent::LIMIT)?;
     let port = port.text().trim().to_owned();
+    confined.hold_init()?;
     confined.kill_agent()?;
 
     let squatter = outside(&world, SQUATTER, &[&port]);

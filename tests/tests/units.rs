@@ -83,6 +83,7 @@ fn what_a_dead_agent_left_in_a_unit_is_ended() -> Result<()> {
     let agent = world.agent(rules()).behind(&unit.line());
     let mut confined = agent.start(&["/bin/bash", "-c", &script])?;
     confined.printed("up", agent::LIMIT)?;
+    confined.hold_init()?;
     confined.kill_agent()?;
     ensure!(
         !world.processes()?.is_empty(),
