@@ -189,6 +189,34 @@ pub fn by_grant<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
     }
 }
 
+/// Whether a group of receivers may be joined: where a rule permits datagrams to it, at whatever
+/// port. The kernel then tells the network of it, in a packet that no hook sees (IGMP, MLD).
+#[inline(always)]
+pub fn joins<L: Lookup>(connector: u32, group: Addr, lookup: &L) -> Verdict {
+    let key = PrefixKey {
+        connector,
+        protocol: u32::from(UDP),
+        addr: group,
+    };
+    let Some(rules) = lookup.prefix(&key).filter(|_| group.is_multicast()) else {
+        return Verdict::deny(Reason::Multicast, RULE_NONE);
+    };
+    // A constant number of turns, as in `by_port`.
+    for (range, index) in rules.ranges.iter().zip(0_u32..) {
+        if index >= rules.count {
+            break;
+        }
+        if range.effect == PortRange::ALLOW {
+            if lookup.rule_active(range.rule) {
+                return Verdict::allow(range.rule);
+            }
+        } else if range.first <= 1 && range.last == u16::MAX {
+            return Verdict::deny(Reason::DenyRule, range.rule);
+        }
+    }
+    Verdict::deny(Reason::Multicast, RULE_NONE)
+}
+
 /// Answers to somebody who called in: loopback peers may, so that a browser can reach an
 /// OAuth call-back, and those whom a `listen:` rule lets in. Answers to others would be a way
 /// out.

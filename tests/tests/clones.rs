@@ -174,3 +174,65 @@ for word, to in [(sys.argv[1], '203.0.113.20'), (sys.argv[2], sys.argv[3])]:
     ensure!(!world.sightings(&named)?.is_empty(), "{report}");
     Ok(())
 }
+
+/// Joins groups, leaves one, and chooses the interface by which it sends. Argument: an address.
+const JOINS: &str = r"
+import socket, struct, sys
+own = socket.inet_aton(sys.argv[1])
+def attempt(name, family, level, option, value):
+    out = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        out.setsockopt(level, option, value)
+        print(name, 'set', flush=True)
+        return out
+    except OSError as error:
+        print(name, error.errno, flush=True)
+V4, V6 = (socket.AF_INET, socket.IPPROTO_IP), (socket.AF_INET6, socket.IPPROTO_IPV6)
+def group(address):
+    return struct.pack('=II', 0, 0) + struct.pack('=H', 2) + b'\0\0' + socket.inet_aton(address) + bytes(120)
+attempt('mdns', *V4, 35, socket.inet_aton('224.0.0.251') + own)
+attempt('other', *V4, 35, socket.inet_aton('224.0.0.252') + own)
+attempt('short', *V4, 35, b'abc')
+attempt('denied', *V4, 35, socket.inet_aton('239.9.9.9') + own)
+attempt('mdns6', *V6, 20, socket.inet_pton(socket.AF_INET6, 'ff02::fb') + struct.pack('=I', 1))
+attempt('other6', *V6, 20, socket.inet_pton(socket.AF_INET6, 'ff02::fc') + struct.pack('=I', 1))
+attempt('source', *V4, 39, socket.inet_aton('224.0.0.251') + own + own)
+attempt('interface', *V4, 32, own)
+attempt('unicast', *V4, 50, struct.pack('!I', 1))
+";
+
+#[test]
+fn groups_that_a_rule_names_are_joined_and_no_others() -> Result<()> {
+    let world = World::new()?;
+    let words = ["/usr/bin/python3", "-c", JOINS, &zone::HOST.to_string()];
+    let mut text = policy(
+        "joins",
+        &[
+            "{ cidr: 224.0.0.251/32, ports: [5353], protocol: udp }",
+            "{ cidr: \"ff02::fb/128\", ports: [5353], protocol: udp }",
+            "{ cidr: 239.0.0.0/8, ports: [5353], protocol: udp }",
+        ],
+    );
+    text.push_str("deny:\n  - { cidr: 239.9.9.9/32 }\n");
+    let report = world.agent(text).run(&words)?;
+    for line in [
+        "mdns set",
+        "other 1",
+        "denied 1",
+        "mdns6 set",
+        "other6 1",
+        "source 1",
+        "interface set",
+        "unicast 1",
+    ] {
+        report.ensure_printed(line)?;
+    }
+    ensure!(!report.text().contains("short set"), "{report}");
+    let group = Denial::of_address(Ipv4Addr::new(224, 0, 0, 252));
+    let group = report.ensure_denied(&group.because(&["multicast"]))?;
+    ensure!(
+        group.protocol.as_deref() == Some("IP_ADD_MEMBERSHIP"),
+        "{group:?}"
+    );
+    Ok(())
+}

@@ -29,6 +29,44 @@ pub fn protocol(number: u16) -> Cow<'static, str> {
     })
 }
 
+/// Name of a socket option by its level and number (include/uapi/linux/in.h, in6.h, tcp.h, udp.h,
+/// asm-generic/socket.h): of those that are refused.
+pub fn option(level: u8, number: u16) -> Cow<'static, str> {
+    Cow::Borrowed(match (level, number) {
+        (1, 5) => "SO_DONTROUTE",
+        (1, 6) => "SO_BROADCAST",
+        (1, 15) => "SO_REUSEPORT",
+        (1, 25) => "SO_BINDTODEVICE",
+        (1, 36) => "SO_MARK",
+        (1, 62) => "SO_BINDTOIFINDEX",
+        (0, 4) => "IP_OPTIONS",
+        (0, 15) => "IP_FREEBIND",
+        (0, 19) => "IP_TRANSPARENT",
+        (0, 35) => "IP_ADD_MEMBERSHIP",
+        (0, 36) => "IP_DROP_MEMBERSHIP",
+        (0, 39) => "IP_ADD_SOURCE_MEMBERSHIP",
+        (0, 50) => "IP_UNICAST_IF",
+        (0 | 41, 42) => "MCAST_JOIN_GROUP",
+        (0 | 41, 45) => "MCAST_LEAVE_GROUP",
+        (0 | 41, 46) => "MCAST_JOIN_SOURCE_GROUP",
+        (41, 20) => "IPV6_JOIN_GROUP",
+        (41, 21) => "IPV6_LEAVE_GROUP",
+        (41, 27) => "IPV6_JOIN_ANYCAST",
+        (41, 32) => "IPV6_FLOWLABEL_MGR",
+        (41, 50) => "IPV6_PKTINFO",
+        (41, 54) => "IPV6_HOPOPTS",
+        (41, 57) => "IPV6_RTHDR",
+        (41, 59) => "IPV6_DSTOPTS",
+        (41, 75) => "IPV6_TRANSPARENT",
+        (41, 76) => "IPV6_UNICAST_IF",
+        (41, 78) => "IPV6_FREEBIND",
+        (6, 19) => "TCP_REPAIR",
+        (6, 31) => "TCP_ULP",
+        (17, 100) => "UDP_ENCAP",
+        _ => return Cow::Owned(format!("option-{level}-{number}")),
+    })
+}
+
 /// Name of a socket type (include/linux/net.h) of unix sockets.
 pub fn socket(number: u16) -> &'static str {
     match number {

@@ -282,10 +282,13 @@ fn comm(bytes: &[u8; 16]) -> String {
 }
 
 /// For a refused socket the record has the socket's protocol in the place of the port, for a
-/// unix socket its type.
+/// unix socket its type. A refused option has no family: its level and its number stand there.
 fn protocol(event: &Event, layer: Layer) -> String {
     if layer == Layer::Unix {
         return codes::socket(event.port).into();
+    }
+    if layer == Layer::Socket && event.family == 0 {
+        return codes::option(event.protocol, event.port).into();
     }
     let number = match layer {
         Layer::Socket if event.protocol == 0 => event.port,

@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use egress_common::key::Addr;
 use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 
+/// `LOOPBACK_IFINDEX`, `include/net/flow.h`: the same in every network namespace.
+const LOOPBACK: u32 = 1;
+
 /// The interface by which this host sends to an address now, whatever rules and tables its
 /// routing has: the kernel is asked by connecting a UDP socket, which sends nothing, and the
 /// source address it chose tells the interface. `None` where there is no route, or where the
@@ -19,6 +22,11 @@ pub fn interface_to(addr: &Addr) -> Option<u32> {
     // Any port: nothing is sent.
     socket.connect((ip, 9)).ok()?;
     let source = socket.local_addr().ok()?.ip();
+    if source == ip {
+        // One of this host's own addresses: what is sent there goes round by loopback
+        // (`net/ipv4/route.c` `ip_route_output_key_hash_rcu`), whichever device has it.
+        return Some(LOOPBACK);
+    }
     let mut found = None;
     for interface in getifaddrs().ok()? {
         let address = interface.address.as_ref().and_then(|address| {
@@ -44,5 +52,15 @@ mod tests {
     fn loopback_is_reached_by_its_own_interface() {
         let lo = if_nametoindex("lo").ok();
         assert_eq!(interface_to(&Addr::from_v4(0x7f00_0001)), lo);
+        // So are all addresses of this host.
+        let all = getifaddrs().into_iter().flatten();
+        let own = all.filter_map(|it| Some(it.address?.as_sockaddr_in()?.ip()));
+        for address in own {
+            assert_eq!(
+                interface_to(&Addr::from_v4(address.to_bits())),
+                lo,
+                "{address}"
+            );
+        }
     }
 }

@@ -270,10 +270,11 @@ fn table_error(error: &MapError) -> TableError {
 }
 
 /// Binds datagrams to one address to the interface by which this host sends there now. TCP
-/// sockets cannot choose one.
+/// sockets cannot choose one, and for a group a program may: it is found on many.
 fn by_the_way(bits: u32, key: &PrefixKey, rules: &PrefixRules) -> PrefixRules {
     let mut rules = *rules;
-    if bits == PrefixKey::HOST_BITS && key.protocol == u32::from(UDP) {
+    let bound = key.protocol == u32::from(UDP) && !key.addr.is_multicast();
+    if bits == PrefixKey::HOST_BITS && bound {
         let way = route::interface_to(&key.addr).and_then(|index| u16::try_from(index).ok());
         for range in &mut rules.ranges {
             range.ifindex = way.unwrap_or(0);

@@ -7,9 +7,10 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::{EbpfContext as _, programs::SockoptContext};
 use egress_common::{
     abi::RULE_NONE,
-    decide::{Flow, refused},
+    decide::{Flow, joins, refused},
     grant::SocketState,
-    verdict::{Layer, Reason},
+    key::Addr,
+    verdict::{Action, Layer, Reason, Verdict},
 };
 
 use super::{PASS, answer};
@@ -37,7 +38,8 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     };
     // SAFETY: the context's socket.
     let sk = unsafe { (*ctx.sockopt).__bindgen_anon_1.sk };
-    let state = if leads_away(level, option) {
+    let group = group_of(ctx, level, option);
+    let state = if group.is_some() || leads_away(level, option) {
         // SAFETY: the context's socket.
         unsafe { socket::get(sk) }
     } else if level == SOL_SOCKET && matches!(option, SO_BROADCAST | SO_REUSEPORT) && is_on(ctx) {
@@ -67,27 +69,75 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         ctx: ctx.as_ptr(),
         packet: None,
     };
-    let flow = Flow {
+    let mut flow = Flow {
         port: option as u16,
+        protocol: level as u8,
         ..Flow::nowhere(connector, Layer::Socket)
     };
-    let verdict = refused(connector, Reason::SocketOption, RULE_NONE, &maps);
+    let mut verdict = Verdict::deny(Reason::SocketOption, RULE_NONE);
+    if let Some(group) = group {
+        flow.addr = group;
+        verdict = joins(connector, group, &maps);
+        if matches!(verdict.action, Action::Allow) {
+            return PASS;
+        }
+    }
+    let verdict = refused(connector, verdict.reason, verdict.rule, &maps);
     emit::denial(&flow, &verdict, &process, 0);
     answer(&verdict)
 }
 
-/// Whether a number that is not zero is to be set.
+/// The group that a datagram socket is to join or to leave; `None`: it is another option, or too
+/// short to tell. Joins with a choice of sources are none: reports carry those, too.
 #[inline(always)]
-fn is_on(ctx: &SockoptContext) -> bool {
-    // SAFETY: the program's own context; the kernel's copy of the value is between these two.
+fn group_of(ctx: &SockoptContext, level: i32, option: i32) -> Option<Addr> {
+    // Where the address is in `struct ip_mreqn`, `ipv6_mreq` and `group_req`.
+    match (level, option) {
+        // IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP.
+        (SOL_IP, 35 | 36) => v4(ctx, 0),
+        // IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP.
+        (SOL_IPV6, 20 | 21) => v6(ctx, 0),
+        // MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP.
+        (SOL_IP, 42 | 45) => v4(ctx, 12),
+        (SOL_IPV6, 42 | 45) => v6(ctx, 16),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn v4(ctx: &SockoptContext, offset: usize) -> Option<Addr> {
+    Some(Addr::from_v4(u32::from_be(word(ctx, offset)?)))
+}
+
+#[inline(always)]
+fn v6(ctx: &SockoptContext, offset: usize) -> Option<Addr> {
+    let (a, b) = (word(ctx, offset)?, word(ctx, offset + 4)?);
+    let (c, d) = (word(ctx, offset + 8)?, word(ctx, offset + 12)?);
+    let join = |high: u32, low: u32| u64::from(high.to_be()) << 32 | u64::from(low.to_be());
+    Some(Addr::from_v6(join(a, b), join(c, d)))
+}
+
+/// Four bytes of the kernel's copy of the value.
+#[inline(always)]
+fn word(ctx: &SockoptContext, offset: usize) -> Option<u32> {
+    // SAFETY: the program's own context; the value lies between these two.
     let (value, end) = unsafe {
         (
             (*ctx.sockopt).__bindgen_anon_2.optval as usize,
             (*ctx.sockopt).__bindgen_anon_3.optval_end as usize,
         )
     };
+    if value + offset + 4 > end {
+        return None;
+    }
     // SAFETY: inside the value by the comparison.
-    value + 4 > end || unsafe { read_volatile(value as *const u32) } != 0
+    Some(unsafe { read_volatile((value + offset) as *const u32) })
+}
+
+/// Whether a number that is not zero is to be set.
+#[inline(always)]
+fn is_on(ctx: &SockoptContext) -> bool {
+    word(ctx, 0).is_none_or(|value| value != 0)
 }
 
 /// Options that are refused at times.
@@ -126,9 +176,9 @@ fn leads_away(level: i32, option: i32) -> bool {
             option,
             // IP_OPTIONS: source routes. IP_FREEBIND, IP_TRANSPARENT: foreign sources.
             4 | 15 | 19
-            // IP_MULTICAST_IF, memberships and filters: IGMP reports carry their addresses.
-            | 32 | 35
-                ..=48
+            // Memberships and filters: IGMP reports carry their addresses. IP_MULTICAST_IF does
+            // not matter: it is for groups alone, and those need a rule.
+            | 35..=48
             // IP_UNICAST_IF: another interface.
             | 50
         ),
@@ -136,8 +186,8 @@ fn leads_away(level: i32, option: i32) -> bool {
             option,
             // IPV6_2292PKTINFO, HOPOPTS, DSTOPTS, RTHDR, PKTOPTIONS, and NEXTHOP.
             2..=6 | 9
-            // IPV6_MULTICAST_IF, memberships, ROUTER_ALERT, anycast.
-            | 17 | 20..=22 | 27 | 28
+            // Memberships, ROUTER_ALERT, anycast. IPV6_MULTICAST_IF: as for IPv4.
+            | 20..=22 | 27 | 28
             // IPV6_FLOWLABEL_MGR, IPV6_HDRINCL: bytes of the header.
             | 32 | 36
             // Memberships and filters, as for IPv4.
