@@ -175,6 +175,8 @@ codes! {
         Namespace = 53, "namespace";
         /// The connector's DNS proxy is gone, and its address belongs to nobody or to a stranger.
         ResolverGone = 55, "resolver-gone";
+        /// The name is permitted, and records of this type are never given.
+        RecordType = 56, "record-type";
     }
 }
 

@@ -4,8 +4,9 @@ use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use egress_tests::{
-    agent::{DOOR_CODE, DOOR_STATUS, Report, policy},
+    agent::{self, DOOR_CODE, DOOR_STATUS, Report, policy},
     event::Denial,
+    process::{must, patient},
     protocol::Record,
     shell::{Said, Shell},
     token,
@@ -167,6 +168,45 @@ fn answers_that_point_inside_are_dropped() -> Result<()> {
     }
     let said = shell.run("curl -sS --max-time 5 http://inside.example:8080/")?;
     ensure!(said.code == 0, "the rule says private: {said:?}");
+    Ok(())
+}
+
+/// A public address of this host leads to what listens on it for others.
+#[test]
+fn this_hosts_own_addresses_are_private() -> Result<()> {
+    let world = World::new()?;
+    let add = |address: &str| -> Result<()> {
+        let mut command = world.command("ip");
+        command.args(["address", "add", address, "dev", "lo"]);
+        must(command, agent::LIMIT).map(drop)
+    };
+    add("203.0.113.200/32")?;
+    add("2001:db8:cb::200/128")?;
+    for (name, last) in [("own", 200), ("later", 201), ("inside", 200)] {
+        world.set(zone::both(&format!("{name}.example"), last))?;
+    }
+    let mut text = policy("own", &["own.example:8080", "later.example:8080"]);
+    text.push_str("  - host: inside.example\n    ports: [8080]\n    private: true\n");
+    let mut shell = world.agent(text).option("--start-unresolved").shell()?;
+    for kind in ["A", "AAAA"] {
+        let said = dig(&mut shell, &format!("own.example {kind}"))?;
+        ensure!(said.text.contains("ANSWER: 0,"), "{kind}: {said:?}");
+    }
+    let denial = Denial::of_name("own.example").because(&["private-answer"]);
+    shell.confined.denial(&denial)?;
+    let said = dig(&mut shell, "+short inside.example")?;
+    ensure!(said.text.trim() == "203.0.113.200", "{said:?}");
+    // One that is elsewhere, and here a moment later.
+    let reach = "curl -sS --max-time 5 http://203.0.113.201:8080/";
+    let said = shell.run(reach)?;
+    ensure!(said.code == 0, "{said:?}");
+    add("203.0.113.201/32")?;
+    // Told by the kernel at once; nobody listens there, so only the event tells who refused.
+    thread::sleep(patient(Duration::from_millis(500)));
+    let said = shell.run(reach)?;
+    ensure!(said.code == 7, "{said:?}");
+    let report = shell.end()?;
+    report.ensure_denied(&Denial::of_address(zone::v4(201)).port(8080))?;
     Ok(())
 }
 

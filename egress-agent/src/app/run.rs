@@ -33,6 +33,7 @@ use crate::{
     host::{
         User, clock,
         inherited::{Inherited, file_limit},
+        own_address::{self, Changes},
         route,
         switch::{self, Step},
         temporary::Temporary,
@@ -176,6 +177,7 @@ async fn confined(
         policy: Arc::clone(&policy),
         keeper: Arc::clone(&keeper),
         now_ns: clock::boot_ns,
+        is_own: own_address::is_own,
         refusals,
         files: Arc::new(Files::of_host(run.user.uid)),
         proxied: through.as_ref().map(Through::proxied),
@@ -278,7 +280,7 @@ async fn confined(
         Start::Lenient => Ok(()),
         Start::Strict => all_resolved(&prefetched),
     };
-    let sweeping = tokio::spawn(sweep(keeper, stopped.clone()));
+    let sweeping = tokio::spawn(sweep(keeper, Arc::clone(&names), stopped.clone()));
     let news = names.news();
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
@@ -469,17 +471,29 @@ fn leftovers(cleaned: &Leftovers) -> impl Iterator<Item = String> {
     ended.chain(kept)
 }
 
-/// Deletes ended grants now and then. The kernel refuses them by itself; this makes room.
-async fn sweep(keeper: Arc<Keeper>, mut stop: watch::Receiver<bool>) {
+/// Deletes ended grants now and then: the kernel refuses them by itself, this makes room. Takes
+/// back what leads to an address that has become this host's own.
+async fn sweep(keeper: Arc<Keeper>, names: Arc<Names>, mut stop: watch::Receiver<bool>) {
     let mut every = tokio::time::interval(Duration::from_secs(10));
+    // Where the kernel tells of no changes, they are seen with the next turn.
+    let changes = Changes::listen().ok();
     loop {
+        let changed = async {
+            match &changes {
+                Some(changes) if changes.next().await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = every.tick() => {
                 // A failed deletion leaves an entry that the kernel already refuses.
                 let _next_time = keeper.sweep(clock::boot_ns());
             }
+            () = changed => {}
             _ = stop.changed() => return,
         }
+        // One that is left is tried again with the next turn.
+        let _next_time = names.forget_own();
     }
 }
 

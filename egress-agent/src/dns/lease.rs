@@ -89,6 +89,9 @@ impl Holder {
     }
 }
 
+/// Whether an address is this host's own.
+pub type IsOwn = fn(IpAddr) -> bool;
+
 /// What one answer grants.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Granted {
@@ -104,22 +107,24 @@ pub struct Granted {
     pub excess: usize,
 }
 
-/// The leases for the addresses of one name, through the openings its rules leave.
+/// The leases for the addresses of one name, through the openings its rules leave. `is_own`:
+/// whether an address is this host's.
 pub fn grant(
     policy: &Policy,
     openings: &[Opening],
     found: &Found,
     holder: &Holder,
-    expires_ns: u64,
+    (expires_ns, is_own): (u64, IsOwn),
 ) -> Granted {
     let mut granted = Granted::default();
     for &address in &found.addresses {
         let behind = nat64::behind(address, &found.nat64);
+        let own = is_own(address) || behind.is_some_and(|v4| is_own(v4.into()));
         let mut leases = Vec::new();
         let mut outside = false;
         for opening in openings
             .iter()
-            .filter(|opening| opening.admits(address, behind))
+            .filter(|opening| opening.admits(address, behind, own))
         {
             outside = true;
             let key = |port| GrantKey {
@@ -223,7 +228,7 @@ mod tests {
                 ..Found::default()
             },
             &holder(&rules),
-            0,
+            (0, |_| false),
         )
     }
 

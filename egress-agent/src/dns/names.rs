@@ -1,19 +1,23 @@
 //! One name from verdict to grant: what the door and the refresher share.
 
 use std::{
-    net::IpAddr,
+    collections::{BTreeSet, HashMap, HashSet},
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use egress_common::verdict::Reason;
+use egress_common::{
+    key::{Addr, GrantKey},
+    verdict::Reason,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     cache::Kept,
     chain::Found,
     files::Files,
-    lease::{self, Granted, Holder},
+    lease::{self, Granted, Holder, IsOwn},
     lookup::{Asker, Begun, Lookups, Source, wait},
     news::News,
     opening::{Opening, denier, openings},
@@ -23,7 +27,8 @@ use super::{
     verdict::{Denial, Family, audited, not_open},
 };
 use crate::{
-    grant::Keeper,
+    grant::{Keeper, KeeperError},
+    host::switch::{self, Part},
     policy::{model::Policy, name::Name},
 };
 
@@ -40,6 +45,8 @@ pub struct NamesConfig {
     pub keeper: Arc<Keeper>,
     /// Boot clock, nanoseconds.
     pub now_ns: fn() -> u64,
+    /// Whether an address is this host's own.
+    pub is_own: IsOwn,
     /// Where refusals go. When it is full, refusals are counted as lost.
     pub refusals: mpsc::Sender<Refusal>,
     /// The host's own files about names.
@@ -54,6 +61,7 @@ pub struct Names {
     /// so that none comes from a policy that is no longer in force.
     current: RwLock<Arc<Current>>,
     pub(super) now_ns: fn() -> u64,
+    is_own: IsOwn,
     pub(super) refusals: mpsc::Sender<Refusal>,
     pub(super) stats: Arc<DoorStats>,
     pub(super) questions: Arc<Semaphore>,
@@ -116,6 +124,7 @@ impl Names {
                 upstream: Arc::new(upstream),
             })),
             now_ns: config.now_ns,
+            is_own: config.is_own,
             refusals: config.refusals,
             stats: Arc::default(),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
@@ -217,6 +226,40 @@ impl Names {
         self.enter(name, found(kept)?, kept)
     }
 
+    /// Takes back what was granted of addresses that have become this host's own since, unless
+    /// the rule takes private ones. The kernel has none of them when it returns `Ok`.
+    pub fn forget_own(&self) -> Result<(), KeeperError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let holder = &current.holder;
+        let rules = current.policy.allow.iter().enumerate();
+        let private: BTreeSet<u32> = rules
+            .filter(|(_, rule)| rule.private)
+            .map(|(index, _)| holder.slot(index))
+            .collect();
+        let mut looked_at: HashMap<Addr, bool> = HashMap::new();
+        let mut gone: HashSet<GrantKey> = HashSet::new();
+        for (key, grant) in self.keeper.grants() {
+            let stands_for_a_name = |proxied: &Arc<Proxied>| proxied.holds(&key.addr);
+            if key.connector != holder.connector
+                || private.contains(&grant.rule)
+                || self.proxied.as_ref().is_some_and(stands_for_a_name)
+            {
+                continue;
+            }
+            let own = looked_at.entry(key.addr).or_insert_with(|| {
+                let address = Ipv6Addr::from(key.addr.octets());
+                (self.is_own)(IpAddr::V6(address).to_canonical())
+            });
+            if *own && !switch::is_off(Part::Rebinding) {
+                gone.insert(key);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.keeper.retain(|key| !gone.contains(key))
+    }
+
     /// Grants what the policy that is in force now leaves open of an answer.
     fn enter(&self, name: &Name, found: &Found, kept: &Kept) -> Result<Resolved, ResolveError> {
         let current = self.in_force();
@@ -233,11 +276,10 @@ impl Names {
         let openings = openings(policy, name);
         let closed = openings.is_empty().then(|| not_open(policy, name));
         let (openings, alias_denial) = past_aliases(policy, openings, found);
+        let by = (expires_ns, self.is_own);
         let granted = match &self.proxied {
-            Some(proxied) => {
-                proxied.grant(policy, name, &openings, found, &current.holder, expires_ns)
-            }
-            None => lease::grant(policy, &openings, found, &current.holder, expires_ns),
+            Some(proxied) => proxied.grant(policy, name, &openings, found, &current.holder, by),
+            None => lease::grant(policy, &openings, found, &current.holder, by),
         };
         let written = self
             .keeper

@@ -14,6 +14,7 @@ use crate::{
     policy::{
         model::{Policy, PortSpan, Rule, Target},
         name::Name,
+        special::AddressClass,
     },
 };
 
@@ -64,9 +65,15 @@ impl Opening {
     }
 
     /// Whether the rule takes an answer that points there; `behind`: what a translator makes of
-    /// the address.
-    pub fn admits(&self, address: IpAddr, behind: Option<Ipv4Addr>) -> bool {
-        class(address, behind).admitted(self.private) || switch::is_off(Part::Rebinding)
+    /// the address; `own`: one of the two is this host's, which is as good as private.
+    pub fn admits(&self, address: IpAddr, behind: Option<Ipv4Addr>, own: bool) -> bool {
+        let class = class(address, behind);
+        let class = if own {
+            class.max(AddressClass::Private)
+        } else {
+            class
+        };
+        class.admitted(self.private) || switch::is_off(Part::Rebinding)
     }
 
     /// The ports to an address: what is left after the `deny:` prefixes that cover it, or what

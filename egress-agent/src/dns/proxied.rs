@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     chain::Found,
-    lease::{self, Granted, Holder, MAX_LEASES},
+    lease::{self, Granted, Holder, IsOwn, MAX_LEASES},
     names::Names,
     opening::{Opening, openings},
     places::Places,
@@ -177,10 +177,11 @@ impl Proxied {
         openings: &[Opening],
         found: &Found,
         holder: &Holder,
-        expires_ns: u64,
+        (expires_ns, is_own): (u64, IsOwn),
     ) -> Granted {
         if !self.takes(policy, name) {
-            let mut granted = lease::grant(policy, openings, found, holder, expires_ns);
+            let by = (expires_ns, is_own);
+            let mut granted = lease::grant(policy, openings, found, holder, by);
             granted
                 .leases
                 .retain(|lease| !self.is_own(&lease.key) && !self.holds(&lease.key.addr));

@@ -6,7 +6,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
-    time::sleep,
 };
 
 use super::{
@@ -16,9 +15,12 @@ use super::{
     servers::LAST,
     verdict::Family,
 };
-use crate::policy::{
-    model::{Start, Target},
-    name::{HostPattern, Name},
+use crate::{
+    host::clock,
+    policy::{
+        model::{Start, Target},
+        name::{HostPattern, Name},
+    },
 };
 
 /// First wait after a failure; doubled with each further one.
@@ -144,7 +146,6 @@ pub async fn refresh(
             // The sender lives as long as `news`.
             Ok(()) = again.changed() => {
                 names.forget();
-                names.forget();
                 let exact = exact_names(&names.current(), |_slot| true);
                 let fresh = exact.into_iter().map(Prefetched::fresh).collect();
                 start(&mut tasks, fresh);
@@ -177,7 +178,7 @@ async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
     } = entry;
     let mut late = result.is_err();
     loop {
-        sleep(next).await;
+        clock::sleep(next).await;
         if !exact_names(&names.current(), |_slot| true).contains(&name) {
             return;
         }

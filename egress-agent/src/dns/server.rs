@@ -187,7 +187,17 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
     let current = names.current();
     let policy = &current.policy;
     match judge(policy, &query.name, query.kind) {
-        Verdict::Empty => reply(&query.echo, Code::NoError, client),
+        Verdict::Empty => {
+            // Clients ask for these by the way and go on without (RFC 9460 section 3).
+            if !matches!(query.kind, wire::SVCB | wire::HTTPS) {
+                let denial = Denial {
+                    reason: Reason::RecordType,
+                    rule: None,
+                };
+                report(names, shown(&query), denial, client, audited(policy));
+            }
+            reply(&query.echo, Code::NoError, client)
+        }
         Verdict::Refuse(denial) => refuse(names, policy, query, (denial, Code::Refused), client),
         Verdict::Resolve {
             family,

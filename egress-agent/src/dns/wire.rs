@@ -20,6 +20,9 @@ pub const A: u16 = 1;
 /// `AAAA`. RFC 3596 section 2.1.
 pub const AAAA: u16 = 28;
 
+/// `SVCB` and `HTTPS`. RFC 9460 section 14.1.
+pub(super) const SVCB: u16 = 64;
+pub(super) const HTTPS: u16 = 65;
 /// `OPT`. RFC 6891 section 6.1.1.
 pub(super) const OPT: u16 = 41;
 /// `IN`. RFC 1035 section 3.2.4.

@@ -1,9 +1,16 @@
 //! The boot clock, which the data plane stamps its records with, and the wall clock.
 
-use std::time::Duration;
+use std::{io, os::fd::AsFd as _, time::Duration};
 
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    sys::{
+        time::TimeSpec,
+        timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+    time::{ClockId, clock_gettime},
+};
+use tokio::io::unix::AsyncFd;
 
 /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`, clock_gettime(2)):
 /// the clock of `bpf_ktime_get_boot_ns` and of every time in a shared record.
@@ -14,6 +21,39 @@ pub fn boot_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(|time| nanoseconds(Duration::from(time)))
         .unwrap_or(0)
+}
+
+/// Sleeps by the boot clock, by which grants end: time in which the host is suspended counts.
+/// Where the kernel gives no timer, by the clock that stops meanwhile. Needs a tokio runtime with
+/// I/O and time.
+pub async fn sleep(duration: Duration) {
+    if by_timer(duration).await.is_err() {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+async fn by_timer(duration: Duration) -> io::Result<()> {
+    // Zero would switch a timer off.
+    if duration.is_zero() {
+        return Ok(());
+    }
+    let timer = timer(duration)?;
+    #[expect(
+        deprecated,
+        reason = "the successor is unsafe for types that may swap their descriptor; \
+                  an owned one never does"
+    )]
+    let ready = AsyncFd::new(timer.as_fd().try_clone_to_owned()?)?;
+    ready.readable().await.map(drop)
+}
+
+/// One that ends once (timerfd_create(2)).
+fn timer(duration: Duration) -> io::Result<TimerFd> {
+    let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+    let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, flags)?;
+    let end = Expiration::OneShot(TimeSpec::from(duration));
+    timer.set(end, TimerSetTimeFlags::empty())?;
+    Ok(timer)
 }
 
 /// How far the wall clock is ahead of the boot clock.
@@ -70,6 +110,29 @@ mod tests {
         let first = boot_ns();
         assert!(first > 0);
         assert!(boot_ns() >= first);
+    }
+
+    /// That of `bpf_ktime_get_boot_ns`: 7 (proc_pid_fdinfo(5)).
+    #[test]
+    fn sleep_is_by_the_boot_clock() {
+        use std::os::fd::AsRawFd as _;
+        let timer = timer(Duration::from_secs(9)).unwrap_or_else(|error| unreachable!("{error}"));
+        let info = format!("/proc/self/fdinfo/{}", timer.as_fd().as_raw_fd());
+        let info = std::fs::read_to_string(info).unwrap_or_default();
+        assert!(info.lines().any(|line| line == "clockid: 7"), "{info}");
+    }
+
+    #[tokio::test]
+    async fn sleep_ends_in_time() {
+        for duration in [Duration::ZERO, Duration::from_millis(30)] {
+            let begin = boot_ns();
+            sleep(duration).await;
+            let slept = Duration::from_nanos(boot_ns() - begin);
+            assert!(
+                slept >= duration && slept < Duration::from_secs(5),
+                "{slept:?}"
+            );
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ async fn reports_that_find_no_room_are_counted() {
 
 #[tokio::test]
 async fn other_records_of_a_permitted_name_are_empty() {
-    let fixture = one_rule().await;
+    let mut fixture = one_rule().await;
     for kind in [
         RecordType::TXT,
         RecordType::MX,
@@ -154,6 +154,13 @@ async fn other_records_of_a_permitted_name_are_empty() {
         );
     }
     assert_eq!(fixture.stub.asked(), 0);
+    // Each has its line, but for those that clients ask for by the way.
+    for kind in ["TXT", "MX", "SRV", "ANY", "NULL"] {
+        let refusal = fixture.refusal().await;
+        let told = (refusal.reason, refusal.qtype.as_str());
+        assert_eq!(told, (Reason::RecordType, kind));
+    }
+    assert!(fixture.refusals.try_recv().is_err());
 }
 
 #[tokio::test]
@@ -454,6 +461,35 @@ async fn a_private_rule_takes_private_answers() {
     assert_eq!(fixture.table.granted(db, 5432, TCP).unwrap().rule, 9);
     assert!(fixture.table.granted(db, 5433, TCP).is_some());
     assert_eq!(fixture.table.len(), 2);
+}
+
+#[tokio::test]
+async fn an_address_of_this_host_is_private_also_when_it_comes_later() {
+    let mut inside = host("inside.example.com", HTTPS);
+    inside.private = true;
+    let rules = policy(vec![host("api.example.com", HTTPS), inside]);
+    let mut fixture = Fixture::start(rules).await;
+    let [own, later, other] = [240, 241, 242].map(|last| Ipv4Addr::new(203, 0, 113, last));
+    stub::OWN.lock().unwrap().push(own.into());
+    fixture.stub.a("api.example.com", &[own]);
+    fixture.stub.a("inside.example.com", &[own]);
+    let answer = fixture.ask("api.example.com", RecordType::A).await;
+    assert!(answer.answers.is_empty());
+    assert_eq!(fixture.refusal().await.reason, Reason::PrivateAnswer);
+    let answer = fixture.ask("inside.example.com", RecordType::A).await;
+    assert_eq!(addresses(&answer), [IpAddr::V4(own)]);
+
+    fixture.names.forget();
+    fixture.stub.a("api.example.com", &[later, other]);
+    let answer = fixture.ask("api.example.com", RecordType::A).await;
+    assert_eq!(addresses(&answer).len(), 2);
+    stub::OWN.lock().unwrap().push(later.into());
+    fixture.names.forget_own().unwrap();
+    let granted = |address| fixture.table.granted(address, 443, TCP).is_some();
+    assert!(!granted(later) && granted(other) && granted(own));
+    // Nor is it told any more, though the answer is kept.
+    let answer = fixture.ask("api.example.com", RecordType::A).await;
+    assert_eq!(addresses(&answer), [IpAddr::V4(other)]);
 }
 
 #[tokio::test]
@@ -899,6 +935,7 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
         policy: rules.into(),
         keeper: keeper.into(),
         now_ns,
+        is_own: stub::is_own,
         refusals: sender,
         files: std::sync::Arc::new(super::files::Files::of_host(u32::MAX)),
         proxied: None,

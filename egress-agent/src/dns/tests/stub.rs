@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
     sync::{
         Arc, Mutex, OnceLock,
@@ -229,6 +229,13 @@ impl FakeTable {
 
 pub(in crate::dns) const CONNECTOR: u32 = 7;
 
+/// Addresses that stand for the host's own, of all tests.
+pub(super) static OWN: Mutex<Vec<IpAddr>> = Mutex::new(Vec::new());
+
+pub(super) fn is_own(address: IpAddr) -> bool {
+    OWN.lock().unwrap().contains(&address)
+}
+
 /// The rules of a policy have the slots from 8 on.
 pub(in crate::dns) fn holder(policy: &Policy) -> Holder {
     Holder {
@@ -315,6 +322,7 @@ impl Fixture {
             policy: Arc::new(policy),
             keeper: Arc::new(Keeper::new(Box::new(table.clone()), |_| None)),
             now_ns,
+            is_own,
             refusals: sender,
             files: Arc::new(Files::at("/dev/null".into(), "/dev/null".into(), u32::MAX)),
             proxied: None,
