@@ -44,6 +44,15 @@ impl NameKey {
         Self::entry(connector, suffix, b'.')
     }
 
+    /// The entry for every name, and its length in bits.
+    pub const fn any(connector: u16) -> (u32, Self) {
+        let key = Self {
+            connector,
+            name: [0; NAME_ROOM],
+        };
+        (Self::FIXED_BITS, key)
+    }
+
     /// With one octet behind the name.
     fn entry(connector: u16, name: &[u8], behind: u8) -> Option<(u32, Self)> {
         let octets = u32::try_from(name.len()).ok()?.checked_add(1)?;

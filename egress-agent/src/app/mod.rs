@@ -1,5 +1,6 @@
 //! One confined run, from its beginning to its end.
 
+mod cautions;
 mod fault;
 mod proxy;
 mod run;

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    cautions::{cautions, leftovers},
     fault::RunError,
     proxy::{self, Running, Through},
     start::{layers, proven, spec, temporary, used},
@@ -32,7 +33,7 @@ use crate::{
     grant::Keeper,
     host::{
         User, clock,
-        inherited::{Inherited, file_limit},
+        inherited::Inherited,
         own_address::{self, Changes},
         route,
         switch::{self, Step},
@@ -441,34 +442,6 @@ async fn launched(
             }
         }
     }
-}
-
-/// What the operator should know before anything runs: topic and message.
-fn cautions(run: &Run) -> impl Iterator<Item = (&'static str, String)> {
-    let changeable = run.changeable.as_ref().map(|found| {
-        let told = say::changeable(&run.policy, run.user.uid, found);
-        ("policy", told)
-    });
-    let files = file_limit().map(|bytes| {
-        let told = format!(
-            "a limit of the caller's (ulimit -f) cannot be lifted: no file of the agent's holds \
-             more than {bytes} bytes; events that find no room are counted (unwritten)"
-        );
-        ("limits", told)
-    });
-    changeable.into_iter().chain(files)
-}
-
-/// What became of that which dead agents had left, for people.
-fn leftovers(cleaned: &Leftovers) -> impl Iterator<Item = String> {
-    let ended = cleaned
-        .ended
-        .iter()
-        .map(|name| format!("ended {name}, which a dead agent had left"));
-    let kept = cleaned.kept.iter().map(|(name, error)| {
-        format!("{name}, which a dead agent had left, stays confined: {error}; the next start tries again")
-    });
-    ended.chain(kept)
 }
 
 /// Deletes ended grants now and then: the kernel refuses them by itself, this makes room. Takes

@@ -16,8 +16,10 @@ use crate::{
         fault::{Fault, quiet},
         load::{self, load_file},
         model::{Mode, Target},
+        name::HostPattern,
         open, schema,
     },
+    reload::say,
 };
 
 /// Where policies are looked for if no place is named.
@@ -60,6 +62,7 @@ struct Summary<'a> {
     connector: &'a str,
     mode: &'static str,
     hosts: usize,
+    internet: Vec<&'a str>,
     prefixes: usize,
     sockets: usize,
     deny: usize,
@@ -143,7 +146,12 @@ fn summary(policy: &Policy) -> Summary<'_> {
             Mode::Enforce => "enforce",
             Mode::Audit => "audit",
         },
-        hosts: count(|target| matches!(target, Target::Host(_))),
+        hosts: count(|target| matches!(target, Target::Host(_)) && !is_internet(target)),
+        internet: policy
+            .written()
+            .filter(|rule| is_internet(&rule.target))
+            .map(|rule| rule.id.as_str())
+            .collect(),
         prefixes: count(|target| matches!(target, Target::Cidr(_))),
         sockets: count(|target| matches!(target, Target::Unix(_))),
         deny: policy.deny.len(),
@@ -157,11 +165,16 @@ fn summary(policy: &Policy) -> Summary<'_> {
     }
 }
 
+fn is_internet(target: &Target) -> bool {
+    matches!(target, Target::Host(HostPattern::Public))
+}
+
 fn text(report: &Report<'_>) -> String {
     let mut text = String::new();
     for policy in &report.policies {
         let Summary {
             hosts,
+            internet,
             prefixes,
             sockets,
             deny,
@@ -171,13 +184,14 @@ fn text(report: &Report<'_>) -> String {
             ..
         } = policy;
         let parts = [
+            counted(internet.len(), "rule for the whole public Internet"),
             counted(*hosts, "host rule"),
             counted(*prefixes, "address rule"),
             counted(*sockets, "unix socket"),
             counted(*deny, "denial"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        let what = if hosts + prefixes + sockets == 0 {
+        let what = if hosts + internet.len() + prefixes + sockets == 0 {
             "reaches nothing".to_owned()
         } else {
             parts.join(", ")
@@ -209,6 +223,9 @@ fn text(report: &Report<'_>) -> String {
                 &mut text,
                 &format!("{file}: {}: open: {opened}", policy.connector),
             );
+        }
+        for rule in internet {
+            add(&mut text, &format!("  warning: {}", say::internet(rule)));
         }
     }
     let good = report.policies.len();

@@ -124,6 +124,7 @@ enum Cover {
 /// longer leaves fewer labels for the connector to choose.
 fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
     let mut tightest: Option<(usize, &str)> = None;
+    let mut public = None;
     for opening in openings {
         let Some(rule) = policy.allow.get(opening.rule) else {
             continue;
@@ -131,8 +132,13 @@ fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
         let Target::Host(pattern) = &rule.target else {
             continue;
         };
-        let HostPattern::Below(parent) = pattern else {
-            return Cover::Exact(opening.rule);
+        let parent = match pattern {
+            HostPattern::Exact(_) => return Cover::Exact(opening.rule),
+            HostPattern::Below(parent) => parent,
+            HostPattern::Public => {
+                public = Some(opening.rule);
+                continue;
+            }
         };
         let chosen = name
             .as_str()
@@ -141,6 +147,10 @@ fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
         if tightest.is_none_or(|(_, other)| chosen.len() < other.len()) {
             tightest = Some((opening.rule, chosen));
         }
+    }
+    // Who may connect to anybody needs no name to tell them something.
+    if let Some(rule) = public {
+        return Cover::Wildcard(rule);
     }
     match tightest {
         None => Cover::Exact(0),

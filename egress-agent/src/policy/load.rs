@@ -295,7 +295,7 @@ fn read(path: &Path) -> Result<(Way, String), Complaint> {
 fn text_of(mut bytes: Vec<u8>) -> Result<String, Complaint> {
     const HELP: &str = "save it as UTF-8 (Windows: `Set-Content -Encoding utf8`, not `>`)";
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Complaint::new("is UTF-16, not UTF-8", HELP));
+        return Err(Complaint::new("is not UTF-8 but UTF-16", HELP));
     }
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
         bytes.drain(..3);

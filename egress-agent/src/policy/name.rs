@@ -87,13 +87,40 @@ pub enum HostPattern {
     Exact(Name),
     /// One or more labels below this name; never the name itself.
     Below(Name),
+    /// Every name of the public Internet: those that are told apart by their last label as
+    /// belonging to somebody's own network, or to none, are not among them.
+    Public,
 }
+
+/// Last labels of names that no public server answers for: the special-use domain names
+/// (RFC 6761, the IANA registry), those that are collided with (RFC 6762 appendix G, ICANN), and
+/// those below which addresses are named.
+const NOT_PUBLIC: [&str; 14] = [
+    "alt",
+    "arpa",
+    "corp",
+    "home",
+    "internal",
+    "intranet",
+    "invalid",
+    "lan",
+    "local",
+    "localdomain",
+    "localhost",
+    "onion",
+    "private",
+    "test",
+];
 
 impl HostPattern {
     /// Whether the pattern covers a name.
     pub fn covers(&self, name: &Name) -> bool {
         match self {
             Self::Exact(own) => own == name,
+            Self::Public => name
+                .as_str()
+                .rsplit_once('.')
+                .is_some_and(|(_, last)| !NOT_PUBLIC.contains(&last)),
             Self::Below(parent) => name
                 .as_str()
                 .strip_suffix(parent.as_str())
@@ -107,6 +134,7 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Exact(name) => write!(f, "{name}"),
             Self::Below(name) => write!(f, "*.{name}"),
+            Self::Public => f.write_str("internet"),
         }
     }
 }

@@ -76,6 +76,7 @@ fn width(pattern: &HostPattern) -> (bool, Reverse<usize>) {
     match pattern {
         HostPattern::Exact(name) => (false, Reverse(name.as_str().len())),
         HostPattern::Below(suffix) => (true, Reverse(suffix.as_str().len())),
+        HostPattern::Public => (true, Reverse(0)),
     }
 }
 
@@ -83,6 +84,10 @@ fn width(pattern: &HostPattern) -> (bool, Reverse<usize>) {
 fn covers(pattern: &HostPattern, other: &HostPattern) -> bool {
     match (pattern, other) {
         (_, HostPattern::Exact(name)) => pattern.covers(name),
+        // A wildcard has two labels at least, and its names end as it does.
+        (HostPattern::Public, HostPattern::Below(suffix)) => pattern.covers(suffix),
+        (HostPattern::Public, HostPattern::Public) => true,
+        (_, HostPattern::Public) => false,
         (HostPattern::Exact(_), HostPattern::Below(_)) => false,
         (HostPattern::Below(suffix), HostPattern::Below(other)) => {
             suffix == other || pattern.covers(other)
@@ -105,5 +110,6 @@ fn key(connector: u32, pattern: &HostPattern) -> Option<(u32, NameKey)> {
     match pattern {
         HostPattern::Exact(name) => NameKey::exact(connector, name.as_str().as_bytes()),
         HostPattern::Below(suffix) => NameKey::wildcard(connector, suffix.as_str().as_bytes()),
+        HostPattern::Public => Some(NameKey::any(connector)),
     }
 }

@@ -131,7 +131,7 @@ pub enum Entry {
     Long(Box<Long>),
 }
 
-/// A rule as a mapping: exactly one of `host`, `cidr` and `unix`.
+/// A rule as a mapping: exactly one of `host`, `cidr`, `internet` and `unix`.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct Long {
@@ -141,6 +141,10 @@ pub struct Long {
     pub host: Option<Loose<String>>,
     /// An address or address prefix.
     pub cidr: Option<Loose<String>>,
+    /// Ports of the whole public Internet: every public name, at addresses that are public alone.
+    /// Such a rule needs a `why`; the policy then limits no more where data can go.
+    #[schemars(length(min = 1))]
+    pub internet: Option<Loose<Vec<Loose<Port>>>>,
     /// Path of a unix socket, or `@name` of an abstract one.
     pub unix: Option<Loose<String>>,
     /// Ports and ranges of ports, for example `[443, "6432-6440"]`. Missing in a `deny` rule:

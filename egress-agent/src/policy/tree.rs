@@ -42,7 +42,9 @@ pub fn values(text: &str, findings: &mut Findings) -> Result<Value, SyntaxFault>
     };
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let result = match documents.next() {
-        Some(document) => seed.deserialize(document).map_err(|error| syntax(&error)),
+        Some(document) => seed
+            .deserialize(document)
+            .map_err(|error| bare_star(text).unwrap_or_else(|| syntax(&error))),
         None => Ok(Value::Null),
     };
     let more = result.is_ok() && documents.next().is_some();
@@ -65,6 +67,27 @@ pub fn values(text: &str, findings: &mut Findings) -> Result<Value, SyntaxFault>
         });
     }
     result
+}
+
+/// A wildcard without quotes. In YAML a `*` begins an alias, and the parser speaks of those.
+fn bare_star(text: &str) -> Option<SyntaxFault> {
+    text.lines().enumerate().find_map(|(index, line)| {
+        let (before, rest) = line.split_once('*')?;
+        let starts_value = before.trim_end().ends_with([':', '-', '[', ',', '{']);
+        let ends = |c: char| c.is_whitespace() || c.is_control() || ",]}#".contains(c);
+        let end = rest.find(ends).unwrap_or(rest.len());
+        let name = quiet(rest.get(..end).unwrap_or_default());
+        let wildcard = name.starts_with(['.', ':', '*']) || name.is_empty();
+        (starts_value && wildcard && !before.contains(['#', '"', '\''])).then(|| SyntaxFault {
+            line: index + 1,
+            column: before.chars().count() + 1,
+            message: format!(
+                "{} stands without quotes, and in YAML a “*” begins an alias",
+                quote(&format!("*{name}"))
+            ),
+            help: format!("write it in quotes: {}", format_args!("\"*{name}\"")),
+        })
+    })
 }
 
 fn syntax(error: &serde_yaml::Error) -> SyntaxFault {

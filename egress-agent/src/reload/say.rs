@@ -37,6 +37,15 @@ pub fn changeable(policy: &Policy, uid: u32, found: &Changeable) -> String {
     )
 }
 
+/// What a rule for the whole public Internet means.
+pub fn internet(rule: &str) -> String {
+    format!(
+        "rule {rule} permits every public host: the policy limits no more where data can go. \
+         Private, local and metadata addresses stay closed, and every connection is logged with \
+         its name"
+    )
+}
+
 /// A line on standard error, for whoever still reads that.
 pub fn to_caller(message: impl std::fmt::Display) {
     // A closed or full standard error is no reason to end.

@@ -103,6 +103,10 @@ pub(super) fn kin(rule: &Rule, name: &Name) -> Option<String> {
         HostPattern::Exact(own) if HostPattern::Below(name.clone()).covers(own) => {
             Some(format!("rule {id} permits {own}, not {name}"))
         }
+        HostPattern::Public => {
+            let why = "its last label belongs to networks of one's own, or it has one label only";
+            (!pattern.covers(name)).then(|| format!("rule {id} permits public names; {why}"))
+        }
         HostPattern::Exact(own) | HostPattern::Below(own) => {
             let distance = strsim::osa_distance(own.as_str(), name.as_str());
             (distance <= 2).then(|| format!("did you mean {pattern} (rule {id})?"))

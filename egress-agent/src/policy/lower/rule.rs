@@ -11,6 +11,9 @@ use crate::policy::{
 /// The key of a wildcard's budget, and the most that it may say.
 const LOOKUPS: &str = "lookups-per-minute";
 const MAX_LOOKUPS: u32 = 6000;
+/// Of a rule for the public Internet: pages load from hundreds of hosts. It spares the server that
+/// is asked; who may connect to anybody needs no name to tell them something.
+const LOOKUPS_OF_THE_INTERNET: u32 = 600;
 /// Ports of one host rule: each becomes an exact grant for each address.
 const MAX_HOST_PORTS: usize = 256;
 
@@ -94,9 +97,14 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
         findings,
     );
     let target = destination(long, findings);
-    let ports = ports(long, deny, target.as_ref(), findings);
+    let ports = if long.internet.is_some() {
+        internet(long, deny, findings)
+    } else {
+        ports(long, deny, target.as_ref(), findings)
+    };
     let target = target?;
     match &target {
+        Target::Host(HostPattern::Public) => host(&ports, true, deny, None, findings),
         Target::Host(_) => host(&ports, long.ports.is_some(), deny, private, findings),
         Target::Cidr(_) => only_host("private", private.is_some(), findings),
         Target::Unix(_) => {
@@ -121,15 +129,23 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
 }
 
 fn destination(long: &Long, findings: &mut Findings) -> Option<Target> {
-    const HELP: &str = "write exactly one of “host:”, “cidr:” and “unix:”";
-    let named = [&long.host, &long.cidr, &long.unix];
-    match named.iter().filter(|value| value.is_some()).count() {
+    const HELP: &str = "write exactly one of “host:”, “cidr:”, “internet:” and “unix:”";
+    let named = [
+        long.host.is_some(),
+        long.cidr.is_some(),
+        long.internet.is_some(),
+        long.unix.is_some(),
+    ];
+    match named.into_iter().filter(|&is_there| is_there).count() {
         0 => {
             findings.note("the rule has no destination", HELP);
             return None;
         }
         1 => {}
         _ => findings.note("the rule has more than one destination", HELP),
+    }
+    if long.internet.is_some() {
+        return Some(Target::Host(HostPattern::Public));
     }
     let host = read("host", &long.host, target::host, findings);
     let cidr = read(
@@ -157,6 +173,55 @@ fn read(
     parse(text)
         .map_err(|complaint| findings.within(key, |findings| findings.complain(complaint)))
         .ok()
+}
+
+/// The ports of a rule for the public Internet, and what does not go with it.
+fn internet(long: &Long, deny: bool, findings: &mut Findings) -> Vec<PortSpan> {
+    const HELP: &str = "write a list of ports, such as “internet: [443]”";
+    if deny {
+        let help = "leave it out: what “allow” does not permit is refused";
+        findings.note_key("internet", 0, "“internet” belongs to “allow” only", help);
+    }
+    let odd = [
+        (
+            "ports",
+            long.ports.is_some(),
+            "write the ports behind “internet:” itself",
+        ),
+        (
+            "private",
+            long.private.is_some(),
+            "remove it: the public Internet has no private addresses; give those hosts a rule of their own",
+        ),
+    ];
+    for (key, is_there, help) in odd {
+        if is_there {
+            let message = format!("an “internet” rule has no “{key}”");
+            findings.note_key(key, 0, message, help);
+        }
+    }
+    let protocol = value::field("protocol", &long.protocol, "write “tcp”", findings);
+    if protocol.is_some_and(|protocol| *protocol != schema::Protocol::Tcp) {
+        let message = "an “internet” rule is about TCP alone";
+        let help = "remove “protocol”: names in QUIC cannot be read, and browsers go on over TCP";
+        findings.note_key("protocol", 0, message, help);
+    }
+    if long.why.is_none() {
+        findings.note(
+            "an “internet” rule says why the connector needs all of it",
+            "add “why:” with a sentence, or name the hosts that it needs",
+        );
+    }
+    let Some(list) = value::field("internet", &long.internet, HELP, findings) else {
+        return Vec::new();
+    };
+    findings.within("internet", |findings| {
+        let spans = ports::lower(list, findings);
+        if let Some(complaint) = dns_port(&spans, deny) {
+            findings.complain(complaint);
+        }
+        spans
+    })
 }
 
 fn ports(
@@ -225,7 +290,10 @@ fn lookups_per_minute(
     findings: &mut Findings,
 ) -> u32 {
     let Some(number) = written else {
-        return LOOKUPS_PER_MINUTE;
+        return match target {
+            Target::Host(HostPattern::Public) => LOOKUPS_OF_THE_INTERNET,
+            _ => LOOKUPS_PER_MINUTE,
+        };
     };
     if deny || !matches!(target, Target::Host(HostPattern::Below(_))) {
         let message = format!("“{LOOKUPS}” belongs to rules of “allow” for “*.domain” only");

@@ -168,7 +168,7 @@ fn wildcard(text: &str) -> Complaint {
     Complaint::new(
         format!("{} is no usable wildcard", quote(text)),
         "write “*.” once, in front of a domain of two or more labels, such as “*.example.org”; \
-         there is no rule for every host",
+         for every public host there is “internet: [443]” with “why:”",
     )
 }
 

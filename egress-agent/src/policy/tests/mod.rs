@@ -10,11 +10,13 @@ mod changes;
 mod explained;
 mod faults;
 mod hostile;
+mod internet;
 mod made;
 mod meaning;
 mod names;
 mod oracle;
 mod shipped;
+mod slips;
 
 use std::path::Path;
 

@@ -51,6 +51,7 @@ pub(super) fn permits(policy: &Policy, name: &Name, port: u16) -> bool {
                 let own = labels(own);
                 asked.len() > own.len() && asked.starts_with(&own)
             }
+            HostPattern::Public => true,
         };
         let ports = rule.ports.iter();
         covered
