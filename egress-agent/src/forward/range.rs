@@ -44,8 +44,8 @@ impl Range {
         let start = std::process::id();
         for number in (0..RANGES).map(|step| start.wrapping_add(step) % RANGES) {
             let byte = libc::flock {
-                l_type: libc::F_WRLCK as _,
-                l_whence: libc::SEEK_SET as _,
+                l_type: kind(libc::F_WRLCK),
+                l_whence: kind(libc::SEEK_SET),
                 l_start: number.into(),
                 l_len: 1,
                 l_pid: 0,
@@ -68,4 +68,9 @@ impl Range {
     pub fn net(&self) -> Ipv4Addr {
         self.net
     }
+}
+
+/// The small constants of fcntl(2), as the structure has them.
+fn kind(constant: i32) -> i16 {
+    i16::try_from(constant).unwrap_or(i16::MAX)
 }
