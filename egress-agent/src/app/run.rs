@@ -391,7 +391,7 @@ async fn launched(
     }));
     let mut door_open = true;
     let mut gone = pin!(callers.gone());
-    let mut abandoned = false;
+    let (mut abandoned, mut over) = (false, false);
     let mut patience = pin!(tokio::time::sleep(FAREWELL));
     loop {
         tokio::select! {
@@ -404,9 +404,9 @@ async fn launched(
                 abandoned = true;
                 patience.as_mut().reset(Instant::now() + FAREWELL);
             }
-            () = &mut patience, if abandoned => {
+            () = &mut patience, if abandoned && !over => {
                 instance.kill()?;
-                abandoned = false;
+                over = true;
             }
             status = started.ended() => {
                 let status = status.map_err(RunError::Wait)?;
