@@ -30,8 +30,8 @@ fn mounts(text: &[u8]) {
     assert!(found.len() <= lines.len());
     let types = lines.iter().filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        let hyphen = fields.iter().skip(5).position(|field| *field == b"-")?;
-        fields.get(5 + hyphen + 1).copied()
+        let hyphen = fields.iter().skip(6).position(|field| *field == b"-")?;
+        fields.get(6 + hyphen + 1).copied()
     });
     assert!(types.eq(found.iter().map(|mount| mount.fs_type)));
     for mount in &found {
