@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use egress_tests::{
     agent::{self, policy, unconfined},
     leftovers::Leftovers,
@@ -37,6 +37,25 @@ fn the_connectors_own_code() -> Result<()> {
             .agent(policy("codes", &[]))
             .run(&["/bin/sh", "-c", script])?;
         ensure!(report.code() == code, "{script}: {report}");
+        // The agent's own failures have codes of their own, one of which is 125: that the
+        // connector ran, and how it ended, the stream says.
+        let kinds: Vec<&str> = report
+            .events
+            .iter()
+            .map(|event| event.kind.as_str())
+            .collect();
+        ensure!(kinds.contains(&"started"), "{script}: {report}");
+        let stopped = report.events.last().context("no events")?;
+        let (word, told) = if script.starts_with("exit") {
+            ("code", code)
+        } else {
+            ("signal", code - 128)
+        };
+        ensure!(
+            stopped.kind == "stopped"
+                && stopped.number("exit", word) == u64::from(told.unsigned_abs()),
+            "{script}: {report}"
+        );
     }
     Ok(())
 }

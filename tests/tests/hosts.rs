@@ -59,7 +59,7 @@ fn nobody_is_in_the_way_of_a_start() -> Result<()> {
         }
         let squat = squat.replace("VICTIM", &victim.display().to_string());
         let line = format!(
-            "exec unshare --mount --propagation private --pid --fork --kill-child /bin/bash -c '\
+            "exec unshare --mount --propagation private --pid --mount-proc --fork --kill-child /bin/bash -c '\
              {place} && setpriv --reuid=65534 --regid=65534 --clear-groups bash -c \"{squat}\" || exit 99; \
              \"$@\"' squat \"$@\""
         );

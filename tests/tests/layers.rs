@@ -12,7 +12,7 @@ use egress_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 13] = [
     "connect",
     "sendmsg",
     "socket",
@@ -22,6 +22,8 @@ const LAYERS: [&str; 11] = [
     "seccomp",
     "landlock",
     "landlock-scope",
+    "processes",
+    "signal-scope",
     "lsm",
     "sni",
 ];
@@ -70,7 +72,7 @@ fn layers_that_depend_on_the_kernel_alone_stand_from_their_release_on() -> Resul
     for layer in report["layers"].as_array().context("no layers")? {
         let name = layer["layer"].as_str().context("no name")?;
         // The others depend on the list of security modules, too.
-        if ["landlock", "landlock-scope", "lsm"].contains(&name) {
+        if ["landlock", "landlock-scope", "signal-scope", "lsm"].contains(&name) {
             continue;
         }
         let since = layer["since"].as_str().and_then(version);

@@ -1,7 +1,11 @@
 //! The name in TLS is looked at in the kernel: what a refused one costs, what it is called, and
 //! that the kernel's reader of hellos has the same opinion as a plain one.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt,
+};
 
 use anyhow::{Context, Result, ensure};
 use egress_tests::{
@@ -74,18 +78,41 @@ fn each_way_has_its_reason() -> Result<()> {
     let attempts = world.agent(policy("names", &ALLOW)).attempts(&tries)?;
     world.fence()?;
     let mut wrong = Vec::new();
+    // Ways with one reason must not cover for each other: each is a process of its own, and each
+    // of those has to have been refused for it.
+    let denial = |reason| {
+        Denial::of_address(zone::ALLOWED)
+            .port(443)
+            .by(&["sni"])
+            .because(&[reason])
+    };
+    for reason in REASONS
+        .iter()
+        .map(|(_, reason)| *reason)
+        .collect::<BTreeSet<_>>()
+    {
+        let denials = attempts.report.denials();
+        let refused: BTreeSet<u32> = denials
+            .into_iter()
+            .filter(|event| denial(reason).fits(event))
+            .filter_map(|event| event.process.as_ref()?.pid)
+            .collect();
+        let tried = REASONS.iter().filter(|(_, its)| *its == reason).count();
+        if refused.len() < tried {
+            wrong.push(format!("{reason}: {tried} ways, refused {refused:?}"));
+        }
+    }
     for ((vector, reason), token) in REASONS.iter().zip(&tokens) {
         let places = world.sightings(token)?;
         let said = &attempts.get(vector)?.output;
         if !places.is_empty() {
             wrong.push(format!("{vector} got out to {places:?}: {said}"));
         }
-        let denial = Denial::of_address(zone::ALLOWED).port(443).by(&["sni"]);
         if !attempts
             .report
             .denials()
             .iter()
-            .any(|event| denial.clone().because(&[*reason]).fits(event))
+            .any(|event| denial(reason).fits(event))
         {
             wrong.push(format!("{vector} is not called {reason}: {said}"));
         }

@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::{build, fuzz, host, oracle, reproduce, setup, step, test, tidy, toolchain, vm};
+use crate::{
+    build, fuzz, host, oracle, reproduce, setup, step, test, tidy, toolchain, unconfined, vm,
+};
 
 /// The release of cargo-deny that is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -84,6 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     record.step("policies", "every shipped policy is valid", policies);
     record.proven("test", || test::run(&test::Options::default()));
+    record.proven("unconfined", unconfined::run);
     if cfg!(target_arch = "x86_64") {
         record.proven("oldest kernel", vm::oldest);
     }

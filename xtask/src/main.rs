@@ -20,6 +20,7 @@ mod step;
 mod test;
 mod tidy;
 mod toolchain;
+mod unconfined;
 mod vm;
 
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ enum Task {
     Dist,
     /// Check that the eBPF object comes out the same in every folder
     Reproduce,
+    /// Run the confinement tests with nothing confined: each that claims a refusal must fail
+    Unconfined,
     /// Check the house rules
     Tidy,
     /// Everything a change must pass
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Task::Oracle(options) => oracle::run(&options),
         Task::Dist => dist::run(),
         Task::Reproduce => reproduce::run(),
+        Task::Unconfined => unconfined::run().map(|proven| println!("{proven}")),
         Task::Tidy => tidy::run(),
         Task::Ci(options) => ci::run(&options),
     };

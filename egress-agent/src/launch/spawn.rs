@@ -61,6 +61,12 @@ pub enum LaunchError {
     /// The launcher ended without a word.
     #[error("the launcher ended before the connector was started ({0})")]
     Gone(String),
+    /// The launcher found its number in a `/proc` that is not the agent's.
+    #[error(
+        "the launcher is not process {0} here: /proc shows another PID namespace than the agent's; \
+         mount it anew (`mount -t proc proc /proc`); the connector was not started"
+    )]
+    OtherProc(u32),
     /// The launcher did not get ready.
     #[error("the launcher was not ready within {} s", READY_WITHIN.as_secs())]
     Slow,
@@ -154,7 +160,10 @@ pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
         answers: launching.answers,
         relay: standard.relay,
         pid,
-        process: pidfd_open(process, PidfdFlags::empty()).map_err(io::Error::from)?,
+        process: pidfd_open(process, PidfdFlags::empty()).map_err(|error| match error {
+            rustix::io::Errno::SRCH => LaunchError::OtherProc(pid),
+            error => LaunchError::Spawn(error.into()),
+        })?,
     })
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn all(filters: &[String]) -> Result<Vec<Case>> {
 }
 
 /// The kernel tests' programs, by the names of their files in `tests/tests`.
-fn programs() -> Result<Vec<(String, PathBuf)>> {
+pub(crate) fn programs() -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = host::cargo();
     cargo.args(["test", "--workspace", "--no-run"]);
     let lines = step::quiet("build", "the kernel tests", &mut cargo)?;

@@ -17,4 +17,5 @@ mod results;
 mod task;
 mod verdict;
 
+pub(crate) use cases::programs;
 pub(crate) use task::{Options, oldest, run};

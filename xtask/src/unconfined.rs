@@ -1,0 +1,134 @@
+//! The confinement tests once more, with nothing confined: each that claims a refusal must fail.
+//!
+//! A test that passes without the boundary proves nothing about it. What the tests print is kept
+//! back and summed up, so that nobody takes their failures for those of the true run.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{host, step, vm};
+
+/// The switch of the tests crate (`tests/src/agent.rs`): programs start without the agent.
+const SWITCH: (&str, &str) = ("EGRESS_TEST_UNCONFINED", "1");
+
+/// The test programs that are about refusals and start their programs through the harness.
+const PROGRAMS: &[&str] = &[
+    "confinement",
+    "listen",
+    "own_listener",
+    "sni",
+    "tls_rules",
+    "unix",
+];
+
+/// Tests of theirs that pass without the boundary, and why they may.
+const CLAIM_NOTHING: &[(&str, &str)] = &[];
+
+/// What became of the tests of one program.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Outcome {
+    passed: Vec<String>,
+    failed: Vec<String>,
+}
+
+/// Runs them. Answers what was proven.
+pub(crate) fn run() -> Result<String> {
+    let started = Instant::now();
+    let programs = vm::programs()?;
+    let mut refusals = 0;
+    let mut wrong = Vec::new();
+    let mut known: Vec<String> = Vec::new();
+    for suite in PROGRAMS {
+        let program = programs.iter().find(|(name, _)| name == suite);
+        let (_, program) = program.with_context(|| format!("there is no test program {suite}"))?;
+        let outcome = outcome(program)?;
+        println!(
+            "unconfined: {suite}: {} of {} tests fail, as they must; {} in all",
+            outcome.failed.len(),
+            outcome.failed.len() + outcome.passed.len(),
+            step::time(started.elapsed())
+        );
+        refusals += outcome.failed.len();
+        for test in outcome.passed {
+            let name = format!("{suite}/{test}");
+            if !CLAIM_NOTHING.iter().any(|(known, _)| *known == name) {
+                wrong.push(format!("{name} passes without the boundary"));
+            }
+            known.push(name);
+        }
+    }
+    for (name, _) in CLAIM_NOTHING {
+        if !known.iter().any(|passed| passed == name) {
+            wrong.push(format!(
+                "{name} is listed as one that claims nothing, and does not pass"
+            ));
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("; "));
+    }
+    Ok(format!(
+        "{refusals} tests of refusals fail where nothing is refused; {} claim none",
+        CLAIM_NOTHING.len()
+    ))
+}
+
+/// Runs one test program to its end.
+fn outcome(program: &Path) -> Result<Outcome> {
+    let mut command = match host::root_prefix()?.as_slice() {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg("--preserve-env").arg(program);
+            command
+        }
+    };
+    let output = command
+        .current_dir(host::workspace().join("tests"))
+        .env(SWITCH.0, SWITCH.1)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| program.display().to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let outcome = Outcome::read(&text);
+    if outcome.passed.is_empty() && outcome.failed.is_empty() {
+        bail!("{} ran no test: {text}", program.display());
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    /// Out of what libtest prints.
+    fn read(text: &str) -> Self {
+        let mut outcome = Self::default();
+        for rest in text.lines().filter_map(|line| line.strip_prefix("test ")) {
+            if let Some(name) = rest.strip_suffix(" ... ok") {
+                outcome.passed.push(name.to_owned());
+            } else if let Some(name) = rest.strip_suffix(" ... FAILED") {
+                outcome.failed.push(name.to_owned());
+            }
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passed_and_what_failed() {
+        let text = "running 3 tests\ntest curl ... ok\ntest wget ... FAILED\n\
+                    test late ... ignored, why\ntest result: FAILED. 1 passed; 1 failed\n";
+        let expected = Outcome {
+            passed: vec!["curl".to_owned()],
+            failed: vec!["wget".to_owned()],
+        };
+        assert_eq!(Outcome::read(text), expected);
+    }
+}
