@@ -141,7 +141,7 @@ fn a_stranger_is_not_answered_and_costs_nothing() -> Result<()> {
 
     let report = confined.wait()?;
     report.ensure_printed("allowed.example code 0 answers 1 code 0 answers 1")?;
-    report.ensure_printed("giftshop.club code 5 answers 0 code 5 answers 0")?;
+    report.ensure_printed("giftshop.club code 3 answers 0 code 3 answers 0")?;
     let text = report.text();
     let permitted = text.matches("allowed.example code 0 answers 1 code 0 answers 1");
     ensure!(permitted.count() == 2, "held up by strangers: {report}");
@@ -197,7 +197,7 @@ fn a_refused_name_is_told_of_the_process_that_asked() -> Result<()> {
         .env("SCRIPT", &script)
         .run(&["/usr/bin/python3", "-c", &script, "one"])?;
     for which in ["one", "two"] {
-        report.ensure_printed(&format!("{which} code 5"))?;
+        report.ensure_printed(&format!("{which} code 3"))?;
         let asked = |event: &&&Event| name(event).is_some_and(|name| name.starts_with(which));
         let denials = report.denials();
         let own: Vec<_> = denials.iter().filter(asked).collect();
