@@ -76,8 +76,8 @@ pub struct Connector {
     /// [`Connector::OWN_ABSTRACT`]; above them, at [`Connector::FOLDER_SHIFT`], the length of its
     /// temporary folder's path, 0 = it has none.
     pub unix: u32,
-    /// Zero.
-    pub pad: u32,
+    /// [`Connector::BROADCASTS`] or 0.
+    pub flags: u32,
 }
 
 impl Connector {
@@ -85,6 +85,9 @@ impl Connector {
     pub const ENFORCE: u16 = 1;
     /// Report what no rule permits, and let it pass.
     pub const AUDIT: u16 = 2;
+    /// A rule names addresses for datagrams, of which any could be a broadcast address. Without
+    /// it `SO_BROADCAST` does nothing, and the kernel refuses every such address itself.
+    pub const BROADCASTS: u32 = 1;
     /// Everything below [`crate::abi::OWN_FOLDER`] was bound by the connector.
     pub const OWN_PATHS: u32 = 1;
     /// The kernel itself keeps the connector from abstract sockets of others (Landlock's

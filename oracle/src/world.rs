@@ -279,7 +279,7 @@ impl Member {
             door_port: port,
             mode: self.mode,
             unix: 0,
-            pad: 0,
+            flags: 0,
         }
     }
 }

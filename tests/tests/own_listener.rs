@@ -325,11 +325,23 @@ for kind, name in [(socket.SOCK_STREAM, 'tcp'), (socket.SOCK_DGRAM, 'udp')]:
             print(name, value, 'set')
         except OSError as error:
             print(name, value, error.errno)
+place = ('127.0.0.1', 0)
+for number in [1, 2]:
+    out = socket.socket()
+    out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        out.bind(place)
+        out.listen()
+        place, first = out.getsockname(), out
+    except OSError as error:
+        print('shared', error.errno)
 ";
     let report = world
         .agent(policy("shares", &[]))
         .run(&["/usr/bin/python3", "-c", script])?;
-    report.ensure_printed("tcp 0 set\ntcp 1 1\nudp 0 set\nudp 1 set")
+    report.ensure_printed("tcp 0 set\ntcp 1 set\nudp 0 set\nudp 1 set")?;
+    report.ensure_printed("shared 98")?;
+    report.ensure_nothing_denied()
 }
 
 /// The connector: its listener at the port opens, takes what comes, and closes all the time, and

@@ -276,7 +276,7 @@ pub fn rule_to(policy: &Policy, address: IpAddr, port: u16) -> Option<String> {
         door_port: 0,
         mode: Connector::ENFORCE,
         unix: 0,
-        pad: 0,
+        flags: 0,
     };
     let mut memory = Memory::default();
     memory.install(&tables, connector);

@@ -78,7 +78,7 @@ mod tests {
         door_port: 0,
         mode: Connector::ENFORCE,
         unix: 0,
-        pad: 0,
+        flags: 0,
     };
 
     fn memory(rules: &str, mode: u16) -> Memory {

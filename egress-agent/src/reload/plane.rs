@@ -43,7 +43,7 @@ use crate::{
     policy::{
         change::{Change, Installed, Step, change},
         compile::{Tables, compile_at},
-        model::{List, Mode, Policy},
+        model::{List, Mode, Policy, Target},
         slots::Slots,
         tables::Memory,
     },
@@ -105,7 +105,7 @@ impl Live {
             switches,
             cgroup,
             id,
-            record: connector(door, policy.mode, own),
+            record: connector(door, &policy, own),
             slots,
             installed: Installed::default(),
             policy,
@@ -145,7 +145,7 @@ impl Live {
             door_port: 0,
             mode: Connector::ENFORCE,
             unix: 0,
-            pad: 0,
+            flags: 0,
         };
         self.switches.set_cgroup(cgroup.id()?, id)?;
         self.switches.set_rule(RULE_PROXY, 0, true, 0)?;
@@ -265,7 +265,7 @@ impl Live {
             successor,
         } = ready;
         if policy.mode == Mode::Enforce {
-            self.set_mode(policy.mode)?;
+            self.set_record(policy.mode, self.record.flags & flags(&policy))?;
         }
         for step in &change.off {
             self.carry_out(step)?;
@@ -297,7 +297,7 @@ impl Live {
         for step in &change.on {
             self.carry_out(step)?;
         }
-        self.set_mode(policy.mode)?;
+        self.set_record(policy.mode, flags(&policy))?;
         self.policy = policy;
         self.tables = tables;
         Ok(())
@@ -351,13 +351,13 @@ impl Live {
         Ok(())
     }
 
-    fn set_mode(&mut self, mode: Mode) -> Result<(), PlaneError> {
-        let mode = number(mode);
-        if self.record.mode != mode {
-            let record = Connector {
-                mode,
-                ..self.record
-            };
+    fn set_record(&mut self, mode: Mode, flags: u32) -> Result<(), PlaneError> {
+        let record = Connector {
+            mode: number(mode),
+            flags,
+            ..self.record
+        };
+        if self.record != record {
             self.switches.set_connector(self.id, &record)?;
             self.record = record;
         }
@@ -366,7 +366,7 @@ impl Live {
 
     /// Permits nothing any more. An audited connector is enforced from here on.
     fn switch_off(&mut self) -> Result<(), PlaneError> {
-        self.set_mode(Mode::Enforce)?;
+        self.set_record(Mode::Enforce, 0)?;
         for (rule, flags) in self.installed.on.clone() {
             self.carry_out(&Step::Off(rule, flags))?;
         }
@@ -406,7 +406,17 @@ impl Ready {
 /// Rules that no policy declares and that are always in force.
 const RESERVED: [u32; 3] = [RULE_DOOR, RULE_OWN, RULE_INBOUND];
 
-fn connector(door: &Door, mode: Mode, own: &Own) -> Connector {
+/// Whether a datagram may go to an address that a rule names: it could be a broadcast address.
+fn flags(policy: &Policy) -> u32 {
+    let mut rules = policy.allow.iter();
+    if rules.any(|rule| rule.protocols.udp && matches!(rule.target, Target::Cidr(_))) {
+        Connector::BROADCASTS
+    } else {
+        0
+    }
+}
+
+fn connector(door: &Door, policy: &Policy, own: &Own) -> Connector {
     let folder = own.folder(0).map_or(0, |key| u32::from(key.len));
     let v6 = door.addresses().iter().any(|address| address.is_ipv6());
     let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));
@@ -414,7 +424,7 @@ fn connector(door: &Door, mode: Mode, own: &Own) -> Connector {
         door_v6: if v6 { Addr::from_v6(0, 1) } else { v4_loopback },
         door_v4: u32::from(Ipv4Addr::LOCALHOST),
         door_port: door.port(),
-        mode: number(mode),
+        mode: number(policy.mode),
         unix: Connector::OWN_PATHS
             | if own.abstracts {
                 Connector::OWN_ABSTRACT
@@ -422,7 +432,7 @@ fn connector(door: &Door, mode: Mode, own: &Own) -> Connector {
                 0
             }
             | folder << Connector::FOLDER_SHIFT,
-        pad: 0,
+        flags: flags(policy),
     }
 }
 

@@ -2,13 +2,13 @@
 //! where the packet hook does not look, are refused. Option numbers are those of
 //! `include/uapi/linux/in.h`, `in6.h`, `tcp.h`, `udp.h` and `asm-generic/socket.h`.
 
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{EbpfContext as _, programs::SockoptContext};
 use egress_common::{
     abi::RULE_NONE,
-    decide::{Flow, joins, refused},
-    grant::SocketState,
+    decide::{Flow, Lookup as _, joins, refused},
+    grant::{Connector, SocketState},
     key::Addr,
     verdict::{Action, Layer, Reason, Verdict},
 };
@@ -46,6 +46,14 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
         // SAFETY: the context's socket, and its type is readable.
         let (state, kind) = unsafe { (socket::get(sk), read_volatile(addr_of!((*sk).type_))) };
         // SAFETY: a record of the map, or null.
+        if unsafe { is_without_effect(ctx, option, kind, state) } {
+            // The kernel leaves it at that and says that it was set
+            // (`__cgroup_bpf_run_filter_setsockopt()`, kernel/bpf/cgroup.c).
+            // SAFETY: the program's own context; the field may be written.
+            unsafe { write_volatile(addr_of_mut!((*ctx.sockopt).optlen), -1) };
+            return PASS;
+        }
+        // SAFETY: as above.
         if unsafe { is_harmless(option, kind, state) } {
             return PASS;
         }
@@ -140,23 +148,56 @@ fn is_on(ctx: &SockoptContext) -> bool {
     word(ctx, 0).is_none_or(|value| value != 0)
 }
 
-/// Options that are refused at times.
+/// Options that runtimes set without being asked, and that must do nothing: refused, they would make
+/// a line at each start of a Go or Java program.
 ///
 /// A stream socket shares its port with nobody: with `SO_REUSEPORT` the kernel deals calls out to
 /// everybody of that user at the port, and may hand accepted connections of one that closes to
-/// another (`net.ipv4.tcp_migrate_req`). A datagram socket may broadcast, but not one that was
-/// let connect to an unknown address, see [`super::connect`].
+/// another (`net.ipv4.tcp_migrate_req`). A datagram socket does not broadcast where no rule could
+/// mean that; then the kernel refuses broadcast addresses with `EACCES`.
+///
+/// # Safety
+///
+/// As for [`is_harmless`].
+#[inline(always)]
+unsafe fn is_without_effect(
+    ctx: &SockoptContext,
+    option: i32,
+    kind: u32,
+    state: *const SocketState,
+) -> bool {
+    if state.is_null() {
+        return kind == SOCK_STREAM;
+    }
+    let maps = Maps {
+        ctx: ctx.as_ptr(),
+        packet: None,
+    };
+    // SAFETY: not null; written once, when the socket was made.
+    let connector = maps.connector(unsafe { (*state).connector });
+    let (mode, flags) = connector.map_or((Connector::ENFORCE, 0), |it| (it.mode, it.flags));
+    if mode == Connector::AUDIT {
+        return false;
+    }
+    if option == SO_REUSEPORT {
+        return kind == SOCK_STREAM;
+    }
+    kind != SOCK_STREAM && flags & Connector::BROADCASTS == 0
+}
+
+/// Of these options, what may be set: not a broadcast by a datagram socket that was let connect to
+/// an unknown address, see [`super::connect`].
 ///
 /// # Safety
 ///
 /// `state` is a record of the socket map, or null; the hook runs with the socket locked.
 #[inline(always)]
 unsafe fn is_harmless(option: i32, kind: u32, state: *mut SocketState) -> bool {
-    if option == SO_REUSEPORT {
-        return kind != SOCK_STREAM;
+    if option == SO_REUSEPORT || kind == SOCK_STREAM {
+        return true;
     }
     if state.is_null() {
-        return kind == SOCK_STREAM;
+        return false;
     }
     // SAFETY: not null; see above.
     let before = unsafe { socket::mark(state, SocketState::BROADCASTS) };

@@ -321,7 +321,7 @@ impl<'a> Case<'a> {
                 Mode::Audit => Connector::AUDIT,
             },
             unix: Connector::OWN_PATHS,
-            pad: 0,
+            flags: 0,
         }
     }
 }

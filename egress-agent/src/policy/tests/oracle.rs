@@ -229,7 +229,7 @@ pub(super) const ENFORCED: Connector = Connector {
     door_port: 0,
     mode: Connector::ENFORCE,
     unix: 0,
-    pad: 0,
+    flags: 0,
 };
 
 pub(super) fn flow(connector: u32, addr: IpAddr, port: u16, protocol: u8) -> Flow {
