@@ -54,6 +54,20 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "needs node, git, a database and more in the machine",
     ),
     ("real_mcp/", "needs a package registry"),
+    ("browsers/", "needs a browser in the machine"),
+    ("tools/", "needs ssh, git, Java and more in the machine"),
+    (
+        "calls/a_32_bit_program_ends_with_one_line",
+        "needs an assembler",
+    ),
+    (
+        "networks/every_resolver_searches_on_and_none_waits",
+        "needs compilers and a package registry",
+    ),
+    (
+        "proxy/programs_reach_names_that_only_the_proxy_knows",
+        "needs node and a compiler",
+    ),
     ("tls_clients/go", "needs a compiler"),
     ("tls_clients/java", "needs a compiler"),
     ("tls_clients/node", "needs a package registry"),

@@ -28,7 +28,7 @@ const SUITE_SECONDS: u64 = 3600;
 
 /// What the tests start, in every machine.
 const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent gnutls-cli \
-    grep head id ip kill ln ls mkdir mount mv nsenter od openssl printf ps python3 readlink \
+    grep head id ip kill ln ls mkdir mknod mount mv nsenter od openssl printf ps python3 readlink \
     rm sed seq setarch setpriv setsid sleep sort stat tail tc tee timeout touch tr true umount uname \
     unshare wc wget yes";
 
