@@ -16,13 +16,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::{
     errno::Errno,
     kmod::{ModuleInitFlags, finit_module},
+    libc::RLIM_INFINITY,
     mount::{MsFlags, mount},
     sys::{
         reboot::{RebootMode, reboot},
+        resource::{Resource, setrlimit},
         wait::{WaitStatus, wait},
     },
     unistd::Pid,
@@ -64,6 +66,10 @@ pub fn main() {
     for (kind, place, options) in MOUNTS {
         faults.extend(mount_one(kind, place, options).err());
     }
+    // Before Linux 5.11 maps count against root's limit, and then nothing is left of the usual 64 KiB
+    // for what a program of root's sends without a copy.
+    let locked = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    faults.extend(locked.err().map(|error| anyhow!("memory to lock: {error}")));
     for fault in faults {
         report(&format!("@fault {fault:#}"));
     }
