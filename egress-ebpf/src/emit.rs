@@ -82,13 +82,7 @@ pub fn denial(flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
 
 /// The same, with a key of its own by which it repeats.
 #[inline(always)]
-pub fn repeated(
-    key: &RepeatKey,
-    flow: &Flow,
-    verdict: &Verdict,
-    process: &Process,
-    family: u8,
-) {
+pub fn repeated(key: &RepeatKey, flow: &Flow, verdict: &Verdict, process: &Process, family: u8) {
     count(flow.connector, verdict.reason);
     // SAFETY: a helper without pointers.
     let now = unsafe { bpf_ktime_get_boot_ns() };

@@ -2,10 +2,7 @@
 
 use core::{ffi::c_void, ptr::read_volatile};
 
-use aya_ebpf::{
-    btf_maps::lpm_trie::Key,
-    helpers::bpf_ktime_get_boot_ns,
-};
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_boot_ns};
 use egress_common::{
     abi::{MAX_CONNECTORS, MAX_RULES},
     decide::{Flow, Lookup},

@@ -2,7 +2,7 @@
 //!
 //! `0.0.0.0/0` is meant as "the Internet"; nobody who writes it means the cloud's metadata
 //! service, the local network's multicast or this host. So some ranges are permitted only by
-//! rules that lie inside them ([`Special::apart`]). Denials cover them from outside as well.
+//! rules that lie inside them (`Special::apart`). Denials cover them from outside as well.
 //!
 //! A name's owner chooses its addresses. Without a look at them, `api.example.com → 127.0.0.1`
 //! or `→ 169.254.169.254` would turn a permission for a stranger's server into one for this

@@ -18,12 +18,7 @@ use egress_common::{
 };
 
 use super::{PASS, answer};
-use crate::{
-    emit,
-    header,
-    lookup::Maps,
-    socket,
-};
+use crate::{emit, header, lookup::Maps, socket};
 
 /// `BPF_TCP_LISTEN`, `include/uapi/linux/bpf.h`.
 const TCP_LISTEN: u32 = 10;

@@ -219,7 +219,8 @@ fn leads_away(level: i32, option: i32) -> bool {
             4 | 15 | 19
             // Memberships and filters: IGMP reports carry their addresses. IP_MULTICAST_IF does
             // not matter: it is for groups alone, and those need a rule.
-            | 35..=48
+            | 35
+                ..=48
             // IP_UNICAST_IF: another interface.
             | 50
         ),
