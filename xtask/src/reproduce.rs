@@ -5,7 +5,7 @@
 //! with the object that the agent here embeds.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{host, setup, step, toolchain};
 
 /// What the object's source is made of, relative to the workspace.
-const PARTS: [&str; 3] = ["egress-ebpf", "egress-common", "Cargo.toml"];
+const PARTS: [&str; 4] = ["egress-ebpf", "egress-common", "egress-init", "Cargo.toml"];
 /// The folders of the copies: names that no path of the other's length could stand for.
 const FOLDERS: [&str; 2] = ["a", "another-place/with a longer name"];
 
@@ -125,11 +125,28 @@ fn build_in(place: &Path, script: &Path) -> Result<PathBuf> {
         .env("CARGO_MANIFEST_DIR", &manifest)
         .env("OUT_DIR", &out)
         .env("CARGO_HOME", &other_home)
+        .env(
+            "RUSTC",
+            env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()),
+        )
+        .env(
+            "TARGET",
+            format!("{}-unknown-linux-{}", env::consts::ARCH, libc()),
+        )
+        .env("CARGO_CFG_TARGET_ENV", libc())
         .env("CARGO_CFG_TARGET_ENDIAN", endian())
-        .env("CARGO_CFG_TARGET_ARCH", std::env::consts::ARCH);
+        .env("CARGO_CFG_TARGET_ARCH", env::consts::ARCH);
     let why = format!("the eBPF object in {}", place.display());
     step::quiet("reproduce", &why, &mut command)?;
     Ok(out.join("egress-ebpf"))
+}
+
+fn libc() -> &'static str {
+    if cfg!(target_env = "musl") {
+        "musl"
+    } else {
+        "gnu"
+    }
 }
 
 fn endian() -> &'static str {
