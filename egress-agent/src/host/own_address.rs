@@ -72,8 +72,8 @@ fn ask(address: IpAddr) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     let received = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     let answer = Messages(buffer.get(..received).unwrap_or_default()).next();
-    // Anything else is an error: there is no route, so not to here either.
-    Ok(answer.is_some_and(|answer| {
+    // An error means that there is no route, so not to here either. What cannot be read is no answer.
+    Ok(answer.is_none_or(|answer| {
         answer.kind == NEWROUTE
             && array::<1>(answer.body, ROUTE_TYPE).is_some_and(|[kind]| OWN.contains(&kind))
     }))
