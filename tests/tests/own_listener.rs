@@ -284,30 +284,36 @@ time.sleep(.2)
 made = select.select([], calls, [], 0)[1]
 calls = [out for out in calls if out not in made]
 print('waiting', len(calls), flush=True)
+sys.stdin.readline()
 server.close()
 for out in full + made:
     try: out.send(token)
     except OSError: pass
-end = time.time() + 6
-while time.time() < end:
+end = time.time() + 8
+while calls and time.time() < end:
     for out in select.select([], calls, [], 1)[1]:
         calls.remove(out)
         if not out.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             out.send(token)
+print('still here', flush=True)
 ";
 
 #[test]
 fn a_call_that_waits_does_not_reach_the_next_listener() -> Result<()> {
+    use std::io::Write as _;
     let world = World::new()?;
     let token = token::new();
-    let server = outside(&world, "127.0.0.1", 8);
     let words = ["/usr/bin/python3", "-c", WAITING, &PORT.to_string(), &token];
-    // The server outside tries until the port is free.
-    let server = server.context("server")?;
-    let report = world.agent(policy("waits", &[])).run(&words)?;
+    let mut confined = world.agent(policy("waits", &[])).start(&words)?;
+    confined.printed("waiting", agent::LIMIT)?;
+    // The server outside tries until the port is free, which it is from now on.
+    let server = outside(&world, "127.0.0.1", 9)?;
+    writeln!(confined.agent.stdin()?)?;
+    let report = confined.wait()?;
     let heard = printed(&server, "end")?;
     ensure!(!heard.contains(&token), "{heard}; {report}");
     ensure!(!report.text().contains("waiting 0"), "{report}");
+    report.ensure_printed("still here")?;
     Ok(())
 }
 
