@@ -37,6 +37,9 @@ pub enum KeeperError {
     Table(#[from] TableError),
 }
 
+/// Ended destinations that make room at once where the kernel's table is full.
+const ROOM: usize = 1024;
+
 /// Tells by which interface the host sends to an address; `None`: by none now.
 pub type Way = fn(&Addr) -> Option<u32>;
 
@@ -75,7 +78,7 @@ impl Keeper {
                 _ => self.ifindex(&lease.key),
             };
             last = Some((lease.key.addr, lease.key.protocol, grant.ifindex));
-            if let Err(error) = self.table.put(&lease.key, &grant) {
+            if let Err(error) = self.put(&mut ledger, &lease.key, &grant) {
                 ledger.undo(lease, before);
                 return Err(error.into());
             }
@@ -107,8 +110,8 @@ impl Keeper {
         self.ledger().grants().collect()
     }
 
-    /// Deletes what ended before `now_ns` (boot clock). The kernel already refuses those;
-    /// this makes room.
+    /// Takes what ended before `now_ns` (boot clock) out of the books. The kernel already
+    /// refuses those, and says that they have ended for as long as there is room for them.
     pub fn sweep(&self, now_ns: u64) -> Result<(), KeeperError> {
         let mut ledger = self.ledger();
         self.carry_out(ledger.sweep(now_ns))
@@ -143,6 +146,24 @@ impl Keeper {
         Ok(())
     }
 
+    /// Writes one grant; what has ended makes room for it.
+    fn put(&self, ledger: &mut Ledger, key: &GrantKey, grant: &Grant) -> Result<(), TableError> {
+        loop {
+            match self.table.put(key, grant) {
+                Err(TableError::Full) => {
+                    let gone = ledger.forget_ended(ROOM);
+                    if gone.is_empty() {
+                        return Err(TableError::Full);
+                    }
+                    for key in gone {
+                        self.table.delete(&key)?;
+                    }
+                }
+                written => return written,
+            }
+        }
+    }
+
     fn ifindex(&self, key: &GrantKey) -> u32 {
         if key.protocol != UDP {
             return 0;
@@ -154,5 +175,72 @@ impl Keeper {
     /// grants more: the kernel is written after the ledger and from it.
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, sync::Arc};
+
+    use super::*;
+
+    /// A table with room for so many.
+    #[derive(Clone)]
+    struct Small(Arc<Mutex<HashMap<GrantKey, Grant>>>, usize);
+
+    impl Small {
+        fn grants(&self) -> MutexGuard<'_, HashMap<GrantKey, Grant>> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Table for Small {
+        fn put(&self, key: &GrantKey, grant: &Grant) -> Result<(), TableError> {
+            let mut grants = self.grants();
+            if grants.len() >= self.1 && !grants.contains_key(key) {
+                return Err(TableError::Full);
+            }
+            grants.insert(*key, *grant);
+            Ok(())
+        }
+
+        fn delete(&self, key: &GrantKey) -> Result<(), TableError> {
+            self.grants().remove(key);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_has_ended_stays_in_the_kernel_until_its_room_is_needed() {
+        let table = Small(Arc::default(), 3);
+        let keeper = Keeper::new(Box::new(table.clone()), |_| None);
+        let lease = |port: u16, expires_ns| Lease {
+            key: GrantKey {
+                addr: Addr::from_v4(0xcb00_7107),
+                connector: 1,
+                port,
+                protocol: 6,
+                pad: 0,
+            },
+            rule: 8,
+            expires_ns,
+            named: false,
+        };
+        let grant = |port, end| keeper.grant("a.example", &[lease(port, end)]);
+        assert!(grant(1, 10).is_ok() && grant(2, 10).is_ok() && grant(3, 90).is_ok());
+        assert!(keeper.sweep(50).is_ok());
+        assert_eq!((keeper.len(), table.grants().len()), (1, 3));
+        let ended = table.grants().get(&lease(1, 0).key).map(|it| it.expires_ns);
+        assert_eq!(ended, Some(10), "as it was");
+        assert!(
+            grant(4, 90).is_ok() && grant(5, 90).is_ok(),
+            "they make room"
+        );
+        assert_eq!((keeper.len(), table.grants().len()), (3, 3));
+        assert!(matches!(
+            grant(6, 90),
+            Err(KeeperError::Table(TableError::Full))
+        ));
+        assert_eq!((keeper.len(), table.grants().len()), (3, 3));
     }
 }

@@ -7,6 +7,11 @@ use egress_common::{
     key::{Addr, GrantKey},
 };
 
+/// Ended destinations that are remembered: a program that kept an address is told that its time
+/// is over, and under which name it had it, however much later it connects. An eighth of the
+/// kernel's table, some 4 MB where names are long; the ones that ended first make room.
+pub const MAX_ENDED: usize = 16_384;
+
 /// One rule's claim on one destination. Several rules may hold the same destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lease {
@@ -25,6 +30,17 @@ pub struct Lease {
 pub struct Ledger {
     leases: HashMap<GrantKey, Claims>,
     names: HashMap<Addr, Named>,
+    /// Destinations that nobody holds any more and that the kernel still knows as ended: the
+    /// rule that had each, and its place in `order`.
+    ended: HashMap<GrantKey, Ended>,
+    order: BTreeMap<u64, GrantKey>,
+    next: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    rule: u32,
+    place: u64,
 }
 
 /// What rules hold of one destination, by their slots.
@@ -45,14 +61,19 @@ struct Named {
 
 /// What a rule held before a lease was entered, to be put back where the kernel refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Before(Option<Claim>);
+pub struct Before {
+    claim: Option<Claim>,
+    /// The destination had ended, under this rule.
+    ended: Option<u32>,
+}
 
 impl Ledger {
     /// Enters a lease that came from `name`. A lease that ends earlier than what the rule
     /// already holds changes nothing: an answer that comes twice must not shorten the first.
     /// Answers what the destination means now, and what to give [`Ledger::undo`].
     pub fn enter(&mut self, name: &str, lease: &Lease) -> (Grant, Before) {
-        let known = self.leases.contains_key(&lease.key);
+        let ended = self.take_ended(&lease.key);
+        let known = ended.is_some() || self.leases.contains_key(&lease.key);
         let rules = self.leases.entry(lease.key).or_default();
         let before = rules.get(&lease.rule).copied();
         let end = before.map_or(lease.expires_ns, |claim| {
@@ -74,7 +95,11 @@ impl Ledger {
         if !known {
             named.destinations = named.destinations.saturating_add(1);
         }
-        (grant, Before(before))
+        let before = Before {
+            claim: before,
+            ended,
+        };
+        (grant, before)
     }
 
     /// Takes a lease back that the kernel did not take. What was held before is held again,
@@ -83,7 +108,7 @@ impl Ledger {
         let Some(rules) = self.leases.get_mut(&lease.key) else {
             return;
         };
-        match before.0 {
+        match before.claim {
             Some(claim) => {
                 rules.insert(lease.rule, claim);
             }
@@ -93,7 +118,10 @@ impl Ledger {
         }
         if rules.is_empty() {
             self.leases.remove(&lease.key);
-            self.unname(&[lease.key]);
+            match before.ended {
+                Some(rule) => self.end(lease.key, rule),
+                None => self.unname(&[lease.key]),
+            }
         }
     }
 
@@ -106,55 +134,97 @@ impl Ledger {
             }
             !rules.is_empty()
         });
-        let gone = changes.iter().filter(|(_, grant)| grant.is_none());
-        let gone: Vec<GrantKey> = gone.map(|(key, _)| *key).collect();
-        self.unname(&gone);
+        let ended = self.ended.iter().filter(|(_, ended)| ended.rule == rule);
+        changes.extend(ended.map(|(key, _)| (*key, None)));
+        self.forget(changes.iter().filter(|(_, grant)| grant.is_none()));
         changes
     }
 
-    /// Takes every claim on destinations out that are not kept. Answers those destinations.
+    /// Takes every claim on destinations out that are not kept, and what is remembered of those
+    /// that have ended. Answers those destinations.
     pub fn retain(&mut self, keep: impl Fn(&GrantKey) -> bool) -> Vec<GrantKey> {
         let gone: Vec<GrantKey> = self
             .leases
             .keys()
+            .chain(self.ended.keys())
             .filter(|key| !keep(key))
             .copied()
             .collect();
         for key in &gone {
             self.leases.remove(key);
+            self.take_ended(key);
         }
         self.unname(&gone);
         gone
     }
 
-    /// What every destination means now.
+    /// What every destination that has not ended means now.
     pub fn grants(&self) -> impl Iterator<Item = (GrantKey, Grant)> {
         let all = self.leases.iter();
         all.filter_map(|(key, rules)| Some((*key, effective(rules)?)))
     }
 
     /// Takes out what ended before `now_ns`. Answers what each destination that means
-    /// something else than before means now; `None`: nothing.
+    /// something else than before means now. One that nobody holds any more stays in the
+    /// kernel, as ended; `None`: it has made room for others, and is to be deleted there.
     pub fn sweep(&mut self, now_ns: u64) -> Vec<(GrantKey, Option<Grant>)> {
         let mut changes = Vec::new();
+        let mut ended = Vec::new();
         self.leases.retain(|key, rules| {
             let before = effective(rules);
             rules.retain(|_, claim| claim.expires_ns == 0 || claim.expires_ns > now_ns);
-            let now = effective(rules);
-            if now != before {
-                changes.push((*key, now));
+            match (before, effective(rules)) {
+                (Some(last), None) => ended.push((last.expires_ns, *key, last.rule)),
+                (before, now) if now != before => changes.push((*key, now)),
+                _ => {}
             }
             !rules.is_empty()
         });
-        let gone = changes.iter().filter(|(_, grant)| grant.is_none());
-        let gone: Vec<GrantKey> = gone.map(|(key, _)| *key).collect();
-        self.unname(&gone);
+        ended.sort_unstable();
+        for (_, key, rule) in ended {
+            self.end(key, rule);
+        }
+        let excess = self.ended.len().saturating_sub(MAX_ENDED);
+        changes.extend(self.forget_ended(excess).into_iter().map(|key| (key, None)));
         changes
+    }
+
+    /// Forgets so many of the destinations that have ended, those that ended first. Answers
+    /// them, to be deleted in the kernel; empty where there are none.
+    pub fn forget_ended(&mut self, count: usize) -> Vec<GrantKey> {
+        let gone: Vec<GrantKey> = self.order.values().take(count).copied().collect();
+        for key in &gone {
+            self.take_ended(key);
+        }
+        self.unname(&gone);
+        gone
     }
 
     /// The name under which an address was last granted.
     pub fn name_of(&self, addr: &Addr) -> Option<&str> {
         self.names.get(addr).map(|named| named.name.as_str())
+    }
+
+    fn end(&mut self, key: GrantKey, rule: u32) {
+        let place = self.next;
+        self.next = self.next.saturating_add(1);
+        self.ended.insert(key, Ended { rule, place });
+        self.order.insert(place, key);
+    }
+
+    /// The rule under which a destination had ended, which is forgotten now.
+    fn take_ended(&mut self, key: &GrantKey) -> Option<u32> {
+        let ended = self.ended.remove(key)?;
+        self.order.remove(&ended.place);
+        Some(ended.rule)
+    }
+
+    fn forget<'a>(&mut self, gone: impl Iterator<Item = &'a (GrantKey, Option<Grant>)>) {
+        let gone: Vec<GrantKey> = gone.map(|(key, _)| *key).collect();
+        for key in &gone {
+            self.take_ended(key);
+        }
+        self.unname(&gone);
     }
 
     fn unname(&mut self, gone: &[GrantKey]) {
@@ -284,7 +354,8 @@ mod tests {
         let (_, before) = ledger.enter("a.example", &lease(444, 8, 200));
         ledger.undo(&lease(444, 8, 200), before);
         assert_eq!(ledger.len(), 1);
-        assert_eq!(ledger.sweep(150).len(), 1);
+        assert_eq!(ledger.sweep(150), []);
+        assert!(ledger.is_empty());
     }
 
     #[test]
@@ -312,10 +383,51 @@ mod tests {
         ledger.enter("a.example", &lease(443, 8, 100));
         ledger.enter("a.example", &lease(444, 8, 200));
         let addr = lease(0, 0, 0).key.addr;
-        assert_eq!(ledger.sweep(150).len(), 1);
+        assert_eq!(ledger.sweep(150), []);
+        assert_eq!(ledger.len(), 1);
         assert_eq!(ledger.name_of(&addr), Some("a.example"));
-        assert_eq!(ledger.remove_rule(8), vec![(lease(444, 8, 0).key, None)]);
+        let mut gone = ledger.remove_rule(8);
+        gone.sort_by_key(|(key, _)| *key);
+        let both = [443, 444].map(|port| (lease(port, 8, 0).key, None));
+        assert_eq!(gone, both, "the one that had ended as well");
         assert_eq!(ledger.name_of(&addr), None);
-        assert!(ledger.is_empty());
+        assert!(ledger.is_empty() && ledger.forget_ended(9).is_empty());
+    }
+
+    #[test]
+    fn what_has_ended_keeps_its_name_until_others_need_the_room() {
+        let key = |number: usize| GrantKey {
+            addr: Addr::from_v4(u32::try_from(number).unwrap_or(0)),
+            ..lease(443, 8, 0).key
+        };
+        let mut ledger = Ledger::default();
+        for number in 0..=MAX_ENDED {
+            let end = number as u64 + 1;
+            let lease = Lease {
+                key: key(number),
+                ..lease(443, 8, end)
+            };
+            ledger.enter("a.example", &lease);
+        }
+        assert_eq!(ledger.sweep(u64::MAX), [(key(0), None)], "the first to end");
+        assert!(ledger.is_empty() && ledger.grants().next().is_none());
+        assert_eq!(ledger.name_of(&key(0).addr), None);
+        for number in [1, MAX_ENDED] {
+            assert_eq!(ledger.name_of(&key(number).addr), Some("a.example"));
+        }
+        // One that is granted anew is the last to go.
+        let again = Lease {
+            key: key(1),
+            ..lease(443, 9, u64::MAX)
+        };
+        let (grant, before) = ledger.enter("b.example", &again);
+        assert_eq!((grant.rule, grant.expires_ns), (9, u64::MAX));
+        assert_eq!(ledger.forget_ended(1), [key(2)]);
+        // The kernel did not take it: it has the old one.
+        ledger.undo(&again, before);
+        assert_eq!(ledger.retain(|other| *other != key(1)), [key(1)]);
+        assert_eq!(ledger.name_of(&key(1).addr), None);
+        assert_eq!(ledger.forget_ended(usize::MAX).len(), MAX_ENDED - 2);
+        assert!(ledger.names.is_empty() && ledger.order.is_empty());
     }
 }
