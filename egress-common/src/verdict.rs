@@ -177,6 +177,8 @@ codes! {
         ResolverGone = 55, "resolver-gone";
         /// The name is permitted, and records of this type are never given.
         RecordType = 56, "record-type";
+        /// A service's answer names a host and port that no rule permits.
+        ServiceTarget = 59, "service-target";
     }
 }
 

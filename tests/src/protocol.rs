@@ -38,6 +38,8 @@ pub struct Record {
     pub cname: Option<String>,
     /// Texts.
     pub txt: Vec<String>,
+    /// Ports and hosts of a service (RFC 2782).
+    pub srv: Vec<(u16, String)>,
     /// An HTTPS record (RFC 9460) with this address as a hint.
     pub https_hint: Option<Ipv4Addr>,
     /// Time to live of every record. Seconds.

@@ -155,9 +155,19 @@ pub fn only(name: &str, a: &[Ipv4Addr], aaaa: &[Ipv6Addr]) -> Record {
     }
 }
 
-fn alias(name: &str, target: &str) -> Record {
+/// A name that is another one's.
+pub fn alias(name: &str, target: &str) -> Record {
     Record {
         cname: Some(target.to_owned()),
+        ..named(name)
+    }
+}
+
+/// The services that are found under a name.
+pub fn services(name: &str, services: &[(u16, &str)]) -> Record {
+    let owned = services.iter().map(|&(port, host)| (port, host.to_owned()));
+    Record {
+        srv: owned.collect(),
         ..named(name)
     }
 }

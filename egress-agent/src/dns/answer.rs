@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::wire::{A, AAAA, CLASS_IN, Echo, HEADER, MAX_QUERY, OPT};
+use super::wire::{A, AAAA, CLASS_IN, Echo, HEADER, MAX_QUERY, OPT, SRV};
+use crate::policy::name::Name;
 
 /// Longest answer over UDP: fits one packet of the smallest IPv6 path (DNS flag day 2020).
 pub const MAX_UDP_ANSWER: usize = 1232;
@@ -10,6 +11,24 @@ pub const MAX_UDP_ANSWER: usize = 1232;
 pub const PLAIN_UDP_ANSWER: usize = 512;
 /// Most addresses one answer carries; over TCP they fit with the longest name.
 pub const MAX_ADDRESSES: usize = 512;
+
+/// What an answer says of the asked name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// `A` or `AAAA`.
+    Address(IpAddr),
+    /// `SRV` (RFC 2782).
+    Service {
+        /// Lower ones first.
+        priority: u16,
+        /// Among equal ones, how often.
+        weight: u16,
+        /// Port.
+        port: u16,
+        /// Host.
+        target: Name,
+    },
+}
 
 /// The payload size the door itself announces; [`MAX_QUERY`] as OPT carries it.
 const OWN_PAYLOAD: u16 = 1232;
@@ -71,22 +90,22 @@ impl Code {
     }
 }
 
-/// Writes an answer that repeats `echo`. Addresses are written under the asked name, at most
+/// Writes an answer that repeats `echo`. Records are written under the asked name, at most
 /// [`MAX_ADDRESSES`]. Where the answer would be longer than `limit` ([`Echo::udp_limit`], or
 /// 65535 over TCP), those that fit are written, and TC is set: who can asks again over TCP, and
 /// who cannot (musl before 1.2.4) has some.
-pub fn write(echo: &Echo, code: Code, addresses: &[IpAddr], ttl: u32, limit: usize) -> Vec<u8> {
-    let all = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
+pub fn write(echo: &Echo, code: Code, records: &[Record], ttl: u32, limit: usize) -> Vec<u8> {
+    let all = records.get(..MAX_ADDRESSES).unwrap_or(records);
     let opt = opt_record(echo, code);
     let mut full = HEADER + echo.question.len() + opt.len();
-    let fits = |address: &&IpAddr| {
-        full += record_len(address);
+    let fits = |record: &&Record| {
+        full += HEAD + record.len();
         full <= limit
     };
-    let addresses: Vec<&IpAddr> = all.iter().take_while(fits).collect();
-    let truncated = addresses.len() < all.len();
+    let records: Vec<&Record> = all.iter().take_while(fits).collect();
+    let truncated = records.len() < all.len();
     let mut out = Vec::with_capacity(limit.min(full));
-    let count = u16::try_from(addresses.len()).unwrap_or(0);
+    let count = u16::try_from(records.len()).unwrap_or(0);
     out.extend_from_slice(&echo.id.to_be_bytes());
     out.extend_from_slice(&echo.answer_flags(code, truncated).to_be_bytes());
     out.extend_from_slice(&u16::from(!echo.question.is_empty()).to_be_bytes());
@@ -94,8 +113,8 @@ pub fn write(echo: &Echo, code: Code, addresses: &[IpAddr], ttl: u32, limit: usi
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&u16::from(!opt.is_empty()).to_be_bytes());
     out.extend_from_slice(&echo.question);
-    for address in addresses {
-        write_address(&mut out, address, ttl);
+    for record in records {
+        record.write(&mut out, ttl);
     }
     out.extend_from_slice(&opt);
     out
@@ -136,25 +155,53 @@ fn opt_record(echo: &Echo, code: Code) -> Vec<u8> {
     out
 }
 
-fn record_len(address: &IpAddr) -> usize {
-    12 + if address.is_ipv4() { 4 } else { 16 }
-}
+/// Bytes of a record before its data, the name written as a pointer. RFC 1035 section 4.1.3.
+const HEAD: usize = 12;
 
-fn write_address(out: &mut Vec<u8>, address: &IpAddr, ttl: u32) {
-    // A pointer to the question's name, which always stands right after the header.
-    out.extend_from_slice(&[0xc0, 12]);
-    let kind = if address.is_ipv4() { A } else { AAAA };
-    out.extend_from_slice(&kind.to_be_bytes());
-    out.extend_from_slice(&CLASS_IN.to_be_bytes());
-    out.extend_from_slice(&ttl.to_be_bytes());
-    match address {
-        IpAddr::V4(v4) => {
-            out.extend_from_slice(&[0, 4]);
-            out.extend_from_slice(&v4.octets());
+impl Record {
+    /// Bytes of the data.
+    fn len(&self) -> usize {
+        match self {
+            Self::Address(IpAddr::V4(_)) => 4,
+            Self::Address(IpAddr::V6(_)) => 16,
+            // A label's length in the place of each dot, one in front, and the root.
+            Self::Service { target, .. } => 6 + target.as_str().len() + 2,
         }
-        IpAddr::V6(v6) => {
-            out.extend_from_slice(&[0, 16]);
-            out.extend_from_slice(&v6.octets());
+    }
+
+    fn write(&self, out: &mut Vec<u8>, ttl: u32) {
+        // A pointer to the question's name, which always stands right after the header.
+        out.extend_from_slice(&[0xc0, 12]);
+        let kind = match self {
+            Self::Address(IpAddr::V4(_)) => A,
+            Self::Address(IpAddr::V6(_)) => AAAA,
+            Self::Service { .. } => SRV,
+        };
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&CLASS_IN.to_be_bytes());
+        out.extend_from_slice(&ttl.to_be_bytes());
+        let length = u16::try_from(self.len()).unwrap_or(0);
+        out.extend_from_slice(&length.to_be_bytes());
+        match self {
+            Self::Address(IpAddr::V4(v4)) => out.extend_from_slice(&v4.octets()),
+            Self::Address(IpAddr::V6(v6)) => out.extend_from_slice(&v6.octets()),
+            Self::Service {
+                priority,
+                weight,
+                port,
+                target,
+            } => {
+                for number in [priority, weight, port] {
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
+                // Never compressed (RFC 2782).
+                for label in target.as_str().split('.') {
+                    // At most 63 bytes: it is a name.
+                    out.push(u8::try_from(label.len()).unwrap_or(0));
+                    out.extend_from_slice(label.as_bytes());
+                }
+                out.push(0);
+            }
         }
     }
 }

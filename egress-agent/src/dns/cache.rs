@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     lease::{Term, term},
     upstream::{Reply, UpstreamError},
-    verdict::Family,
+    verdict::{Family, Wanted},
 };
 use crate::policy::{model::DnsSettings, name::Name};
 
@@ -38,42 +38,50 @@ pub enum Upkeep {
     Asked,
 }
 
-/// Answers by name and family.
+/// Answers by name and what was asked for.
 #[derive(Debug, Default)]
 pub struct Cache {
-    names: HashMap<Name, [Option<Kept>; 2]>,
+    names: HashMap<Name, Answers>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    v4: Option<Kept>,
+    v6: Option<Kept>,
+    services: Option<Kept>,
 }
 
 impl Cache {
     /// Keeps an answer in the place of the one before. Where there is no room, the name goes
     /// whose answer is oldest.
-    pub fn put(&mut self, name: &Name, family: Family, kept: Kept) {
+    pub fn put(&mut self, name: &Name, wanted: Wanted, kept: Kept) {
         if self.names.len() >= MAX_NAMES && !self.names.contains_key(name) {
             let oldest = self
                 .names
                 .iter()
-                .min_by_key(|(_, families)| newest(families));
+                .min_by_key(|(_, answers)| answers.newest());
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 self.names.remove(&oldest);
             }
         }
-        let families = self.names.entry(name.clone()).or_default();
-        *slot(families, family) = Some(kept);
+        let answers = self.names.entry(name.clone()).or_default();
+        *answers.slot(wanted) = Some(kept);
     }
 
     /// The answer for a name, if it is good now.
     pub fn get(
         &self,
         name: &Name,
-        family: Family,
+        wanted: Wanted,
         upkeep: Upkeep,
         settings: &DnsSettings,
         now_ns: u64,
     ) -> Option<&Kept> {
-        let [v4, v6] = self.names.get(name)?;
-        let (own, other) = match family {
-            Family::V4 => (v4, v6),
-            Family::V6 => (v6, v4),
+        let Answers { v4, v6, services } = self.names.get(name)?;
+        let (own, other) = match wanted {
+            Wanted::Addresses(Family::V4) => (v4, v6),
+            Wanted::Addresses(Family::V6) => (v6, v4),
+            Wanted::Services => (services, &None),
         };
         let own = own.as_ref()?;
         let good = own.is_good(upkeep, settings, now_ns)
@@ -98,6 +106,7 @@ impl Kept {
         term(
             match &self.answer {
                 Ok(Reply::Found(found)) => found.ttl,
+                Ok(Reply::Offers(offers)) => offers.ttl,
                 _ => 0,
             },
             settings,
@@ -123,17 +132,20 @@ impl Kept {
     }
 }
 
-const fn slot(families: &mut [Option<Kept>; 2], family: Family) -> &mut Option<Kept> {
-    let [v4, v6] = families;
-    match family {
-        Family::V4 => v4,
-        Family::V6 => v6,
+impl Answers {
+    const fn slot(&mut self, wanted: Wanted) -> &mut Option<Kept> {
+        match wanted {
+            Wanted::Addresses(Family::V4) => &mut self.v4,
+            Wanted::Addresses(Family::V6) => &mut self.v6,
+            Wanted::Services => &mut self.services,
+        }
     }
-}
 
-fn newest(families: &[Option<Kept>; 2]) -> u64 {
-    let came = families.iter().flatten().map(|kept| kept.came_ns);
-    came.max().unwrap_or(0)
+    fn newest(&self) -> u64 {
+        let all = [&self.v4, &self.v6, &self.services];
+        let came = all.into_iter().flatten().map(|kept| kept.came_ns);
+        came.max().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +153,8 @@ mod tests {
     use super::*;
     use crate::dns::chain::Found;
 
+    const V4: Wanted = Wanted::Addresses(Family::V4);
+    const V6: Wanted = Wanted::Addresses(Family::V6);
     const SECOND: u64 = 1_000_000_000;
 
     fn name(number: usize) -> Name {
@@ -161,13 +175,11 @@ mod tests {
     /// Seconds after which an answer is not told any more.
     fn lasts(kept: Kept, upkeep: Upkeep) -> u64 {
         let mut cache = Cache::default();
-        cache.put(&name(0), Family::V4, kept);
+        cache.put(&name(0), V4, kept);
         let settings = DnsSettings::default();
         let good = |second: &u64| {
             let at = second * SECOND;
-            cache
-                .get(&name(0), Family::V4, upkeep, &settings, at)
-                .is_some()
+            cache.get(&name(0), V4, upkeep, &settings, at).is_some()
         };
         (0..10_000).take_while(good).count() as u64
     }
@@ -200,15 +212,15 @@ mod tests {
     #[test]
     fn having_none_of_a_kind_lasts_as_long_as_the_other_kind() {
         let mut cache = Cache::default();
-        cache.put(&name(0), Family::V4, found(300, 0));
+        cache.put(&name(0), V4, found(300, 0));
         let none = Kept {
             answer: Ok(Reply::NoData),
             came_ns: 0,
         };
-        cache.put(&name(0), Family::V6, none);
+        cache.put(&name(0), V6, none);
         let settings = DnsSettings::default();
         let good = |at| {
-            let kept = cache.get(&name(0), Family::V6, Upkeep::Asked, &settings, at * SECOND);
+            let kept = cache.get(&name(0), V6, Upkeep::Asked, &settings, at * SECOND);
             kept.is_some()
         };
         assert!(good(299) && !good(301));
@@ -218,11 +230,11 @@ mod tests {
     fn the_oldest_makes_room() {
         let mut cache = Cache::default();
         for number in 0..=MAX_NAMES {
-            cache.put(&name(number), Family::V4, found(3600, number as u64));
+            cache.put(&name(number), V4, found(3600, number as u64));
         }
         assert_eq!(cache.names.len(), MAX_NAMES);
         let settings = DnsSettings::default();
-        let get = |number| cache.get(&name(number), Family::V4, Upkeep::Asked, &settings, 0);
+        let get = |number| cache.get(&name(number), V4, Upkeep::Asked, &settings, 0);
         assert!(get(0).is_none() && get(1).is_some() && get(MAX_NAMES).is_some());
     }
 }

@@ -24,7 +24,8 @@ use tokio::{
 const PAYLOAD: u16 = 1232;
 /// Bytes of an answer's header. RFC 1035 section 4.1.1.
 const HEADER: usize = 12;
-/// Room for an answer over UDP; none that was asked for is longer.
+/// Room for an answer over UDP. None that was asked for is longer; what some servers send all the
+/// same is cut off there, and fetched over TCP.
 const ROOM: usize = 4096;
 
 /// What is asked.
@@ -107,10 +108,15 @@ pub(super) async fn ask(
         tokio::select! {
             received = socket.recv(&mut buffer) => {
                 let received = buffer.get(..received?).unwrap_or_default();
+                let cut_off = received.len() == ROOM;
                 match asked.read(received) {
                     Reading::Foreign => {}
                     Reading::Answer(message) => return Ok(answer(message, manner.edns && !edns)),
                     Reading::Truncated => {
+                        let message = over_tcp(server, question, edns, manner.deadline).await?;
+                        return Ok(answer(message, manner.edns && !edns));
+                    }
+                    Reading::Fault(ServerFault::Unreadable(_)) if cut_off => {
                         let message = over_tcp(server, question, edns, manner.deadline).await?;
                         return Ok(answer(message, manner.edns && !edns));
                     }

@@ -7,7 +7,12 @@ use egress_common::{
     key::{Addr, GrantKey},
 };
 
-use super::{chain::Found, nat64, opening::Opening};
+use super::{
+    chain::Found,
+    dropped::{Dropped, Why},
+    nat64,
+    opening::{Opening, address_denier, place},
+};
 use crate::{
     grant::Lease,
     policy::model::{DnsSettings, Policy},
@@ -99,12 +104,9 @@ pub struct Granted {
     pub addresses: Vec<IpAddr>,
     /// A lease for every rule × protocol × port × address.
     pub leases: Vec<Lease>,
-    /// Addresses left out because they point inside and no rule says `private: true`.
-    pub inside: usize,
-    /// Addresses left out because a `deny:` prefix covers them on every port.
-    pub denied: usize,
-    /// Addresses left out because [`MAX_LEASES`] was reached.
-    pub excess: usize,
+    /// Addresses left out: they point inside and no rule says `private: true`, a `deny:` prefix
+    /// covers them on every port, or [`MAX_LEASES`] was reached.
+    pub dropped: Vec<Dropped>,
 }
 
 /// The leases for the addresses of one name, through the openings its rules leave. `is_own`:
@@ -120,12 +122,10 @@ pub fn grant(
     for &address in &found.addresses {
         let behind = nat64::behind(address, &found.nat64);
         let own = is_own(address) || behind.is_some_and(|v4| is_own(v4.into()));
+        let class = place(address, behind, own);
         let mut leases = Vec::new();
         let mut outside = false;
-        for opening in openings
-            .iter()
-            .filter(|opening| opening.admits(address, behind, own))
-        {
+        for opening in openings.iter().filter(|opening| opening.admits(class)) {
             outside = true;
             let key = |port| GrantKey {
                 addr: canonical(address),
@@ -144,15 +144,20 @@ pub fn grant(
                 }));
             }
         }
-        if !outside {
-            granted.inside += 1;
+        let why = if !outside {
+            Why::Inside { class, own, behind }
         } else if leases.is_empty() {
-            granted.denied += 1;
+            Why::Denied(address_denier(policy, address, behind).map(|rule| rule.id.clone()))
         } else if granted.leases.len() + leases.len() > MAX_LEASES {
-            granted.excess += 1;
+            Why::Excess
         } else {
             granted.addresses.push(address);
             granted.leases.append(&mut leases);
+            continue;
+        };
+        // With nothing left open for the name, no address is to blame.
+        if !openings.is_empty() {
+            granted.dropped.push(Dropped { address, why });
         }
     }
     granted
@@ -254,6 +259,7 @@ mod tests {
         let granted = granted(&[(1001, 2500)], &four);
         assert_eq!(granted.addresses, &four[..2]);
         assert_eq!(granted.leases.len(), 6000);
-        assert_eq!(granted.excess, 2);
+        let why: Vec<&Why> = granted.dropped.iter().map(|one| &one.why).collect();
+        assert_eq!(why, [&Why::Excess, &Why::Excess]);
     }
 }

@@ -20,8 +20,9 @@ use super::{
     budget::Budget,
     cache::{Cache, Kept, Upkeep},
     proxied::Proxied,
+    service::MAX_SERVICES,
     upstream::{Reply, Upstream, UpstreamError},
-    verdict::Family,
+    verdict::{Family, Wanted},
 };
 use crate::policy::{model::DnsSettings, name::Name};
 
@@ -54,13 +55,17 @@ impl Source {
     async fn lookup(
         &self,
         name: &Name,
-        family: Family,
+        wanted: Wanted,
         settings: &DnsSettings,
         now_ns: u64,
     ) -> Result<Reply, UpstreamError> {
-        match self {
-            Self::Upstream(upstream) => upstream.lookup(name, family).await,
-            Self::Proxy(proxied) => proxied.answer(name, family, settings, now_ns).await,
+        match (self, wanted) {
+            (Self::Upstream(upstream), wanted) => upstream.lookup(name, wanted).await,
+            (Self::Proxy(proxied), Wanted::Addresses(family)) => {
+                proxied.answer(name, family, settings, now_ns).await
+            }
+            // It tells no such records.
+            (Self::Proxy(_), Wanted::Services) => Ok(Reply::NoData),
         }
     }
 }
@@ -86,7 +91,7 @@ pub(super) struct Lookups {
 struct State {
     cache: Cache,
     budget: Budget,
-    under_way: HashMap<(Name, Family), Awaited>,
+    under_way: HashMap<(Name, Wanted), Awaited>,
     /// Goes up when the servers change. What was asked before is not kept.
     generation: u64,
     room: Arc<Semaphore>,
@@ -106,8 +111,8 @@ impl Default for State {
 
 impl State {
     /// The answer that is on its way. One whose task has died is not.
-    fn awaited(&self, name: &Name, family: Family) -> Option<&Awaited> {
-        let awaited = self.under_way.get(&(name.clone(), family))?;
+    fn awaited(&self, name: &Name, wanted: Wanted) -> Option<&Awaited> {
+        let awaited = self.under_way.get(&(name.clone(), wanted))?;
         awaited.has_changed().is_ok().then_some(awaited)
     }
 }
@@ -116,23 +121,23 @@ impl Lookups {
     /// Answers a question, or has it answered. Needs a tokio runtime.
     pub(super) fn begin(
         &self,
-        (name, family): (&Name, Family),
+        (name, wanted): (&Name, Wanted),
         asker: Asker,
         (source, settings): (&Source, &DnsSettings),
         now_ns: fn() -> u64,
     ) -> Begun {
         let mut state = lock(&self.state);
         let now = now_ns();
-        let mut wanted = vec![family];
+        let mut asked = vec![wanted];
         if let Asker::Connector(upkeep, budget) = asker {
-            let kept = |state: &State, family| {
-                let kept = state.cache.get(name, family, upkeep, settings, now);
+            let kept = |state: &State, wanted| {
+                let kept = state.cache.get(name, wanted, upkeep, settings, now);
                 kept.cloned()
             };
-            if let Some(kept) = kept(&state, family) {
+            if let Some(kept) = kept(&state, wanted) {
                 return Begun::Kept(kept);
             }
-            if let Some(awaited) = state.awaited(name, family) {
+            if let Some(awaited) = state.awaited(name, wanted) {
                 return Begun::Awaited(awaited.clone());
             }
             if let Some((slot, per_minute)) = budget
@@ -140,18 +145,20 @@ impl Lookups {
             {
                 return Begun::OverBudget;
             }
-            wanted = Family::ALL.into();
-            wanted.retain(|&each| each == family || kept(&state, each).is_none());
+            if let Wanted::Addresses(_) = wanted {
+                asked = Family::ALL.map(Wanted::Addresses).into();
+                asked.retain(|&each| each == wanted || kept(&state, each).is_none());
+            }
         }
         // In this order, whichever was asked for.
-        for each in wanted {
+        for each in asked {
             if state.awaited(name, each).is_none() {
                 let key = (name.clone(), each);
                 let awaited = self.ask(&state, key.clone(), (source, settings), now_ns);
                 state.under_way.insert(key, awaited);
             }
         }
-        match state.awaited(name, family) {
+        match state.awaited(name, wanted) {
             Some(awaited) => Begun::Awaited(awaited.clone()),
             None => Begun::OverBudget,
         }
@@ -168,7 +175,7 @@ impl Lookups {
     fn ask(
         &self,
         state: &State,
-        key: (Name, Family),
+        key: (Name, Wanted),
         (source, settings): (&Source, &DnsSettings),
         now_ns: fn() -> u64,
     ) -> Awaited {
@@ -180,12 +187,14 @@ impl Lookups {
         // Finished ones hold nothing.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
-            let (name, family) = &key;
+            let (name, wanted) = &key;
             // Never closed; without a permit nothing but the bound would be lost.
             let _permit = room.acquire().await.ok();
-            let mut answer = source.lookup(name, *family, &settings, now_ns()).await;
-            if let Ok(Reply::Found(found)) = &mut answer {
-                found.addresses.truncate(MAX_ADDRESSES);
+            let mut answer = source.lookup(name, *wanted, &settings, now_ns()).await;
+            match &mut answer {
+                Ok(Reply::Found(found)) => found.addresses.truncate(MAX_ADDRESSES),
+                Ok(Reply::Offers(offers)) => offers.services.truncate(MAX_SERVICES),
+                _ => {}
             }
             let kept = Kept {
                 answer,
@@ -193,7 +202,7 @@ impl Lookups {
             };
             let mut state = lock(&shared);
             if state.generation == generation {
-                state.cache.put(name, *family, kept.clone());
+                state.cache.put(name, *wanted, kept.clone());
                 state.under_way.remove(&key);
             }
             drop(state);

@@ -13,6 +13,8 @@
 //! | `lookup` | questions on their way upstream, each once |
 //! | `verdict` ◦ | resolve, empty or refuse |
 //! | `address` ◦ | rebinding protection: what an answer may point to |
+//! | `dropped` ◦ | what is left out of an answer, and the key that would let it pass |
+//! | `service` ◦ | SRV records: which may be asked for, and which targets are told |
 //! | `lease` ◦ | TTL → lease, answered TTL and time of refresh |
 //! | `chain` ◦ | from an asked name along its aliases to the addresses |
 //! | `nat64` ◦ | the IPv4 address behind an IPv6 one |
@@ -24,6 +26,7 @@
 //! | `places` ◦ | which loopback address stands for which name, where a proxy resolves |
 //! | `proxied` | names that go through a company's proxy |
 //! | `names` | one name from verdict to grant; shared by the door and the refresher |
+//! | `offer` | what is told of services |
 //! | `report` | refusals and exact counters |
 //! | `server`, `stream` | the sockets |
 //! | `refresh` | exact names, resolved before the start and kept fresh |
@@ -33,6 +36,7 @@ pub mod answer;
 pub mod budget;
 pub mod cache;
 pub mod chain;
+pub mod dropped;
 pub mod files;
 pub mod hosts;
 pub mod lease;
@@ -46,12 +50,14 @@ pub mod refresh;
 pub mod report;
 pub mod resolv_conf;
 pub mod server;
+pub mod service;
 pub mod upstream;
 pub mod verdict;
 pub mod wire;
 
 mod exchange;
 mod lookup;
+mod offer;
 mod servers;
 mod stream;
 #[cfg(test)]

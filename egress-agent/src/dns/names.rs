@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -16,15 +16,17 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{
     cache::Kept,
     chain::Found,
+    dropped::{self, Said},
     files::Files,
-    lease::{self, Granted, Holder, IsOwn},
+    lease::{self, Holder, IsOwn},
     lookup::{Asker, Begun, Lookups, Source, wait},
     news::News,
     opening::{Opening, denier, openings},
     proxied::Proxied,
     report::{DoorStats, Refusal},
+    service::Asked,
     upstream::{Reply, Upstream, UpstreamError},
-    verdict::{Denial, Family, audited, not_open},
+    verdict::{Denial, Family, Wanted, audited, not_open},
 };
 use crate::{
     grant::{Keeper, KeeperError},
@@ -68,6 +70,7 @@ pub struct Names {
     keeper: Arc<Keeper>,
     pub(super) proxied: Option<Arc<Proxied>>,
     lookups: Lookups,
+    said: Mutex<Said>,
 }
 
 /// What names are judged by now.
@@ -91,6 +94,8 @@ pub struct Resolved {
     pub refresh: Duration,
     /// What an enforced policy would have refused the answer for.
     pub would_deny: Option<Denial>,
+    /// Why some of its addresses are left out.
+    pub left_out: Option<Denial>,
 }
 
 /// Why a name has no addresses for the connector.
@@ -106,7 +111,7 @@ pub enum ResolveError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// There are addresses, but none that may be granted.
-    #[error("no address of the name may be reached: {}", .0.reason.as_str())]
+    #[error("no address of the name may be reached: {}", told(.0))]
     Denied(Denial),
     /// The kernel did not take the grants.
     #[error("the kernel did not take the grants: {0}")]
@@ -131,6 +136,7 @@ impl Names {
             keeper: config.keeper,
             proxied: config.proxied,
             lookups: Lookups::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -192,7 +198,8 @@ impl Names {
         name: &Name,
         family: Family,
     ) -> Result<Resolved, ResolveError> {
-        let kept = match self.begin(name, family, Asker::Schedule) {
+        let wanted = Wanted::Addresses(family);
+        let kept = match self.begin(name, wanted, Asker::Schedule) {
             Begun::Kept(kept) => kept,
             Begun::Awaited(awaited) => wait(awaited).await?,
             // No look-up is refused to the refresher.
@@ -207,16 +214,16 @@ impl Names {
     }
 
     /// Answers a question from what is kept, or has it answered.
-    pub(super) fn begin(&self, name: &Name, family: Family, asker: Asker) -> Begun {
+    pub(super) fn begin(&self, name: &Name, wanted: Wanted, asker: Asker) -> Begun {
         let current = self.current();
         let source = match &self.proxied {
-            Some(proxied) if proxied.takes(&current.policy, name) => {
+            Some(proxied) if proxied.takes(&current.policy, &whose(name, wanted)) => {
                 Source::Proxy(Arc::clone(proxied))
             }
             _ => Source::Upstream(Arc::clone(&current.upstream)),
         };
         let from = (&source, &current.policy.dns);
-        self.lookups.begin((name, family), asker, from, self.now_ns)
+        self.lookups.begin((name, wanted), asker, from, self.now_ns)
     }
 
     /// Filters and grants an answer. When it returns `Ok`, every address is in the kernel's
@@ -265,8 +272,9 @@ impl Names {
         let current = self.in_force();
         let policy = &current.policy;
         let term = kept.term(&policy.dns);
-        let resolved = |addresses, would_deny| Resolved {
+        let resolved = |addresses, would_deny, left_out| Resolved {
             addresses,
+            left_out,
             ttl: term.left(kept.age((self.now_ns)())),
             refresh: term.refresh,
             would_deny,
@@ -285,19 +293,35 @@ impl Names {
             .keeper
             .grant(name.as_str(), &granted.leases)
             .map_err(|error| ResolveError::Table(error.to_string()));
-        let denial = denial(&granted, closed.or(alias_denial));
+        let left_out = dropped::denial(policy, &openings, &granted.dropped);
+        let (denial, left_out) = if granted.addresses.is_empty() {
+            let denial = closed.or(alias_denial).or(left_out);
+            let inside = || Denial::because(Reason::PrivateAnswer);
+            (Some(denial.unwrap_or_else(inside)), None)
+        } else {
+            (None, left_out)
+        };
         if audited(policy) {
             let denial = match written {
                 Ok(()) => denial,
                 Err(_) => Some(TABLE_FULL),
             };
-            return Ok(resolved(found.addresses.clone(), denial));
+            return Ok(resolved(found.addresses.clone(), denial, left_out));
         }
         written?;
         if let Some(denial) = denial {
             return Err(ResolveError::Denied(denial));
         }
-        Ok(resolved(granted.addresses, None))
+        Ok(resolved(granted.addresses, None, left_out))
+    }
+
+    /// Whether it is to be said now that an address is left out of a name's answer.
+    pub(super) fn is_news(&self, name: &Name, denial: &Denial) -> bool {
+        let Some(address) = denial.address else {
+            return true;
+        };
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.first(name, address, (self.now_ns)())
     }
 
     /// What to tell of a name that the policy does not permit, where it is only audited:
@@ -314,7 +338,25 @@ impl Names {
             ttl: term.left(kept.age((self.now_ns)())),
             refresh: term.refresh,
             would_deny: Some(denial),
+            left_out: None,
         })
+    }
+}
+
+/// The name that a proxy would have to carry.
+fn whose(name: &Name, wanted: Wanted) -> Name {
+    match (wanted, Asked::of(name)) {
+        (Wanted::Services, Some(asked)) => asked.parent,
+        _ => name.clone(),
+    }
+}
+
+/// A denial in words.
+fn told(denial: &Denial) -> String {
+    let reason = denial.reason.as_str();
+    match &denial.message {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
     }
 }
 
@@ -322,9 +364,16 @@ impl Names {
 fn found(kept: &Kept) -> Result<&Found, ResolveError> {
     match &kept.answer {
         Ok(Reply::Found(found)) => Ok(found),
-        Ok(Reply::NoData) => Err(ResolveError::NoData),
-        Ok(Reply::NxDomain) => Err(ResolveError::NxDomain),
-        Err(error) => Err(error.clone().into()),
+        answer => Err(none(answer)),
+    }
+}
+
+/// Why an answer has none of what was asked for.
+pub(super) fn none(answer: &Result<Reply, UpstreamError>) -> ResolveError {
+    match answer {
+        Ok(Reply::NxDomain) => ResolveError::NxDomain,
+        Ok(_) => ResolveError::NoData,
+        Err(error) => error.clone().into(),
     }
 }
 
@@ -341,10 +390,7 @@ fn past_aliases(
             .filter_map(|opening| opening.without_name(policy, alias))
             .collect();
         if openings.is_empty() {
-            let denial = Denial {
-                reason: Reason::DenyRule,
-                rule: denier(policy, alias).map(|rule| rule.id.clone()),
-            };
+            let denial = Denial::by(Reason::DenyRule, denier(policy, alias));
             return (openings, Some(denial));
         }
     }
@@ -352,25 +398,4 @@ fn past_aliases(
 }
 
 /// The denial of a name whose grants the kernel did not take.
-pub(super) const TABLE_FULL: Denial = Denial {
-    reason: Reason::TableFull,
-    rule: None,
-};
-
-/// Why nothing was granted; `None` where something was.
-fn denial(granted: &Granted, closed: Option<Denial>) -> Option<Denial> {
-    if !granted.addresses.is_empty() {
-        return None;
-    }
-    if closed.is_some() {
-        return closed;
-    }
-    let reason = if granted.excess > 0 {
-        Reason::TableFull
-    } else if granted.denied > 0 {
-        Reason::DenyRule
-    } else {
-        Reason::PrivateAnswer
-    };
-    Some(Denial { reason, rule: None })
-}
+pub(super) const TABLE_FULL: Denial = Denial::because(Reason::TableFull);

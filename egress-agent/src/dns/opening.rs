@@ -47,6 +47,25 @@ pub fn openings(policy: &Policy, name: &Name) -> Vec<Opening> {
         .collect()
 }
 
+/// What an answer's address is; `behind`: what a translator makes of it; `own`: one of the two is
+/// this host's, which is as good as private.
+pub fn place(address: IpAddr, behind: Option<Ipv4Addr>, own: bool) -> AddressClass {
+    let class = class(address, behind);
+    if own {
+        class.max(AddressClass::Private)
+    } else {
+        class
+    }
+}
+
+/// The `deny:` rule that covers an address, for the report.
+pub fn address_denier(policy: &Policy, address: IpAddr, behind: Option<Ipv4Addr>) -> Option<&Rule> {
+    policy
+        .deny
+        .iter()
+        .find(|rule| covers(rule, address, behind))
+}
+
 /// The `deny:` rule that names a host, for the report.
 pub fn denier<'a>(policy: &'a Policy, name: &Name) -> Option<&'a Rule> {
     policy.deny.iter().find(|rule| covers_name(rule, name))
@@ -64,15 +83,8 @@ impl Opening {
         (!self.spans.is_empty()).then_some(self)
     }
 
-    /// Whether the rule takes an answer that points there; `behind`: what a translator makes of
-    /// the address; `own`: one of the two is this host's, which is as good as private.
-    pub fn admits(&self, address: IpAddr, behind: Option<Ipv4Addr>, own: bool) -> bool {
-        let class = class(address, behind);
-        let class = if own {
-            class.max(AddressClass::Private)
-        } else {
-            class
-        };
+    /// Whether the rule takes an answer that points to such a place.
+    pub fn admits(&self, class: AddressClass) -> bool {
         class.admitted(self.private) || switch::is_off(Part::Rebinding)
     }
 
@@ -84,14 +96,10 @@ impl Opening {
         address: IpAddr,
         behind: Option<Ipv4Addr>,
     ) -> Vec<PortSpan> {
-        let covered = |rule: &Rule| {
-            covers_address(rule, address)
-                || behind.is_some_and(|v4| covers_address(rule, v4.into()))
-        };
         policy
             .deny
             .iter()
-            .filter(|rule| covered(rule) && covers_protocol(rule, self.protocol))
+            .filter(|rule| covers(rule, address, behind) && covers_protocol(rule, self.protocol))
             .fold(self.spans.clone(), |spans, rule| subtract(&spans, rule))
     }
 }
@@ -112,6 +120,10 @@ fn covers_name(rule: &Rule, name: &Name) -> bool {
         Target::Host(pattern) => pattern.covers(name),
         Target::Cidr(_) | Target::Unix(_) => false,
     }
+}
+
+fn covers(rule: &Rule, address: IpAddr, behind: Option<Ipv4Addr>) -> bool {
+    covers_address(rule, address) || behind.is_some_and(|v4| covers_address(rule, v4.into()))
 }
 
 fn covers_address(rule: &Rule, address: IpAddr) -> bool {

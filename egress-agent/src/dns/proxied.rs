@@ -21,12 +21,13 @@ use tokio::{
 
 use super::{
     chain::Found,
+    dropped::{Dropped, Why},
     lease::{self, Granted, Holder, IsOwn, MAX_LEASES},
     names::Names,
     opening::{Opening, openings},
     places::Places,
     upstream::{Reply, UpstreamError},
-    verdict::Family,
+    verdict::{Family, Wanted},
 };
 use crate::{
     grant::Lease,
@@ -213,8 +214,11 @@ impl Proxied {
             granted.addresses.push(*address);
         }
         if granted.leases.is_empty() || granted.leases.len() > MAX_LEASES {
-            granted.excess = granted.addresses.len();
-            granted.addresses.clear();
+            let excess = granted.addresses.drain(..).map(|address| Dropped {
+                address,
+                why: Why::Excess,
+            });
+            granted.dropped = excess.collect();
             granted.leases.clear();
         }
         granted
@@ -250,7 +254,9 @@ impl Names {
             return Ok((vec![Ipv4Addr::LOCALHOST.into()], TTL));
         }
         let current = self.current();
-        let [v4, v6] = Family::ALL.map(|family| current.upstream.lookup(name, family));
+        let [v4, v6] = Family::ALL
+            .map(Wanted::Addresses)
+            .map(|wanted| current.upstream.lookup(name, wanted));
         let (v4, v6) = tokio::join!(v4, v6);
         let mut addresses = Vec::new();
         let mut ttl = TTL;
@@ -261,7 +267,7 @@ impl Names {
                     ttl = ttl.min(found.ttl);
                     addresses.extend(found.addresses);
                 }
-                Ok(Reply::NoData | Reply::NxDomain) => {}
+                Ok(Reply::Offers(_) | Reply::NoData | Reply::NxDomain) => {}
                 Err(error) => failure = Some(error),
             }
         }

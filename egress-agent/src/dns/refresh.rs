@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
+    time::timeout,
 };
 
 use super::{
@@ -13,6 +14,8 @@ use super::{
     names::{Current, Names, ResolveError, Resolved},
     opening::openings,
     servers::LAST,
+    service::Asked,
+    upstream::UpstreamError,
     verdict::Family,
 };
 use crate::{
@@ -32,6 +35,9 @@ pub const RETRY_LAST: Duration = Duration::from_secs(60);
 pub const PREFETCH: Duration = LAST.saturating_add(Duration::from_secs(1));
 /// The same where the connector starts without the names: all servers have been asked by then.
 pub const PREFETCH_LENIENT: Duration = Duration::from_secs(5);
+/// How long addresses of one kind wait for those of the other: longer than a lost question takes
+/// to be sent again.
+const OTHER_KIND: Duration = Duration::from_secs(2);
 /// Names of `/etc/hosts` below wildcards that are kept granted.
 const MAX_HOSTS: usize = 256;
 
@@ -85,12 +91,12 @@ async fn prefetch_within(
         }
     };
     // A name that is not done by then is reported as late; the refresher tries again.
-    drop(tokio::time::timeout(most, all).await);
+    drop(timeout(most, all).await);
     exact
         .into_iter()
         .zip(outcomes)
         .map(|(name, outcome)| {
-            let result = outcome.unwrap_or(Err(super::upstream::UpstreamError::Timeout.into()));
+            let result = outcome.unwrap_or(Err(UpstreamError::Timeout.into()));
             Prefetched {
                 name,
                 next: result.as_ref().map_or(RETRY_FIRST, |(_, next)| *next),
@@ -198,11 +204,23 @@ async fn keep_fresh(names: Arc<Names>, entry: Prefetched) {
     }
 }
 
-/// Both kinds of address at once. One kind is enough: most names have no AAAA record.
+/// Both kinds of address at once. One kind is enough: most names have no AAAA record. Some servers
+/// are silent to questions for it; then the name is no later for that.
 async fn resolve(names: &Names, name: &Name) -> Outcome {
     let [v4, v6] = Family::ALL.map(|family| resolve_family(names, name, family));
-    let (v4, v6) = tokio::join!(v4, v6);
-    match (v4, v6) {
+    tokio::pin!(v4, v6);
+    let late = || Err(UpstreamError::Timeout.into());
+    let outcome = tokio::select! {
+        v4 = &mut v4 => match v4 {
+            Ok(v4) => (Ok(v4), timeout(OTHER_KIND, v6).await.unwrap_or_else(|_| late())),
+            Err(error) => (Err(error), v6.await),
+        },
+        v6 = &mut v6 => match v6 {
+            Ok(v6) => (timeout(OTHER_KIND, v4).await.unwrap_or_else(|_| late()), Ok(v6)),
+            Err(error) => (v4.await, Err(error)),
+        },
+    };
+    match outcome {
         (Ok(v4), Ok(v6)) => Ok((
             v4.addresses.len() + v6.addresses.len(),
             v4.refresh.min(v6.refresh),
@@ -264,6 +282,8 @@ fn exact_names(current: &Current, wanted: impl Fn(u32) -> bool) -> Vec<Name> {
             _ => None,
         })
         .filter(|name| !openings(policy, name).is_empty())
+        // A service is asked for, and has no address.
+        .filter(|name| Asked::of(name).is_none())
         .collect();
     exact.extend(below_wildcards(current, wanted));
     exact.sort();

@@ -1,7 +1,7 @@
 //! What the door reports: refusals, one by one while there is room, and exact counters.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -28,6 +28,10 @@ pub struct Refusal {
     pub protocol: u8,
     /// Only reported; the query was answered.
     pub audited: bool,
+    /// The address that was left out of the answer.
+    pub address: Option<IpAddr>,
+    /// What is refused in particular, and what to do.
+    pub message: Option<String>,
 }
 
 /// Counters of one door. Exact, whatever happens to the reports.

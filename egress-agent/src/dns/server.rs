@@ -18,13 +18,14 @@ use tokio::{
 };
 
 use super::{
-    answer::{self, Code},
+    answer::{self, Code, Record},
     cache::{Kept, Upkeep},
     lookup::{Asker, Awaited, Begun, wait},
     names::{Names, ResolveError, Resolved, TABLE_FULL},
+    offer::{Offered, advice, record},
     report::Refusal,
     stream,
-    verdict::{Denial, Family, Verdict, audited, judge, over_budget},
+    verdict::{Denial, Verdict, Wanted, audited, judge, over_budget},
     wire::{self, Echo, Fault, Malformed, Query},
 };
 use crate::{
@@ -191,8 +192,8 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
             // Clients ask for these by the way and go on without (RFC 9460 section 3).
             if !matches!(query.kind, wire::SVCB | wire::HTTPS) {
                 let denial = Denial {
-                    reason: Reason::RecordType,
-                    rule: None,
+                    message: advice(query.kind).map(str::to_owned),
+                    ..Denial::because(Reason::RecordType)
                 };
                 report(names, shown(&query), denial, client, audited(policy));
             }
@@ -200,7 +201,7 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
         }
         Verdict::Refuse(denial) => refuse(names, policy, query, (denial, Code::Refused), client),
         Verdict::Resolve {
-            family,
+            wanted,
             rule,
             wildcard,
         } => {
@@ -209,9 +210,16 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
                 Some(rate) if wildcard => {
                     Asker::Connector(Upkeep::Asked, Some((current.holder.slot(rule), rate)))
                 }
-                _ => Asker::Connector(Upkeep::Refreshed, Some((RULE_NONE, LOOKUPS_PER_MINUTE))),
+                _ => {
+                    // Nobody asks for services by the clock.
+                    let upkeep = match wanted {
+                        Wanted::Addresses(_) => Upkeep::Refreshed,
+                        Wanted::Services => Upkeep::Asked,
+                    };
+                    Asker::Connector(upkeep, Some((RULE_NONE, LOOKUPS_PER_MINUTE)))
+                }
             };
-            match names.begin(&query.name, family, asker) {
+            match names.begin(&query.name, wanted, asker) {
                 Begun::OverBudget => {
                     // What comes back later: REFUSED would make clients give up.
                     let denial = (over_budget(policy, rule), Code::ServFail);
@@ -251,6 +259,9 @@ pub(super) async fn respond(names: &Names, ask: Ask) -> Vec<u8> {
 }
 
 fn settle(names: &Names, query: &Query, client: Client, plan: Plan, kept: &Kept) -> Vec<u8> {
+    if Wanted::of(query.kind) == Some(Wanted::Services) {
+        return offer(names, query, client, plan, kept);
+    }
     let result = match plan {
         Plan::Granted => names.settle(&query.name, kept),
         Plan::Audited(denial) => names.settle_unchecked(kept, denial),
@@ -261,12 +272,45 @@ fn settle(names: &Names, query: &Query, client: Client, plan: Plan, kept: &Kept)
             addresses,
             ttl,
             would_deny,
+            left_out,
             ..
         }) => {
             if let Some(denial) = would_deny {
                 report(names, shown(query), denial, client, true);
             }
-            answer::write(&query.echo, Code::NoError, &addresses, ttl, limit)
+            if let Some(denial) = left_out.filter(|denial| names.is_news(&query.name, denial)) {
+                let audited = audited(&names.current().policy);
+                report(names, shown(query), denial, client, audited);
+            }
+            let records: Vec<Record> = addresses.into_iter().map(Record::Address).collect();
+            answer::write(&query.echo, Code::NoError, &records, ttl, limit)
+        }
+        Err(error) => {
+            let code = failure(names, query, error, client);
+            answer::write(&query.echo, code, &[], 0, limit)
+        }
+    }
+}
+
+/// The answer to a question for services.
+fn offer(names: &Names, query: &Query, client: Client, plan: Plan, kept: &Kept) -> Vec<u8> {
+    let result = match plan {
+        Plan::Granted => names.offer(&query.name, kept),
+        Plan::Audited(denial) => names.offer_unchecked(kept, denial),
+    };
+    let limit = limit(&query.echo, client);
+    match result {
+        Ok(Offered {
+            services,
+            ttl,
+            left_out,
+        }) => {
+            if let Some(denial) = left_out {
+                let audited = audited(&names.current().policy);
+                report(names, shown(query), denial, client, audited);
+            }
+            let records: Vec<Record> = services.into_iter().filter_map(record).collect();
+            answer::write(&query.echo, Code::NoError, &records, ttl, limit)
         }
         Err(error) => {
             let code = failure(names, query, error, client);
@@ -309,10 +353,10 @@ fn refuse(
         report(names, shown(&query), denial, client, false);
         return reply(&query.echo, code, client);
     }
-    match Family::of(query.kind) {
-        Some(family) => {
+    match Wanted::of(query.kind) {
+        Some(wanted) => {
             let free = Asker::Connector(Upkeep::Asked, None);
-            let begun = names.begin(&query.name, family, free);
+            let begun = names.begin(&query.name, wanted, free);
             go_on(names, query, client, Plan::Audited(denial), begun)
         }
         None => {
@@ -344,10 +388,7 @@ fn go_on(names: &Names, query: Query, client: Client, plan: Plan, begun: Begun) 
 
 fn turn_away(names: &Names, malformed: Malformed, client: Client) -> Option<Vec<u8>> {
     let kind = malformed.kind.map(wire::kind_name).unwrap_or_default();
-    let denial = Denial {
-        reason: Reason::NameMalformed,
-        rule: None,
-    };
+    let denial = Denial::because(Reason::NameMalformed);
     report(names, (malformed.shown, kind), denial, client, false);
     let (echo, code) = malformed.reply?;
     Some(answer::write(&echo, code, &[], 0, limit(&echo, client)))
@@ -386,6 +427,8 @@ fn report(
         client: client.address,
         protocol: client.protocol,
         audited,
+        address: denial.address,
+        message: denial.message,
     };
     names.stats.refuse(&names.refusals, refusal);
 }

@@ -12,22 +12,23 @@ use hickory_proto::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    chain::{Found, follow, unfinished},
+    chain::{Found, MAX_ALIASES, Offers, Rest, follow, offers, rest},
     exchange::Question,
     files::Files,
     nat64::{self, Prefix},
     news::{Health, News},
     resolv_conf::Options,
     servers::Servers,
-    verdict::Family,
+    verdict::{Family, Wanted},
 };
 use crate::policy::{model::DnsSettings, name::Name};
 
 /// For how long an address of `/etc/hosts` is good. Seconds. Short, because the file is at
 /// hand, and an address that is taken out should not last.
 const HOSTS_TTL: u32 = 10;
-/// Answers that one name is put together from, at most.
-const MAX_PARTS: usize = 8;
+/// Answers that one name is put together from, at most: some servers tell one alias at a time, and
+/// systemd-resolved follows 16 (`CNAME_REDIRECTS_MAX`).
+const MAX_PARTS: usize = 16;
 /// For how long the answer about a network's NAT64 prefixes is good.
 const PREFIXES_FOR: Duration = Duration::from_secs(300);
 /// The same, where there was no answer.
@@ -65,7 +66,9 @@ struct Prefixes {
 pub enum Reply {
     /// Addresses.
     Found(Found),
-    /// The name exists without addresses of this kind.
+    /// Who offers a service.
+    Offers(Offers),
+    /// The name exists without records of this kind.
     NoData,
     /// The name does not exist.
     NxDomain,
@@ -119,22 +122,19 @@ impl Upstream {
         &self.news
     }
 
-    /// Looks for a name's addresses of one kind.
-    pub async fn lookup(&self, name: &Name, family: Family) -> Result<Reply, UpstreamError> {
-        if let Some(addresses) = self.files.hosts().find(name, family) {
-            return Ok(if addresses.is_empty() {
-                Reply::NoData
-            } else {
-                Reply::Found(Found {
-                    addresses,
-                    ttl: HOSTS_TTL,
-                    ..Found::default()
-                })
-            });
-        }
-        let kind = match family {
-            Family::V4 => RecordType::A,
-            Family::V6 => RecordType::AAAA,
+    /// Looks for a name's addresses of one kind, or for services.
+    pub async fn lookup(&self, name: &Name, wanted: Wanted) -> Result<Reply, UpstreamError> {
+        let kind = match wanted {
+            Wanted::Addresses(family) => {
+                if let Some(reply) = self.in_the_file(name, family) {
+                    return Ok(reply);
+                }
+                match family {
+                    Family::V4 => RecordType::A,
+                    Family::V6 => RecordType::AAAA,
+                }
+            }
+            Wanted::Services => RecordType::SRV,
         };
         let asked = wire_name(name)?;
         let mut next = name.clone();
@@ -142,22 +142,42 @@ impl Upstream {
         for _ in 0..=MAX_PARTS {
             let answer = self.ask(&next, kind).await?;
             records.extend(answer.answers);
-            if let Some(mut found) = follow(&asked, family, &records) {
-                if family == Family::V6 {
+            let reply = match wanted {
+                Wanted::Addresses(family) => follow(&asked, family, &records).map(Reply::Found),
+                Wanted::Services => offers(&asked, &records).map(Reply::Offers),
+            };
+            if let Some(mut reply) = reply {
+                if let (Wanted::Addresses(Family::V6), Reply::Found(found)) = (wanted, &mut reply) {
                     found.nat64 = self.prefixes().await;
                 }
-                return Ok(Reply::Found(found));
+                return Ok(reply);
             }
             if answer.metadata.response_code == ResponseCode::NXDomain {
                 return Ok(Reply::NxDomain);
             }
             // Some servers name an alias and leave it to others to follow it.
-            match unfinished(&asked, &records) {
-                Some(alias) if alias != next => next = alias,
-                _ => break,
+            match rest(&asked, &records) {
+                Rest::Alias(alias) if alias != next => next = alias,
+                Rest::Alias(_) | Rest::Nothing => return Ok(Reply::NoData),
+                Rest::TooLong => break,
             }
         }
-        Ok(Reply::NoData)
+        Err(UpstreamError::Failed(format!(
+            "{name} has more than {MAX_ALIASES} aliases, or more than {MAX_PARTS} that its server \
+             tells one by one"
+        )))
+    }
+
+    fn in_the_file(&self, name: &Name, family: Family) -> Option<Reply> {
+        let addresses = self.files.hosts().find(name, family)?;
+        if addresses.is_empty() {
+            return Some(Reply::NoData);
+        }
+        Some(Reply::Found(Found {
+            addresses,
+            ttl: HOSTS_TTL,
+            ..Found::default()
+        }))
     }
 
     /// Asks the servers of a name for its records. The answer's code is NOERROR or NXDOMAIN.

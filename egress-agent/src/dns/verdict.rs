@@ -2,12 +2,15 @@
 
 use egress_common::verdict::Reason;
 
+use std::net::IpAddr;
+
 use super::{
     opening::{Opening, denier, openings},
+    service::Asked,
     wire,
 };
 use crate::policy::{
-    model::{Mode, Policy, Target},
+    model::{Mode, Policy, Rule, Target},
     name::{HostPattern, Name},
 };
 
@@ -34,13 +37,32 @@ impl Family {
     }
 }
 
+/// What is looked up for a name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Wanted {
+    /// Its addresses of one kind.
+    Addresses(Family),
+    /// Who offers a service (SRV records).
+    Services,
+}
+
+impl Wanted {
+    /// What a QTYPE asks for; `None`: what is never given.
+    pub fn of(kind: u16) -> Option<Self> {
+        match kind {
+            wire::SRV => Some(Self::Services),
+            kind => Family::of(kind).map(Self::Addresses),
+        }
+    }
+}
+
 /// What happens to a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The name is resolved and its addresses granted, through what the rules then leave open.
     Resolve {
-        /// Addresses of which kind.
-        family: Family,
+        /// What for.
+        wanted: Wanted,
         /// The place in `allow` of the rule whose budget pays for a look-up.
         rule: usize,
         /// The rule is a wildcard: asking upstream tells the zone's owner the labels.
@@ -59,6 +81,30 @@ pub struct Denial {
     pub reason: Reason,
     /// Id of the rule that refused it, or whose bounds it broke.
     pub rule: Option<String>,
+    /// The address that is left out of the answer.
+    pub address: Option<IpAddr>,
+    /// What is refused in particular, and what to do.
+    pub message: Option<String>,
+}
+
+impl Denial {
+    /// For a reason that says everything.
+    pub const fn because(reason: Reason) -> Self {
+        Self {
+            reason,
+            rule: None,
+            address: None,
+            message: None,
+        }
+    }
+
+    /// The same, by a rule.
+    pub fn by(reason: Reason, rule: Option<&Rule>) -> Self {
+        Self {
+            rule: rule.map(|rule| rule.id.clone()),
+            ..Self::because(reason)
+        }
+    }
 }
 
 /// Most labels a name may have in the place of a wildcard's `*`.
@@ -68,6 +114,11 @@ pub const MAX_WILDCARD_BYTES: usize = 63;
 
 /// Decides a query by its name and QTYPE.
 pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
+    if kind == wire::SRV
+        && let Some(asked) = Asked::of(name)
+    {
+        return judge_service(policy, name, &asked);
+    }
     let openings = openings(policy, name);
     if openings.is_empty() {
         return Verdict::Refuse(not_open(policy, name));
@@ -75,13 +126,59 @@ pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
     let Some(family) = Family::of(kind) else {
         return Verdict::Empty;
     };
+    let wanted = Wanted::Addresses(family);
     let (rule, wildcard) = match covered_by(policy, name, &openings) {
         Cover::Exact(rule) => (rule, false),
         Cover::Wildcard(rule) => (rule, true),
         Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
     };
     Verdict::Resolve {
-        family,
+        wanted,
+        rule,
+        wildcard,
+    }
+}
+
+/// Who offers a service may be asked where a rule covers the service's whole name, or the name
+/// whose service it is; and `deny` leaves both open.
+fn judge_service(policy: &Policy, name: &Name, asked: &Asked<'_>) -> Verdict {
+    let open = |name: &Name, other: &Name| {
+        let open = openings(policy, name).into_iter();
+        let open = open.filter_map(|opening| opening.without_name(policy, other));
+        open.collect::<Vec<_>>()
+    };
+    let (own, parents) = (open(name, &asked.parent), open(&asked.parent, name));
+    let of_parent = (!parents.is_empty()).then(|| covered_by(policy, &asked.parent, &parents));
+    let cover = match (own.is_empty(), of_parent) {
+        (_, Some(cover @ Cover::Exact(_))) if asked.is_listed() => cover,
+        (false, _) => covered_by(policy, name, &own),
+        (true, Some(Cover::Exact(rule))) => {
+            return Verdict::Refuse(Denial {
+                message: Some(format!(
+                    "`_{}` is no service that is asked for at a permitted name; a rule with host \
+                     {name} permits the question",
+                    asked.service
+                )),
+                ..Denial::by(Reason::NameNotAllowed, policy.allow.get(rule))
+            });
+        }
+        _ => {
+            let denied = [name, &asked.parent]
+                .into_iter()
+                .find_map(|name| denier(policy, name));
+            return Verdict::Refuse(match denied {
+                Some(rule) => Denial::by(Reason::DenyRule, Some(rule)),
+                None => Denial::because(Reason::NameNotAllowed),
+            });
+        }
+    };
+    let (rule, wildcard) = match cover {
+        Cover::Exact(rule) => (rule, false),
+        Cover::Wildcard(rule) => (rule, true),
+        Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
+    };
+    Verdict::Resolve {
+        wanted: Wanted::Services,
         rule,
         wildcard,
     }
@@ -89,10 +186,7 @@ pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
 
 /// The denial of a name that says more through its rule than it may.
 pub fn over_budget(policy: &Policy, rule: usize) -> Denial {
-    Denial {
-        reason: Reason::NameBudget,
-        rule: policy.allow.get(rule).map(|rule| rule.id.clone()),
-    }
+    Denial::by(Reason::NameBudget, policy.allow.get(rule))
 }
 
 /// Whether refusals are only reported.
@@ -103,26 +197,25 @@ pub fn audited(policy: &Policy) -> bool {
 /// The denial of a name that nothing is left open for.
 pub fn not_open(policy: &Policy, name: &Name) -> Denial {
     match denier(policy, name) {
-        Some(rule) => Denial {
-            reason: Reason::DenyRule,
-            rule: Some(rule.id.clone()),
-        },
-        None => Denial {
-            reason: Reason::NameNotAllowed,
-            rule: None,
-        },
+        Some(rule) => Denial::by(Reason::DenyRule, Some(rule)),
+        None => Denial::because(Reason::NameNotAllowed),
     }
 }
 
-enum Cover {
+/// The rule of `allow` that covers a name, by its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cover {
+    /// By exactly this name.
     Exact(usize),
+    /// Below a wildcard, or as any public name.
     Wildcard(usize),
+    /// Below a wildcard, and it says more than a name may there.
     TooLong(usize),
 }
 
 /// The most generous pattern counts: an exact rule has no bounds, and of two wildcards the
 /// longer leaves fewer labels for the connector to choose.
-fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
+pub(super) fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
     let mut tightest: Option<(usize, &str)> = None;
     let mut public = None;
     for opening in openings {

@@ -20,6 +20,11 @@ pub const A: u16 = 1;
 /// `AAAA`. RFC 3596 section 2.1.
 pub const AAAA: u16 = 28;
 
+/// `MX` and `TXT`. RFC 1035 section 3.2.2.
+pub(super) const MX: u16 = 15;
+pub(super) const TXT: u16 = 16;
+/// `SRV`. RFC 2782.
+pub const SRV: u16 = 33;
 /// `SVCB` and `HTTPS`. RFC 9460 section 14.1.
 pub(super) const SVCB: u16 = 64;
 pub(super) const HTTPS: u16 = 65;
@@ -425,7 +430,7 @@ mod tests {
         assert_eq!(read(&labels(61)).unwrap().name.as_str().len(), 253);
         assert_eq!(fault(&labels(62)), Fault::Labels);
         let echo = read(&labels(61)).unwrap().echo;
-        let many = vec![IpAddr::V6(Ipv6Addr::LOCALHOST); MAX_ADDRESSES];
+        let many = vec![Record::Address(Ipv6Addr::LOCALHOST.into()); MAX_ADDRESSES];
         let answer = write(&echo, Code::NoError, &many, 1, usize::from(u16::MAX));
         let count = u16::from_be_bytes([answer[6], answer[7]]);
         assert_eq!(usize::from(count), MAX_ADDRESSES);
@@ -461,6 +466,42 @@ mod tests {
         let answer = Message::from_vec(&write(&echo, code, &[], 0, 512)).unwrap();
         // 16 has two names, which the reader cannot tell apart.
         assert_eq!(u16::from(answer.metadata.response_code), 16);
+    }
+
+    #[test]
+    fn a_service_is_written_as_hickory_reads_it() {
+        let asked = "_mongodb._tcp.cluster.example";
+        let echo = read(&query(asked, SRV, None)).unwrap().echo;
+        let record = |target: &str| Record::Service {
+            priority: 1,
+            weight: 65535,
+            port: 27017,
+            target: Name::parse(target).unwrap(),
+        };
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        let records = [record("shard-00.store.example"), record(&longest)];
+        let bytes = write(&echo, Code::NoError, &records, 60, 65535);
+        let answer = Message::from_vec(&bytes).unwrap();
+        assert_eq!(answer.answers.len(), 2);
+        for (read, written) in answer
+            .answers
+            .iter()
+            .zip(["shard-00.store.example", &longest])
+        {
+            let RData::SRV(srv) = &read.data else {
+                unreachable!("{read:?}")
+            };
+            assert_eq!((srv.priority, srv.weight, srv.port), (1, 65535, 27017));
+            assert_eq!(srv.target.to_ascii(), format!("{written}."));
+            assert_eq!(read.name.to_ascii(), format!("{asked}."));
+        }
+        // What does not fit is left out whole.
+        let cut = write(&echo, Code::NoError, &records, 60, 512);
+        let cut = Message::from_vec(&cut).unwrap();
+        assert!(cut.answers.len() == 2 || cut.metadata.truncation);
+        let cut = Message::from_vec(&write(&echo, Code::NoError, &records, 60, bytes.len() - 1));
+        let cut = cut.unwrap();
+        assert!(cut.answers.len() == 1 && cut.metadata.truncation);
     }
 
     #[test]
@@ -545,8 +586,9 @@ mod tests {
             let mut addresses: Vec<IpAddr> = v4.into_iter().map(|v4| Ipv4Addr::from(v4).into()).collect();
             addresses.extend(v6.into_iter().map(|v6| IpAddr::from(Ipv6Addr::from(v6))));
             addresses.truncate(MAX_ADDRESSES);
+            let records: Vec<Record> = addresses.iter().copied().map(Record::Address).collect();
             let limit = echo.udp_limit();
-            let bytes = write(&echo, Code::NoError, &addresses, ttl, limit);
+            let bytes = write(&echo, Code::NoError, &records, ttl, limit);
             prop_assert!(bytes.len() <= limit);
             let question = asked.len() - if payload.is_some() { 11 } else { 0 };
             prop_assert_eq!(&bytes[12..question], &asked[12..question]);

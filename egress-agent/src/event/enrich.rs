@@ -56,6 +56,10 @@ pub struct NameRefusal {
     pub pid: Option<u32>,
     /// Its user, where the caller knows.
     pub uid: Option<u32>,
+    /// The address that was left out of the answer.
+    pub address: Option<IpAddr>,
+    /// What is refused in particular, and what to do.
+    pub message: Option<String>,
 }
 
 /// Turns records into lines.
@@ -111,6 +115,7 @@ impl Enricher {
             family: codes::family(event.family).map(Into::into),
             instance: self.instance.clone(),
             call: None,
+            message: None,
         };
         Some(Record::new(
             self.time(event.time_ns, now_ns),
@@ -142,7 +147,7 @@ impl Enricher {
             layer: Layer::Dns,
             protocol: codes::protocol(refusal.protocol.into()).into(),
             destination: Destination {
-                ip: None,
+                ip: refusal.address,
                 port: Some(egress_common::abi::DNS_PORT),
                 name: Some(refusal.name.clone()),
                 query: Some(refusal.qtype.clone()).filter(|query| !query.is_empty()),
@@ -156,6 +161,7 @@ impl Enricher {
             family: codes::family(family).map(Into::into),
             instance: self.instance.clone(),
             call: None,
+            message: refusal.message.clone(),
         };
         Record::new(
             self.time(refusal.time_ns, now_ns),
@@ -194,6 +200,7 @@ impl Enricher {
             family: None,
             instance: self.instance.clone(),
             call: Some(call.name.to_owned()),
+            message: None,
         };
         // It is refused where the connector is only audited, too.
         Record::new(self.time(call.time_ns, now_ns), Body::Denied(denial))

@@ -161,6 +161,8 @@ pub(crate) fn refusal() -> NameRefusal {
         audited: false,
         pid: None,
         uid: None,
+        address: None,
+        message: None,
     }
 }
 

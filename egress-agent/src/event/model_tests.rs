@@ -34,6 +34,7 @@ pub(crate) fn denial() -> Denial {
         family: Some("inet".into()),
         instance: "i1".into(),
         call: None,
+        message: None,
     }
 }
 

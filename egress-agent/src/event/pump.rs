@@ -324,6 +324,8 @@ impl Running {
             audited: refusal.audited,
             pid: asker.map(|client| client.pid),
             uid: asker.map(|client| client.uid),
+            address: refusal.address,
+            message: refusal.message.clone(),
         };
         self.stream.refusal(self.known.id, &refusal, backlog);
     }

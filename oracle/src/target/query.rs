@@ -1,10 +1,11 @@
 //! What a client sends to the DNS door, and what the door writes back.
 
-use std::{net::IpAddr, path::Path, sync::LazyLock};
+use std::{path::Path, sync::LazyLock};
 
 use egress_agent::{
     dns::{
-        answer::{self, Code},
+        answer::{self, Code, Record},
+        service::SERVICES,
         verdict::{Verdict, judge},
         wire::{self, MAX_QUERY, MAX_SHOWN},
     },
@@ -57,6 +58,21 @@ fn judged(name: &str, query: &wire::Query) {
     let permitted = name == "api.example.com"
         || (name.ends_with(".cdn.example.org") && name != "bad.cdn.example.org");
     match judge(&POLICY, &query.name, query.kind) {
+        Verdict::Resolve { .. } if query.kind == 33 => {
+            let exact = ["tcp", "udp"].iter().any(|protocol| {
+                let parent = format!("._{protocol}.api.example.com");
+                name.strip_suffix(&parent).is_some_and(|service| {
+                    let listed = |known: &&str| service == format!("_{known}");
+                    SERVICES.iter().any(|known| listed(&known))
+                })
+            });
+            let parent = name
+                .splitn(3, '.')
+                .nth(2)
+                .expect("a service, a protocol, a name");
+            let below = name.ends_with(".cdn.example.org") && parent != "bad.cdn.example.org";
+            assert!(exact || below, "{name} resolved");
+        }
         Verdict::Resolve { wildcard, .. } => {
             assert!(permitted && matches!(query.kind, 1 | 28), "{name} resolved");
             assert_eq!(wildcard, name != "api.example.com");
@@ -67,7 +83,17 @@ fn judged(name: &str, query: &wire::Query) {
 }
 
 fn written(query: &wire::Query, data: &[u8]) {
-    let addresses: [IpAddr; 2] = [[203, 0, 113, 7].into(), [0x2001; 8].into()];
+    let target = query.name.clone();
+    let records = [
+        Record::Address([203, 0, 113, 7].into()),
+        Record::Address([0x2001; 8].into()),
+        Record::Service {
+            priority: 1,
+            weight: 2,
+            port: 443,
+            target,
+        },
+    ];
     let limit = query.echo.udp_limit();
     for code in [
         Code::NoError,
@@ -77,7 +103,7 @@ fn written(query: &wire::Query, data: &[u8]) {
         Code::ServFail,
     ] {
         let given = if code == Code::NoError {
-            &addresses[..]
+            &records[..]
         } else {
             &[]
         };

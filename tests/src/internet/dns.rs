@@ -8,7 +8,7 @@ use hickory_proto::{
     rr::{
         Name, RData, Record as Answer, RecordType,
         rdata::{
-            A, AAAA, CNAME, HTTPS, SVCB, TXT,
+            A, AAAA, CNAME, HTTPS, SRV, SVCB, TXT,
             svcb::{IpHint, SvcParamKey, SvcParamValue},
         },
     },
@@ -24,7 +24,7 @@ use crate::{
     zone,
 };
 
-const ALIASES: usize = 16;
+const ALIASES: usize = 64;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -179,6 +179,13 @@ fn data(record: &Record, kind: RecordType) -> Vec<RData> {
         RecordType::TXT => {
             let text = |text: &String| RData::TXT(TXT::new(vec![text.clone()]));
             record.txt.iter().map(text).collect()
+        }
+        RecordType::SRV => {
+            let named = |(port, target): &(u16, String)| {
+                let target = Name::from_str(&format!("{target}.")).ok()?;
+                Some(RData::SRV(SRV::new(0, 0, *port, target)))
+            };
+            record.srv.iter().filter_map(named).collect()
         }
         RecordType::HTTPS => record
             .https_hint

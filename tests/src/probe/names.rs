@@ -167,6 +167,14 @@ pub(super) const VECTORS: &[Vector] = &[
         },
     ),
     Vector::new(
+        "dns-service-label",
+        "a service of a declared name, called like the token",
+        |job| {
+            let name = format!("_{}._tcp.allowed.example", job.token);
+            ask(&question(&name, 33), zone::DNS)
+        },
+    ),
+    Vector::new(
         "dns-nul",
         "a NUL between the token and a declared name",
         |job| {

@@ -45,6 +45,8 @@ pub(super) struct Zone {
     pub(super) delay: Duration,
     pub(super) truncate_udp: bool,
     pub(super) servfail: bool,
+    /// To questions for these records it answers much later than anybody waits.
+    pub(super) silent: Option<RecordType>,
 }
 
 /// The stub upstream. Names it does not know do not exist.
@@ -167,6 +169,9 @@ async fn respond(bytes: &[u8], tcp: bool, zones: &Zones, seen: &Seen) -> Vec<u8>
         None => answer.metadata.response_code = ResponseCode::NXDomain,
         Some(zone) => {
             tokio::time::sleep(zone.delay).await;
+            if zone.silent == Some(question.query_type()) {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
             if zone.servfail {
                 answer.metadata.response_code = ResponseCode::ServFail;
             } else if zone.truncate_udp && !tcp {

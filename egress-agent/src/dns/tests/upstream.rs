@@ -26,7 +26,7 @@ use crate::{
         resolv_conf::Options,
         servers::Servers,
         upstream::{Reply, Upstream, UpstreamError},
-        verdict::Family,
+        verdict::{Family, Wanted},
     },
     policy::{model::DnsSettings, name::Name, server::Server},
 };
@@ -533,10 +533,16 @@ impl Host {
 
     async fn find(&self, name: &str, family: Family) -> Vec<String> {
         let name = Name::parse(name).unwrap();
-        match self.upstream.lookup(&name, family).await.unwrap() {
+        match self
+            .upstream
+            .lookup(&name, Wanted::Addresses(family))
+            .await
+            .unwrap()
+        {
             Reply::Found(found) => found.addresses.iter().map(ToString::to_string).collect(),
             Reply::NoData => Vec::new(),
             Reply::NxDomain => vec!["none".to_owned()],
+            Reply::Offers(offers) => panic!("{offers:?}"),
         }
     }
 }
@@ -608,7 +614,12 @@ async fn the_networks_own_translation_is_asked_for_once() {
     });
     let name = Name::parse(NAME).unwrap();
     for _ in 0..2 {
-        let Reply::Found(found) = host.upstream.lookup(&name, Family::V6).await.unwrap() else {
+        let Reply::Found(found) = host
+            .upstream
+            .lookup(&name, Wanted::Addresses(Family::V6))
+            .await
+            .unwrap()
+        else {
             panic!("not found");
         };
         let told: Vec<String> = found.nat64.iter().map(ToString::to_string).collect();
@@ -644,7 +655,12 @@ async fn dead_servers_are_told_once() {
     });
     let name = Name::parse(NAME).unwrap();
     for _ in 0..5 {
-        assert!(host.upstream.lookup(&name, Family::V4).await.is_err());
+        assert!(
+            host.upstream
+                .lookup(&name, Wanted::Addresses(Family::V4))
+                .await
+                .is_err()
+        );
     }
     let line = host.news.line().await;
     assert!(

@@ -164,6 +164,9 @@ impl Line {
             self.cell(&format!("+{} lost", denial.lost), 0, MAGENTA);
         }
         self.rest(remedy(denial.reason));
+        if let Some(message) = &denial.message {
+            self.rest(&escape::inner(message));
+        }
     }
 
     fn layers(&mut self, body: &crate::event::model::LayersFound) {
@@ -250,7 +253,8 @@ fn destination(to: &Destination) -> String {
     let port = to.port.map(|port| format!(":{port}")).unwrap_or_default();
     let query = to.query.as_deref().map(escape::field);
     match (name, to.ip, query) {
-        (Some(name), _, Some(query)) => format!("{name} {query}"),
+        (Some(name), Some(ip), Some(query)) => format!("{name} {query} ({ip})"),
+        (Some(name), None, Some(query)) => format!("{name} {query}"),
         (Some(name), Some(ip), None) => format!("{name}{port} ({ip})"),
         (Some(name), None, None) => format!("{name}{port}"),
         (None, Some(std::net::IpAddr::V6(ip)), _) => format!("[{ip}]{port}"),
