@@ -179,6 +179,8 @@ codes! {
         RecordType = 56, "record-type";
         /// A service's answer names a host and port that no rule permits.
         ServiceTarget = 59, "service-target";
+        /// A unix socket of its own, outside the folders in which a connector can make some.
+        UnixBind = 61, "unix-bind";
     }
 }
 

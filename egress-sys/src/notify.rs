@@ -97,23 +97,32 @@ pub struct Listener(OwnedFd);
 pub fn install(program: &[Instruction]) -> io::Result<OwnedFd> {
     const SET_MODE_FILTER: libc::c_uint = 1;
     const NEW_LISTENER: libc::c_ulong = 8;
+    /// Once a call was received, nothing but its end interrupts it (Linux 5.19): programs do not
+    /// expect `EINTR` of every call.
+    const WAIT_KILLABLE: libc::c_ulong = 32;
     let program = Program {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
         filter: program.as_ptr(),
     };
-    // SAFETY: the kernel reads `len` instructions, which are borrowed during the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            SET_MODE_FILTER,
-            NEW_LISTENER,
-            std::ptr::from_ref(&program),
-        )
+    let install = |flags: libc::c_ulong| {
+        // SAFETY: the kernel reads `len` instructions, which are borrowed during the call.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                SET_MODE_FILTER,
+                flags,
+                std::ptr::from_ref(&program),
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        i32::try_from(fd).map_err(io::Error::other)
     };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    let fd = match install(NEW_LISTENER | WAIT_KILLABLE) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install(NEW_LISTENER)?,
+        result => result?,
+    };
     // SAFETY: a new descriptor that nobody else knows; close-on-exec (`init_listener()`,
     // kernel/seccomp.c).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -149,13 +158,30 @@ impl Listener {
 
     /// Lets a call fail. `false`: whoever made it is gone, or was interrupted and makes it anew.
     pub fn refuse(&self, id: u64, errno: i32) -> io::Result<bool> {
+        self.send(Resp {
+            id,
+            val: 0,
+            error: -errno,
+            flags: 0,
+        })
+    }
+
+    /// Lets the kernel carry a call out. Its arguments may have changed meanwhile, so this is for
+    /// calls that something else decides.
+    pub fn permit(&self, id: u64) -> io::Result<bool> {
+        /// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`, `include/uapi/linux/seccomp.h`.
+        const CONTINUE: u32 = 1;
+        self.send(Resp {
+            id,
+            val: 0,
+            error: 0,
+            flags: CONTINUE,
+        })
+    }
+
+    fn send(&self, known: Resp) -> io::Result<bool> {
         let mut resp = Roomy {
-            known: Resp {
-                id,
-                val: 0,
-                error: -errno,
-                flags: 0,
-            },
+            known,
             more: [0; 256],
         };
         match self.control(SEND, &mut resp) {

@@ -85,6 +85,65 @@ fn repository(world: &World, mark: &str) -> Result<PathBuf> {
     Ok(folder.join("work.git"))
 }
 
+/// The policy that is shipped, with another host and the user's own configuration file: the key is
+/// the agent's alone, the host is known, and two clones share a connection.
+#[test]
+fn git_over_ssh_under_the_ready_policy() -> Result<()> {
+    let world = World::new()?;
+    let server = Ssh::start(&world)?;
+    let keys = egress_tests::ssh::Agent::start(&world, &server.client().join("key"))?;
+    let config = server.config("IdentityFile none")?;
+    let mark = token::new();
+    let repository = repository(&world, &mark)?;
+    let ready = include_str!("../../policies/git-ssh.yaml");
+    let ready = ready
+        .replace("github.com", "allowed.example")
+        .replace("\"ssh -o", &format!("\"ssh -F {} -o", config.display()));
+    let script = format!(
+        r#"
+        git clone -q git+ssh://allowed.example{0} one && cat one/mark
+        $GIT_SSH_COMMAND -O check allowed.example 2>&1 | grep -o 'Master running'
+        git clone -q ssh://allowed.example{0} two && cmp one/mark two/mark && echo again
+        git clone -q ssh://{1}{0} three || echo "stranger refused $?"
+        $GIT_SSH_COMMAND -O exit allowed.example 2>&1
+        "#,
+        repository.display(),
+        zone::STRANGER,
+    );
+    let socket = keys.socket().display().to_string();
+    let words = ["/bin/bash", "-c", &script];
+    let report = world
+        .agent(ready.clone())
+        .env("SSH_AUTH_SOCK", &socket)
+        .run(&words)?;
+    for line in [&mark, "Master running", "again"] {
+        report.ensure_printed(line)?;
+    }
+    if agent::unconfined() {
+        return Ok(());
+    }
+    report.ensure_printed("stranger refused 128")?;
+    report.ensure_denied(&Denial::of_address(zone::STRANGER).port(22))?;
+    let stopped = report.events.last().map(|event| event.line.clone());
+    let connections = "\"rule\":\"allowed.example:22/tcp\",\"connections\":1,";
+    anyhow::ensure!(
+        stopped.is_some_and(|line| line.contains(connections)),
+        "one connection for both: {report}"
+    );
+    let told = |topic: &str, text: &str| {
+        let mut events = report.events.iter();
+        events.any(|event| event.line.contains(topic) && event.line.contains(text))
+    };
+    anyhow::ensure!(told("\"topic\":\"open\"", "an ssh agent"), "{report}");
+    // Without an agent in the session it starts, says so, and there is no key.
+    let report = world.agent(ready).run(&words)?;
+    let unset = report.events.iter().any(|event| {
+        event.line.contains("\"topic\":\"session\"") && event.line.contains("SSH_AUTH_SOCK")
+    });
+    anyhow::ensure!(unset && !report.text().contains(&mark), "{report}");
+    Ok(())
+}
+
 /// A host that is not known is remembered in the caller's own file.
 #[test]
 fn ssh_remembers_a_host() -> Result<()> {

@@ -3,15 +3,23 @@
 
 use std::{
     fs,
-    os::unix::fs::{chown, symlink},
+    os::unix::{
+        fs::{PermissionsExt as _, chown, symlink},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use egress_tests::{
-    agent::unconfined, attempts::Attempts, kernel::lacks, process::Running, token, world::World,
+    agent::{Report, unconfined},
+    attempts::Attempts,
+    kernel::lacks,
+    process::Running,
+    token,
+    world::World,
 };
 
 /// The first kernel that asks programs about unix sockets.
@@ -294,4 +302,225 @@ fn rule(path: &Path) -> String {
         "version: 1\nconnector: unix\nmode: enforce\nallow:\n  - unix: {}\n",
         path.display()
     )
+}
+
+/// Makes sockets at the given places, `@` for an abstract one; says what came of each.
+const BINDS: &str = r#"
+import os, socket, sys
+for place in sys.argv[1:]:
+    place = place.replace("{TMPDIR}", os.environ["TMPDIR"])
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        sock = socket.socket(socket.AF_UNIX, kind)
+        try:
+            sock.bind("\0" + place[1:] if place[0] == "@" else place)
+            print("made", place)
+            if place[0] != "@": os.unlink(place)
+        except OSError as error: print(error.errno, place)
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind(("127.0.0.1", 0))
+    print("made", kind.name)
+"#;
+const MADE: &[&str] = &["{TMPDIR}/own", "/run/egress-agent/own", "@own"];
+
+/// The kernel tells nobody that Landlock refused. Names of every length, since a filter sees no
+/// more of an address than that: those of 14, 26 and 10 letters are as long as addresses of IPv4,
+/// IPv6 and netlink.
+#[test]
+fn a_refused_socket_of_its_own_is_a_line() -> Result<()> {
+    if lacks(HOOKS, RULES) {
+        return Ok(());
+    }
+    let world = World::alone()?;
+    let folder = world.path("outside");
+    fs::create_dir(&folder)?;
+    chown(&folder, Some(NOBODY), Some(NOBODY))?;
+    let mut refused: Vec<String> = [10, 14, 26, 60]
+        .map(|length| {
+            format!("/tmp/{:x<60}", token::new())
+                .chars()
+                .take(length)
+                .collect()
+        })
+        .to_vec();
+    refused.push(folder.join("s").display().to_string());
+    refused.push("../tmp/relative".to_owned());
+    let run = |agent: egress_tests::agent::Agent<'_>| {
+        let mut words = vec!["/bin/sh", "-c", "cd /var && exec python3 \"$@\"", "binds"];
+        words.extend(["-c", BINDS]);
+        words.extend(MADE);
+        words.extend(refused.iter().map(String::as_str));
+        agent.run(&words)
+    };
+    let policy = "version: 1\nconnector: unix\nallow: []\n";
+    let report = run(world.agent(policy))?;
+    let text = report.text();
+    ensure!(text.matches("made ").count() == 8, "{report}");
+    for place in &refused {
+        ensure!(
+            text.matches(&format!("13 {place}\n")).count() == 2,
+            "{place}: {report}"
+        );
+        ensure!(lines(&report, "denied", place) == 1, "{place}: {report}");
+    }
+    ensure!(report.denials().len() == refused.len(), "{report}");
+    let stopped = report.events.last().context("no events")?;
+    let counted = stopped.number("denied", "unix-bind");
+    ensure!(counted == 2 * refused.len() as u64, "{report}");
+
+    let report = run(world.agent(policy).option("--audit"))?;
+    let all = 2 * refused.len() + 8;
+    ensure!(report.text().matches("made ").count() == all, "{report}");
+    for place in &refused {
+        ensure!(
+            lines(&report, "would-deny", place) == 1,
+            "{place}: {report}"
+        );
+    }
+    Ok(())
+}
+
+/// Lines about a socket that was to be made at a place.
+fn lines(report: &Report, kind: &str, place: &str) -> usize {
+    let path = format!("\"path\":\"{place}\"");
+    let events = report.events.iter().filter(|event| event.kind == kind);
+    events
+        .filter(|event| event.reason.as_deref() == Some("unix-bind"))
+        .filter(|event| event.layer.as_deref() == Some("unix") && event.line.contains(&path))
+        .count()
+}
+
+/// A session's sockets are reached by the variables that name them, where they are the user's own.
+#[test]
+fn sockets_of_the_callers_session() -> Result<()> {
+    if lacks(HOOKS, RULES) {
+        return Ok(());
+    }
+    let world = World::alone()?;
+    let accomplice = Accomplice::start(&world, "session", NOBODY)?;
+    let folder = accomplice.folder.display().to_string();
+    let at = |name: &str| format!("{folder}/{name}");
+    let permitted = at("permitted.s");
+    let bus = format!("unix:path=/no/such;unix:path={permitted},guid=12");
+    let abstract_bus = format!("unix:abstract={permitted},guid=12");
+    let (ssh, session) = ("SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS");
+    let runtime = ("$XDG_RUNTIME_DIR/permitted.s", "XDG_RUNTIME_DIR");
+    let hooked = !lacks((6, 12), "abstract sockets of others");
+    for (socket, variable, value, vector) in [
+        ("$SSH_AUTH_SOCK", ssh, &permitted, "permitted-stream"),
+        ("${SSH_AUTH_SOCK}", ssh, &permitted, "permitted-stream"),
+        (
+            "$DBUS_SESSION_BUS_ADDRESS",
+            session,
+            &bus,
+            "permitted-stream",
+        ),
+        (runtime.0, runtime.1, &folder, "permitted-stream"),
+        (
+            "$DBUS_SESSION_BUS_ADDRESS",
+            session,
+            &abstract_bus,
+            "permitted-abstract-stream",
+        ),
+    ] {
+        if vector.contains("abstract") && !hooked {
+            continue;
+        }
+        let token = token::new();
+        let report = world
+            .agent(session_rule(socket))
+            .env(variable, value)
+            .run(&accomplice.line(vector, &token))?;
+        thread::sleep(Duration::from_millis(200));
+        ensure!(accomplice.has(&token)?, "{socket} as {value}: {report}");
+        report.ensure_nothing_denied()?;
+        // What it leads to is permitted, and nothing beside it.
+        let token = token::new();
+        let other = if vector.contains("abstract") {
+            "abstract-stream"
+        } else {
+            "stream"
+        };
+        let report = world
+            .agent(session_rule(socket))
+            .env(variable, value)
+            .run(&accomplice.line(other, &token))?;
+        ensure!(!accomplice.has(&token)?, "{socket} as {value}: {report}");
+    }
+    // The connector finds the session's folder by the variable.
+    let report = world
+        .agent(session_rule(runtime.0))
+        .env(runtime.1, &folder)
+        .run(&["/bin/sh", "-c", "echo \"<$XDG_RUNTIME_DIR>\""])?;
+    report.ensure_printed(&format!("<{folder}>"))
+}
+
+/// A caller may be less trusted than the policy: what it names counts only where it is the user's.
+#[test]
+fn a_caller_gains_no_socket_of_somebody_else() -> Result<()> {
+    if lacks(HOOKS, RULES) {
+        return Ok(());
+    }
+    let world = World::alone()?;
+    let accomplice = Accomplice::start(&world, "session", NOBODY)?;
+    let roots = world.path("roots");
+    let listener = UnixListener::bind(&roots)?;
+    listener.set_nonblocking(true)?;
+    fs::set_permissions(&roots, fs::Permissions::from_mode(0o666))?;
+    let engine = accomplice.folder.join("docker.sock");
+    let engine_listener = UnixListener::bind(&engine)?;
+    engine_listener.set_nonblocking(true)?;
+    chown(&engine, Some(NOBODY), Some(NOBODY))?;
+    let link = accomplice.folder.join("link");
+    symlink(&roots, &link)?;
+    let text = |path: &Path| path.display().to_string();
+    let around = format!("{}/in/../../roots", text(&world.path("session")));
+    for (value, user, why) in [
+        (Some(text(&roots)), NOBODY, "belongs to user 0"),
+        (Some(text(&link)), NOBODY, "symbolic link"),
+        (Some(around), NOBODY, "no normal path"),
+        (Some(text(&engine)), NOBODY, "a container engine"),
+        (
+            Some(text(&accomplice.folder.join("none"))),
+            NOBODY,
+            "is not there",
+        ),
+        (Some(text(&roots)), 0, "takes no path from its caller"),
+        (None, NOBODY, "env_keep"),
+    ] {
+        let mut policy = session_rule("$SSH_AUTH_SOCK");
+        policy.push_str(
+            "run: { user: \"{user}\" }\n"
+                .replace("{user}", &user.to_string())
+                .as_str(),
+        );
+        let mut agent = world.agent(policy).user(Some(&user.to_string()));
+        if let Some(value) = &value {
+            agent = agent.env("SSH_AUTH_SOCK", value);
+        }
+        let report = agent.run(&[
+            "python3",
+            "-c",
+            "import os, socket
+try: socket.socket(socket.AF_UNIX).connect(os.environ.get('SSH_AUTH_SOCK', '/none'))
+except OSError as error: print('refused', error.errno)
+else: print('REACHED')
+print('goes on')",
+        ])?;
+        report.ensure_printed("goes on")?;
+        ensure!(!report.text().contains("REACHED"), "{value:?}: {report}");
+        let told = report
+            .events
+            .iter()
+            .any(|event| event.line.contains("\"topic\":\"session\"") && event.line.contains(why));
+        ensure!(told, "{why}: {report}");
+    }
+    for listener in [listener, engine_listener] {
+        ensure!(listener.accept().is_err(), "somebody called");
+    }
+    Ok(())
+}
+
+fn session_rule(socket: &str) -> String {
+    format!("version: 1\nconnector: unix\nmode: enforce\nallow:\n  - unix: {socket}\n")
 }

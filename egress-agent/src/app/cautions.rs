@@ -4,7 +4,7 @@ use super::Run;
 use crate::{
     host::inherited::file_limit,
     kernel::leftovers::Leftovers,
-    policy::{model::Target, name::HostPattern},
+    policy::{model::Target, name::HostPattern, open},
     reload::say,
 };
 
@@ -24,7 +24,11 @@ pub(super) fn cautions(run: &Run) -> impl Iterator<Item = (&'static str, String)
     let wide = run.policy.written();
     let wide = wide.filter(|rule| rule.target == Target::Host(HostPattern::Public));
     let wide = wide.map(|rule| ("internet", say::internet(&rule.id)));
-    changeable.into_iter().chain(files).chain(wide)
+    let unsettled = run.unsettled.iter().cloned().map(|told| ("session", told));
+    let open = open::all(&run.policy).into_iter();
+    let open = open.map(|told| ("open", told));
+    let all = changeable.into_iter().chain(files).chain(wide);
+    all.chain(unsettled).chain(open)
 }
 
 /// What became of that which dead agents had left, for people.

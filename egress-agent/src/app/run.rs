@@ -21,7 +21,7 @@ use super::{
     cautions::{cautions, leftovers},
     fault::RunError,
     proxy::{self, Running, Through},
-    start::{layers, proven, spec, temporary, used},
+    start::{binds, layers, proven, spec, temporary, used},
 };
 use crate::{
     dns::{self, Door, Names, NamesConfig, files::Files, news::News},
@@ -50,7 +50,8 @@ use crate::{
     launch::{self, Callers, Signals, UnixSockets, refusals::Telling, signals::forward},
     policy::{
         model::{Mode, Policy, Start},
-        open, slots,
+        session::Session,
+        slots,
     },
     reload::{self, Live, Own, Reload, say},
 };
@@ -75,6 +76,10 @@ pub struct Run {
     pub command: Vec<OsString>,
     /// Why the policy is read once and never again: its own connector could change it.
     pub changeable: Option<Changeable>,
+    /// What the caller's session says; the policy is settled by it.
+    pub session: Session,
+    /// Rules of the policy that it says nothing usable for, and why.
+    pub unsettled: Vec<String>,
     /// What the agent inherited from its caller.
     pub inherited: Inherited,
     /// The caller's environment.
@@ -232,14 +237,6 @@ async fn confined(
     }
     let used = used(&layers, policy.mode);
     stream.say(say::layers(&policy.connector, instance.name(), &used));
-    for told in open::all(&policy) {
-        stream.say(say::warning(
-            &policy.connector,
-            instance.name(),
-            "open",
-            told,
-        ));
-    }
 
     let (more, later) = mpsc::channel(REFRESHES);
     let reload = Reload::new(reload::Start {
@@ -252,6 +249,7 @@ async fn confined(
         audit: run.audit,
         changeable: run.changeable.clone(),
         user: run.user.clone(),
+        session: run.session.clone(),
         watch: run.watch,
         hangup,
     });
@@ -368,7 +366,7 @@ async fn launched(
     stream.baseline().await?;
     let mut started = ready.go().await?;
     if let Some(listener) = started.refused.take() {
-        launch::refusals::start(listener, telling).map_err(RunError::Wait)?;
+        launch::refusals::start(listener, telling, binds(&spec)).map_err(RunError::Wait)?;
     }
     switch::reached(Step::ConnectorStarted);
     stream.say(Body::Started(Started {

@@ -1,6 +1,10 @@
 //! What a start is made of: layers, unix sockets, what the launcher is told.
 
-use std::{ffi::OsString, io, path::Path};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
 
 use egress_common::abi::OWN_FOLDER;
 
@@ -17,8 +21,11 @@ use crate::{
         instance::Instance,
         lsm::{LsmError, LsmPrograms},
     },
-    launch::{self, Spec, UnixSockets, canary, env},
-    policy::model::{Mode, Policy, Processes, Rule, Target},
+    launch::{self, Spec, UnixSockets, binds::Binds, canary, env},
+    policy::{
+        model::{Mode, Policy, Processes, Rule},
+        session::Session,
+    },
 };
 
 /// The programs for security modules, where a canary shows that they fire.
@@ -34,8 +41,11 @@ pub(super) fn layers(
     modules: Option<&LsmError>,
 ) -> Result<Layers, RunError> {
     let mut layers = launch::layers::find(plane, modules);
-    let is_abstract =
-        |rule: &Rule| matches!(&rule.target, Target::Unix(name) if name.starts_with('@'));
+    let is_abstract = |rule: &Rule| {
+        rule.target
+            .socket()
+            .is_some_and(|name| name.starts_with('@'))
+    };
     if policy.allow.iter().any(is_abstract) {
         let why = "a rule names an abstract unix socket, and then names decide";
         layers = layers.without(Layer::LandlockScope, why);
@@ -93,6 +103,16 @@ pub(super) fn temporary(
     .map(Some)
 }
 
+/// Where the connector can make unix sockets.
+pub(super) fn binds(spec: &Spec) -> Binds {
+    let own = PathBuf::from(OWN_FOLDER);
+    let temporary = spec.temporary.as_ref().map(Temporary::path);
+    Binds {
+        own: [own].into_iter().chain(temporary).collect(),
+        enforced: spec.enforced,
+    }
+}
+
 fn has_host_processes(policy: &Policy) -> bool {
     let run = policy.run.as_ref();
     run.is_some_and(|run| run.processes == Processes::Host)
@@ -118,7 +138,8 @@ pub(super) fn spec(
         ("SHELL", run.user.shell.clone().into_os_string()),
     ];
     // Where the connector's own unix sockets work.
-    let mut folders = vec![("XDG_RUNTIME_DIR", own.clone())];
+    let runtime = Session::runtime_dir(&run.policy).map(PathBuf::into_os_string);
+    let mut folders = vec![("XDG_RUNTIME_DIR", runtime.unwrap_or_else(|| own.clone()))];
     match &temporary {
         Some(temporary) => folders.push(("TMPDIR", temporary.path().into_os_string())),
         // Where it can make no sockets, the caller's own is as good as any.

@@ -71,8 +71,10 @@ struct Summary<'a> {
     proxy: Option<String>,
     #[serde(skip)]
     addresses_denied: bool,
-    /// What keys beside the rules open.
+    /// What keys beside the rules open, and rules for servers that act outside.
     open: Vec<String>,
+    #[serde(skip)]
+    outside: Vec<&'static str>,
 }
 
 /// Checks policies. Exit code 0: all are usable; 1: there are faults, each on a line of
@@ -153,7 +155,7 @@ fn summary(policy: &Policy) -> Summary<'_> {
             .map(|rule| rule.id.as_str())
             .collect(),
         prefixes: count(|target| matches!(target, Target::Cidr(_))),
-        sockets: count(|target| matches!(target, Target::Unix(_))),
+        sockets: count(|target| matches!(target, Target::Unix(_) | Target::Session(_))),
         deny: policy.deny.len(),
         listen: policy.listen.len(),
         proxy: policy.through().map(ToString::to_string),
@@ -162,6 +164,9 @@ fn summary(policy: &Policy) -> Summary<'_> {
             .iter()
             .any(|rule| matches!(rule.target, Target::Cidr(_))),
         open: open::all(policy),
+        outside: open::servers(policy)
+            .map(|(_, server)| server.what)
+            .collect(),
     }
 }
 
@@ -181,6 +186,7 @@ fn text(report: &Report<'_>) -> String {
             listen,
             proxy,
             addresses_denied,
+            outside,
             ..
         } = policy;
         let parts = [
@@ -210,11 +216,15 @@ fn text(report: &Report<'_>) -> String {
             Some(proxy) => format!("; names go through {proxy}"),
             None => String::new(),
         };
+        let outside = match outside.as_slice() {
+            [] => String::new(),
+            servers => format!(" (open: leads to {})", servers.join(", ")),
+        };
         let file = quiet(&policy.file.to_string_lossy());
         add(
             &mut text,
             &format!(
-                "{file}: {}: {what}{callers}{proxy}{audit}",
+                "{file}: {}: {what}{outside}{callers}{proxy}{audit}",
                 policy.connector
             ),
         );

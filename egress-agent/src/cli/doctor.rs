@@ -1,10 +1,12 @@
 //! `egress-agent doctor`: what this host can enforce.
 
+use std::path::Path;
+
 use clap::Args;
 use egress_common::abi::RULE_FIRST;
 use serde::Serialize;
 
-use super::check::{Output, json, print};
+use super::check::{Output, POLICIES, json, print};
 use crate::{
     host::{Hierarchy, layers::Layers},
     kernel::{
@@ -13,6 +15,7 @@ use crate::{
         leftovers, probe,
     },
     launch::{canary, layers},
+    policy::{Policy, load, open},
 };
 
 /// Version of the JSON form.
@@ -127,6 +130,7 @@ fn host(trial: Result<String, String>) -> Vec<Finding> {
         ),
         known("running instances", running()),
     ];
+    findings.extend(policies());
     findings.extend(OPEN_EVERYWHERE.map(|(what, detail)| Finding {
         what,
         state: State::Open,
@@ -141,6 +145,21 @@ fn running() -> String {
         Ok(names) if names.is_empty() => "none".to_owned(),
         Ok(names) => names.join(", "),
     }
+}
+
+/// What the policies of this host open beyond their destinations; their faults are `check`'s.
+fn policies() -> Vec<Finding> {
+    let files = load::list(Path::new(POLICIES)).unwrap_or_default();
+    let usable = files.iter().filter_map(|file| load::load_file(file).ok());
+    let finding = |policy: Policy| {
+        let opened = open::all(&policy).into_iter();
+        opened.map(move |told| Finding {
+            what: "a policy here",
+            state: State::Open,
+            detail: format!("{}: {told}", policy.source.display()),
+        })
+    };
+    usable.flat_map(finding).collect()
 }
 
 fn layer_findings(layers: &Layers) -> Vec<LayerFinding> {

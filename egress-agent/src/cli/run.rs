@@ -13,6 +13,7 @@ use crate::{
         Loaded, load,
         model::{Mode, Policy},
         proxy::{self, Choice},
+        session::Session,
     },
 };
 
@@ -104,6 +105,8 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
     proxied(&mut loaded.policy)?;
     let user = whom(args.user.as_deref(), &loaded.policy)?;
     let changeable = changeable(&loaded, &user)?;
+    let session = Session::of(&user, |name| std::env::var_os(name));
+    let unsettled = session.settle(&mut loaded.policy);
     let policy = loaded.policy;
     let command = if args.command.is_empty() {
         let run = policy.run.as_ref();
@@ -123,6 +126,8 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
         user,
         command,
         changeable,
+        session,
+        unsettled,
         inherited,
         caller_env: std::env::vars_os().collect(),
         events: args.events,

@@ -118,7 +118,7 @@ fn covers_protocol(rule: &Rule, protocol: u8) -> bool {
 fn covers_name(rule: &Rule, name: &Name) -> bool {
     match &rule.target {
         Target::Host(pattern) => pattern.covers(name),
-        Target::Cidr(_) | Target::Unix(_) => false,
+        Target::Cidr(_) | Target::Unix(_) | Target::Session(_) => false,
     }
 }
 
@@ -129,7 +129,7 @@ fn covers(rule: &Rule, address: IpAddr, behind: Option<Ipv4Addr>) -> bool {
 fn covers_address(rule: &Rule, address: IpAddr) -> bool {
     match &rule.target {
         Target::Cidr(net) => contains(net, address),
-        Target::Host(_) | Target::Unix(_) => false,
+        Target::Host(_) | Target::Unix(_) | Target::Session(_) => false,
     }
 }
 

@@ -30,6 +30,10 @@ pub struct RefusedCall {
     pub comm: [u8; 16],
     /// At least 1.
     pub count: u64,
+    /// Path of the unix socket that was to be made, where it was that.
+    pub path: Option<Vec<u8>>,
+    /// The connector is only audited: it was carried out.
+    pub audited: bool,
 }
 
 /// How many calls were refused, exactly, by reason.
@@ -64,7 +68,10 @@ impl CallStats {
 
 /// Which calls are shown.
 #[derive(Debug, Default)]
-pub struct CallRepeats(HashMap<(&'static str, Reason, [u8; 16]), (u64, u64)>);
+pub struct CallRepeats(HashMap<Key, (u64, u64)>);
+
+/// Call, reason, name of the program, and path where there is one.
+type Key = (&'static str, Reason, [u8; 16], Option<Vec<u8>>);
 
 impl CallRepeats {
     /// Whether a call is shown now; then for how many it stands.
@@ -73,12 +80,14 @@ impl CallRepeats {
         name: &'static str,
         reason: Reason,
         comm: [u8; 16],
+        path: Option<&[u8]>,
         now_ns: u64,
     ) -> Option<u64> {
+        let key = (name, reason, comm, path.map(<[u8]>::to_vec));
         if self.0.len() >= MAX_KEPT {
             self.0.clear();
         }
-        match self.0.get_mut(&(name, reason, comm)) {
+        match self.0.get_mut(&key) {
             Some((shown_ns, hidden)) if now_ns.saturating_sub(*shown_ns) < SHOWN_EVERY_NS => {
                 *hidden = hidden.saturating_add(1);
                 None
@@ -89,7 +98,7 @@ impl CallRepeats {
                 Some(count)
             }
             None => {
-                self.0.insert((name, reason, comm), (now_ns, 0));
+                self.0.insert(key, (now_ns, 0));
                 Some(1)
             }
         }
@@ -103,7 +112,8 @@ mod tests {
     #[test]
     fn a_repeat_is_counted_and_shown_a_minute_later() {
         let mut repeats = CallRepeats::default();
-        let mut shows = |name, comm: u8, now| repeats.shows(name, Reason::IoUring, [comm; 16], now);
+        let mut shows =
+            |name, comm: u8, now| repeats.shows(name, Reason::IoUring, [comm; 16], None, now);
         assert_eq!(shows("a", 1, 5), Some(1));
         assert_eq!(shows("a", 1, 6), None);
         assert_eq!(shows("b", 1, 6), Some(1));
@@ -119,7 +129,7 @@ mod tests {
         for number in 0..10_000_u64 {
             let mut comm = [0; 16];
             comm[..8].copy_from_slice(&number.to_ne_bytes());
-            assert_eq!(repeats.shows("a", Reason::IoUring, comm, 1), Some(1));
+            assert_eq!(repeats.shows("a", Reason::IoUring, comm, None, 1), Some(1));
         }
         assert!(repeats.0.len() <= MAX_KEPT);
     }

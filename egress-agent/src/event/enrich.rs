@@ -187,23 +187,37 @@ impl Enricher {
             let facts = self.cache.facts(caller, call.time_ns, now_ns, backlog);
             known(call.pid, Some(call.uid), comm(&call.comm), facts.as_deref())
         });
+        let path = call.path.as_deref().map(String::from_utf8_lossy);
+        let path = path.map(std::borrow::Cow::into_owned);
         let denial = Denial {
             connector: Some(connector),
-            layer: Layer::Seccomp,
-            protocol: "syscall".to_owned(),
-            destination: Destination::default(),
+            layer: if call.path.is_some() {
+                Layer::Unix
+            } else {
+                Layer::Seccomp
+            },
+            protocol: match call.path {
+                Some(_) => call.name,
+                None => "syscall",
+            }
+            .to_owned(),
+            destination: Destination {
+                path: path.clone(),
+                ..Destination::default()
+            },
             reason: call.reason,
             rule: None,
             process,
             count: call.count,
             lost,
-            family: None,
+            family: path.as_ref().map(|_| "unix".to_owned()),
             instance: self.instance.clone(),
-            call: Some(call.name.to_owned()),
+            call: path.is_none().then(|| call.name.to_owned()),
             message: None,
         };
-        // It is refused where the connector is only audited, too.
-        Record::new(self.time(call.time_ns, now_ns), Body::Denied(denial))
+        // Most are refused where the connector is only audited, too.
+        let body = denied(denial, call.audited);
+        Record::new(self.time(call.time_ns, now_ns), body)
     }
 
     /// The instance whose lines these are.

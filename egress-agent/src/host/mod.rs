@@ -20,6 +20,7 @@ pub mod owned;
 pub mod process;
 pub mod records;
 pub mod route;
+pub mod session;
 pub mod sockets;
 pub mod stamp;
 pub mod switch;

@@ -177,8 +177,12 @@ fn filtered(spec: &Spec, answers: &UnixStream) -> Result<(), String> {
         scope::install(spec.unix.landlock, temporary.as_deref())?;
     }
     if !switch::is_off(Part::Seccomp) {
-        let listener = filter::install(spec.unix.sockets, spec.host_processes)
-            .map_err(|error| error.to_string())?;
+        let wanted = filter::Wanted {
+            unix: spec.unix.sockets,
+            binds: spec.unix.binds && !switch::is_off(Part::Landlock),
+            host_processes: spec.host_processes,
+        };
+        let listener = filter::install(wanted).map_err(|error| error.to_string())?;
         hand_over(&listener, answers).map_err(|error| format!("the agent is gone: {error}"))?;
     }
     switch::reached(Step::Filtered);

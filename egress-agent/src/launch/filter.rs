@@ -5,8 +5,8 @@
 //! every number is denied in its x32 form too, which shares the architecture with x86-64.
 //!
 //! The filter refuses nothing by itself: it has the agent asked (`SECCOMP_RET_USER_NOTIF`), which
-//! always says no and tells of it ([`super::refusals`]). What is permitted costs what it costs
-//! without that; and where the agent is gone the kernel says no (`ENOSYS`).
+//! says no and tells of it ([`super::refusals`]); only `bind()` may get a yes. What is permitted
+//! costs what it costs without that; and where the agent is gone the kernel says no (`ENOSYS`).
 
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
@@ -23,13 +23,31 @@ use seccompiler::{
 #[error("cannot install the system call filter: {0}; the connector was not started")]
 pub struct FilterError(String);
 
+/// What the filter depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Unix sockets can be made; pairs of connected ones always can.
+    pub unix: bool,
+    /// The agent is asked where they are made ([`super::binds`]).
+    pub binds: bool,
+    /// Processes of others have numbers here.
+    pub host_processes: bool,
+}
+
 /// Installs the filters for this process and everything it becomes. `no_new_privs` must be
-/// set. `unix`: unix sockets can be made; pairs of connected ones always can.
-/// `host_processes`: processes of others have numbers here. Answers the descriptor by which
-/// refused calls are answered.
-pub fn install(unix: bool, host_processes: bool) -> Result<OwnedFd, FilterError> {
+/// set. Answers the descriptor by which refused calls are answered.
+pub fn install(wanted: Wanted) -> Result<OwnedFd, FilterError> {
     seccompiler::apply_filter(&missing()?).map_err(failed)?;
-    notify::install(&refused(unix, host_processes)?).map_err(failed)
+    notify::install(&refused(wanted)?).map_err(failed)
+}
+
+/// Whether a call is one that may be let through: [`super::binds`] says.
+pub fn is_bind(call: &notify::Call) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let number = i64::from(call.number) & !X32_BIT;
+    #[cfg(not(target_arch = "x86_64"))]
+    let number = i64::from(call.number);
+    call.arch == ARCH && number == libc::SYS_bind
 }
 
 /// Calls that always fail with `EPERM`, beside those that depend on their arguments.
@@ -97,6 +115,7 @@ const SOME: &[(i64, &str, Reason)] = &[
     (libc::SYS_clone, "clone", Reason::Namespace),
     (libc::SYS_ioctl, "ioctl", Reason::SystemCall),
     (libc::SYS_prlimit64, "prlimit64", Reason::ForeignProcess),
+    (libc::SYS_bind, "bind", Reason::UnixBind),
 ];
 
 /// What a refused call is to those who read of it, and what its program is told.
@@ -144,10 +163,11 @@ pub fn meaning(call: &notify::Call) -> Meaning {
     Meaning {
         name,
         reason,
-        errno: if absent {
-            libc::EAFNOSUPPORT
-        } else {
-            libc::EPERM
+        errno: match reason {
+            _ if absent => libc::EAFNOSUPPORT,
+            // As Landlock says it.
+            Reason::UnixBind => libc::EACCES,
+            _ => libc::EPERM,
         },
         ends: false,
     }
@@ -195,12 +215,12 @@ const SOCKET_KIND: u64 = 0xf;
 const SOCK_PACKET: u64 = 10;
 
 /// The calls of which the agent is asked.
-fn refused(unix: bool, host_processes: bool) -> Result<Vec<Instruction>, FilterError> {
+fn refused(wanted: Wanted) -> Result<Vec<Instruction>, FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for (call, ..) in DENIED {
         rules.insert(*call, Vec::new());
     }
-    rules.insert(libc::SYS_socket, sockets(unix)?);
+    rules.insert(libc::SYS_socket, sockets(wanted.unix)?);
     rules.insert(
         libc::SYS_socketpair,
         vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?],
@@ -219,7 +239,13 @@ fn refused(unix: bool, host_processes: bool) -> Result<Vec<Instruction>, FilterE
     for call in X32_ONLY {
         rules.insert(call | X32_BIT, Vec::new());
     }
-    if host_processes {
+    if wanted.binds {
+        // A filter knows no family of an address, and a length says nothing certain of it.
+        rules.insert(libc::SYS_bind, Vec::new());
+        #[cfg(target_arch = "x86_64")]
+        rules.insert(libc::SYS_bind | X32_BIT, Vec::new());
+    }
+    if wanted.host_processes {
         // Limits of others: their memory could be had by a core file. A filter knows no number of
         // its own process but 0.
         let others = || Ok(vec![rule(vec![unlike(0, 0)?])?]);
@@ -331,8 +357,18 @@ mod tests {
 
     #[test]
     fn filters_compile_and_refuse_by_asking_alone() {
-        for (unix, host) in [(true, false), (false, false), (true, true)] {
-            let program = refused(unix, host).unwrap_or_default();
+        for (unix, binds, host_processes) in [
+            (true, true, false),
+            (true, false, false),
+            (false, false, false),
+            (true, true, true),
+        ] {
+            let wanted = Wanted {
+                unix,
+                binds,
+                host_processes,
+            };
+            let program = refused(wanted).unwrap_or_default();
             assert!((10..4096).contains(&program.len()));
             let mut answers: Vec<u32> = program
                 .iter()

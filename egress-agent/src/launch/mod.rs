@@ -6,6 +6,7 @@
 //! [`spec`] what they say to each other, [`stdio`] what the connector is given as its standard
 //! input, output and error.
 
+pub mod binds;
 pub mod caller;
 pub mod canary;
 pub mod child;

@@ -1,4 +1,5 @@
-//! The agent's answer to system calls that the filter does not let through: always no, and a line.
+//! The agent's answer to system calls that the filter does not let through: no, and a line; for
+//! `bind()` yes, unless it would make a unix socket where the connector can make none.
 //!
 //! A thread of its own, which waits for nothing that the connector does: the caller stands still
 //! until it is answered, and what is read about it (`/proc/TID/status`, `stat`) takes none of its
@@ -7,7 +8,10 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SendError, Sender, channel},
+    },
     thread,
 };
 
@@ -16,7 +20,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc;
 
-use super::filter::{Meaning, meaning};
+use super::{
+    binds::Binds,
+    filter::{Meaning, is_bind, meaning},
+};
 use crate::{
     event::{CallRepeats, CallStats, RefusedCall},
     host::{
@@ -37,25 +44,37 @@ pub struct Telling {
 }
 
 /// Answers for a connector until its last process is gone.
-pub fn start(listener: OwnedFd, telling: Telling) -> io::Result<()> {
-    let answering = Answering {
-        listener: Listener::new(listener),
-        telling,
-        repeats: CallRepeats::default(),
+pub fn start(listener: OwnedFd, telling: Telling, binds: Binds) -> io::Result<()> {
+    let listener = Arc::new(Listener::new(listener));
+    let (asked, calls) = channel();
+    let looking = Looking {
+        listener: Arc::clone(&listener),
+        teller: Teller::new(telling.clone()),
+        binds,
     };
-    let thread = thread::Builder::new().name("refusals".to_owned());
-    thread.stack_size(STACK).spawn(move || answering.run())?;
+    let answering = Answering {
+        listener,
+        teller: Teller::new(telling),
+        asked,
+    };
+    let thread = |name: &str| {
+        thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK)
+    };
+    thread("refusals").spawn(move || answering.run())?;
+    thread("binds").spawn(move || looking.run(&calls))?;
     Ok(())
 }
 
 struct Answering {
-    listener: Listener,
-    telling: Telling,
-    repeats: CallRepeats,
+    listener: Arc<Listener>,
+    teller: Teller,
+    asked: Sender<Call>,
 }
 
 impl Answering {
-    /// With this thread the descriptor goes: then the kernel refuses.
+    /// With both threads the descriptor goes: then the kernel refuses.
     fn run(mut self) {
         while self.turn().is_ok_and(|goes_on| goes_on) {}
     }
@@ -73,19 +92,26 @@ impl Answering {
             return Ok(!found.intersects(PollFlags::POLLHUP | PollFlags::POLLERR));
         }
         if let Some(call) = self.listener.receive()? {
-            self.answer(&call)?;
+            self.answer(call)?;
         }
         Ok(true)
     }
 
-    fn answer(&mut self, call: &Call) -> io::Result<()> {
-        let meaning = meaning(call);
+    fn answer(&mut self, call: Call) -> io::Result<()> {
+        if is_bind(&call) {
+            // The other thread is gone only where looking failed; Landlock decides without it.
+            if let Err(SendError(call)) = self.asked.send(call) {
+                self.listener.permit(call.id)?;
+            }
+            return Ok(());
+        }
+        let meaning = meaning(&call);
         let caller = thread_group(call.tid).filter(|_| self.listener.waits(call.id));
-        let ended = meaning.ends && self.end(call, caller.as_ref());
+        let ended = meaning.ends && self.end(&call, caller.as_ref());
         let refused = self.listener.refuse(call.id, meaning.errno)?;
         // One that was interrupted tries again, and counts then.
         if refused || ended {
-            self.tell(&meaning, caller);
+            self.teller.tell(&meaning, caller, None, false);
         }
         Ok(())
     }
@@ -103,13 +129,70 @@ impl Answering {
         // It still waits, so the descriptor is its own and nobody's who came after it.
         self.listener.waits(call.id) && pidfd_send_signal(&process, Signal::KILL).is_ok()
     }
+}
 
-    fn tell(&mut self, meaning: &Meaning, caller: Option<Thread>) {
+/// Looks where sockets are to be made. Apart, because it reads the caller's memory and goes its
+/// ways, and either may lie on a file system that does not answer; then only such calls wait.
+struct Looking {
+    listener: Arc<Listener>,
+    teller: Teller,
+    binds: Binds,
+}
+
+impl Looking {
+    fn run(mut self, calls: &Receiver<Call>) {
+        while calls.recv().is_ok_and(|call| self.answer(&call).is_ok()) {}
+    }
+
+    fn answer(&mut self, call: &Call) -> io::Result<()> {
+        let Some(path) = self.binds.outside(call) else {
+            self.listener.permit(call.id)?;
+            return Ok(());
+        };
+        let meaning = meaning(call);
+        let caller = thread_group(call.tid).filter(|_| self.listener.waits(call.id));
+        let enforced = self.binds.enforced;
+        let answered = if enforced {
+            self.listener.refuse(call.id, meaning.errno)?
+        } else {
+            self.listener.permit(call.id)?
+        };
+        if answered {
+            self.teller.tell(&meaning, caller, Some(path), !enforced);
+        }
+        Ok(())
+    }
+}
+
+/// Counts, and makes lines.
+struct Teller {
+    telling: Telling,
+    repeats: CallRepeats,
+}
+
+impl Teller {
+    fn new(telling: Telling) -> Self {
+        Self {
+            telling,
+            repeats: CallRepeats::default(),
+        }
+    }
+
+    fn tell(
+        &mut self,
+        meaning: &Meaning,
+        caller: Option<Thread>,
+        path: Option<Vec<u8>>,
+        audited: bool,
+    ) {
         let Meaning { name, reason, .. } = *meaning;
         self.telling.stats.count(reason);
         let time_ns = boot_ns();
         let (pid, uid, comm) = caller.map_or((0, 0, [0; 16]), |it| (it.pid, it.uid, it.comm));
-        let Some(count) = self.repeats.shows(name, reason, comm, time_ns) else {
+        let shows = self
+            .repeats
+            .shows(name, reason, comm, path.as_deref(), time_ns);
+        let Some(count) = shows else {
             return;
         };
         // Where there is no room the counters say that something was not shown.
@@ -121,6 +204,8 @@ impl Answering {
             uid,
             comm,
             count,
+            path,
+            audited,
         });
     }
 }

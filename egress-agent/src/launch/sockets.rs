@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     kernel::unix::UnixError,
-    policy::model::{Mode, Policy, Target},
+    policy::model::{Mode, Policy},
 };
 
 /// A rule for a unix socket on a kernel that cannot judge those.
@@ -27,10 +27,7 @@ pub fn unix_sockets(
     policy: &Policy,
     hooks: Result<(), &UnixError>,
 ) -> Result<UnixSockets, Unenforceable> {
-    let names = policy.allow.iter().filter_map(|rule| match &rule.target {
-        Target::Unix(name) => Some(name.as_str()),
-        Target::Host(_) | Target::Cidr(_) => None,
-    });
+    let names = policy.allow.iter().filter_map(|rule| rule.target.socket());
     let (abstracts, paths): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with('@'));
     let enforced = policy.mode == Mode::Enforce;
     if let (Err(error), true, Some(name)) =
@@ -44,6 +41,7 @@ pub fn unix_sockets(
     let offered = scope::supported();
     Ok(UnixSockets {
         sockets: hooks.is_ok() || !enforced,
+        binds: offered.paths && hooks.is_ok(),
         landlock: Landlocked {
             paths: enforced && offered.paths,
             // The scope knows no exceptions: with a foreign socket to reach, names decide.

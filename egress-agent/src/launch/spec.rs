@@ -53,6 +53,9 @@ pub struct UnixSockets {
     /// Whether they can be made at all: not where the data plane cannot judge them. Pairs of
     /// connected ones always can.
     pub sockets: bool,
+    /// Whether the agent is asked where they are made: elsewhere than in own folders it is refused,
+    /// or would be.
+    pub binds: bool,
     /// What Landlock does about them.
     pub landlock: Landlocked,
     /// Paths that rules permit, which the connector must not lead elsewhere.

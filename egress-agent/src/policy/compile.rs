@@ -17,7 +17,7 @@ use egress_common::{
 
 use super::{
     fault::{Complaint, Fault, Faults},
-    model::{List, Policy, Rule, Target},
+    model::{List, Policy, Rule},
     names, prefixes,
 };
 use crate::host::switch::{self, Part};
@@ -185,9 +185,7 @@ fn unix_names(
         .iter()
         .zip(all)
         .filter_map(|(compiled, rule)| {
-            let Target::Unix(name) = &rule.target else {
-                return None;
-            };
+            let name = rule.target.socket()?;
             let effect = if compiled.list == List::Deny {
                 UnixGrant::DENY
             } else {

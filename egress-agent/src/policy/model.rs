@@ -9,6 +9,7 @@ use super::{
     name::{HostPattern, Name},
     proxy,
     server::Server,
+    session::Place,
 };
 use crate::host::layers::Layer;
 
@@ -127,6 +128,8 @@ pub enum Target {
     Cidr(IpNet),
     /// A unix socket by path, or by abstract name (`@name`).
     Unix(String),
+    /// A unix socket that the caller's session names; nothing until it is settled.
+    Session(Place),
 }
 
 /// Ports from `first` to `last`, both included.
@@ -290,6 +293,18 @@ impl fmt::Display for Target {
             }
             Self::Cidr(net) => write!(f, "{net}"),
             Self::Unix(path) => f.write_str(path),
+            Self::Session(place) => write!(f, "{place}"),
+        }
+    }
+}
+
+impl Target {
+    /// The unix socket's path or name, where it is one and known.
+    pub fn socket(&self) -> Option<&str> {
+        match self {
+            Self::Unix(name) => Some(name),
+            Self::Session(place) => place.found.as_deref(),
+            Self::Host(_) | Self::Cidr(_) => None,
         }
     }
 }
@@ -354,7 +369,7 @@ impl Policy {
             .enumerate()
             .filter(move |(_, rule)| match &rule.target {
                 Target::Host(pattern) => pattern.covers(name) && !self.is_drained(rule, name),
-                Target::Cidr(_) | Target::Unix(_) => false,
+                Target::Cidr(_) | Target::Unix(_) | Target::Session(_) => false,
             })
     }
 
@@ -363,7 +378,7 @@ impl Policy {
     pub fn name_denied(&self, name: &Name, port: u16, protocol: u8) -> Option<&Rule> {
         self.deny.iter().find(|rule| match &rule.target {
             Target::Host(pattern) => pattern.covers(name) && rule.takes(port, protocol),
-            Target::Cidr(_) | Target::Unix(_) => false,
+            Target::Cidr(_) | Target::Unix(_) | Target::Session(_) => false,
         })
     }
 
@@ -374,7 +389,7 @@ impl Policy {
         let addr = canonical(addr);
         self.deny.iter().find(|rule| match &rule.target {
             Target::Cidr(net) => net.contains(&addr) && rule.takes(port, protocol),
-            Target::Host(_) | Target::Unix(_) => false,
+            Target::Host(_) | Target::Unix(_) | Target::Session(_) => false,
         })
     }
 

@@ -84,7 +84,7 @@ fn outbound<'a>(policy: &'a Policy, rules: &'a [CompiledRule], protocol: u8) -> 
             .filter(|(_, (_, rule))| rule.protocols.has(protocol))
             .filter_map(|(index, (compiled, rule))| match &rule.target {
                 Target::Cidr(net) => Some(line(index, compiled, net, &rule.ports)),
-                Target::Host(_) | Target::Unix(_) => None,
+                Target::Host(_) | Target::Unix(_) | Target::Session(_) => None,
             }),
     )
 }

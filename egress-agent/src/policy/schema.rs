@@ -145,7 +145,8 @@ pub struct Long {
     /// Such a rule needs a `why`; the policy then limits no more where data can go.
     #[schemars(length(min = 1))]
     pub internet: Option<Loose<Vec<Loose<Port>>>>,
-    /// Path of a unix socket, or `@name` of an abstract one.
+    /// Path of a unix socket, `@name` of an abstract one, or, in `allow`, what the caller's session
+    /// names: `$SSH_AUTH_SOCK`, `$DBUS_SESSION_BUS_ADDRESS`, `$XDG_RUNTIME_DIR/…` or `$HOME/…`.
     pub unix: Option<Loose<String>>,
     /// Ports and ranges of ports, for example `[443, "6432-6440"]`. Missing in a `deny` rule:
     /// all ports.

@@ -27,6 +27,7 @@ use crate::{
         self, Faults, load_traced,
         model::{Mode, Policy},
         proxy::{self, Choice},
+        session::Session,
         tables::Memory,
     },
 };
@@ -55,6 +56,8 @@ pub struct Start {
     pub changeable: Option<Changeable>,
     /// As whom the connector runs.
     pub user: User,
+    /// What its caller's session said at the start.
+    pub session: Session,
     /// Look at the file by itself.
     pub watch: bool,
     /// SIGHUP; listened for from the beginning, for it would end the agent.
@@ -84,7 +87,7 @@ struct Reading {
 
 /// What became of reading the file.
 enum Read {
-    Policy(Box<Policy>),
+    Policy(Box<Policy>, Vec<String>),
     /// The connector could have written it.
     Changeable(Changeable),
 }
@@ -164,8 +167,9 @@ impl Reload {
         }
         let path = self.start.live.policy().source.clone();
         let user = self.start.user.clone();
+        let session = self.start.session.clone();
         self.reading = Some(Reading {
-            task: tokio::task::spawn_blocking(move || read_trusted(&path, &user)),
+            task: tokio::task::spawn_blocking(move || read_trusted(&path, &user, &session)),
             asked,
         });
     }
@@ -176,8 +180,8 @@ impl Reload {
             self.read(asked);
             return Ok(());
         }
-        let mut policy = match result {
-            Ok(Read::Policy(policy)) => *policy,
+        let (mut policy, unsettled) = match result {
+            Ok(Read::Policy(policy, unsettled)) => (*policy, unsettled),
             Ok(Read::Changeable(found)) => {
                 self.kept(&self.refusal(&found), stream);
                 return Ok(());
@@ -195,6 +199,10 @@ impl Reload {
         let live = &mut self.start.live;
         if !asked && live.is_whole() && policy == **live.policy() {
             return Ok(());
+        }
+        for told in unsettled {
+            let (connector, instance) = (&live.policy().connector, &self.start.instance);
+            stream.say(say::warning(connector, instance, "session", told));
         }
         let required = self.start.layers.require(&policy.require);
         let ready = required.map_err(Refused::from);
@@ -304,11 +312,14 @@ async fn seen(watch: &mut Option<Watch>) {
 }
 
 /// Reads a policy that its own connector has no hand in.
-fn read_trusted(path: &Path, user: &User) -> Result<Read, Faults> {
-    let loaded = load_traced(path)?;
+fn read_trusted(path: &Path, user: &User, session: &Session) -> Result<Read, Faults> {
+    let mut loaded = load_traced(path)?;
     match policy::changeable_by(&loaded, user)? {
         Some(found) => Ok(Read::Changeable(found)),
-        None => Ok(Read::Policy(Box::new(loaded.policy))),
+        None => {
+            let unsettled = session.settle(&mut loaded.policy);
+            Ok(Read::Policy(Box::new(loaded.policy), unsettled))
+        }
     }
 }
 

@@ -94,9 +94,18 @@ pub fn line(record: &Record, color: bool) -> String {
 fn remedy(reason: Reason) -> &'static str {
     match reason {
         Reason::Namespace => {
-            "no sandbox inside this one: switch the program's own off (--no-sandbox and the like)"
+            "no sandbox inside this one: switch the program's own off (--no-sandbox and the like; \
+             docs/browsers.md); the boundary around it stays"
         }
         Reason::ForeignAbi => "a 32-bit program, which was ended: use a 64-bit one",
+        Reason::UnixBind => {
+            "sockets can be made in $TMPDIR alone: tell the program another place (docs/policy.md, \
+             Unix sockets)"
+        }
+        Reason::SniEncrypted => {
+            "a browser sends this to every server: \"ech: allow\" on the rule, or its policy \
+             EncryptedClientHelloEnabled: false (docs/browsers.md)"
+        }
         _ => "",
     }
 }

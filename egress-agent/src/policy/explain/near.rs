@@ -139,7 +139,7 @@ fn addresses(policy: &Policy, dest: &Dest, addr: IpAddr, refused: bool, hints: &
             Target::Host(pattern) if takes(rule, dest) => hints.push(format!(
                 "permitted while the DNS door answers {pattern} with it (rule {id})"
             )),
-            Target::Cidr(_) | Target::Host(_) | Target::Unix(_) => {}
+            Target::Cidr(_) | Target::Host(_) | Target::Unix(_) | Target::Session(_) => {}
         }
     }
     if addr.is_loopback() {
@@ -149,10 +149,16 @@ fn addresses(policy: &Policy, dest: &Dest, addr: IpAddr, refused: bool, hints: &
 
 fn sockets(policy: &Policy, path: &str, hints: &mut Vec<String>) {
     for rule in &policy.allow {
-        if let Target::Unix(own) = &rule.target
-            && strsim::osa_distance(own, path) <= 2
-        {
-            hints.push(format!("did you mean {} (rule {})?", own, quote(&rule.id)));
+        match &rule.target {
+            Target::Unix(own) if strsim::osa_distance(own, path) <= 2 => {
+                hints.push(format!("did you mean {own} (rule {})?", quote(&rule.id)));
+            }
+            Target::Session(place) => hints.push(format!(
+                "rule {} permits what {place} leads to, which the caller's environment says at \
+                 the start",
+                quote(&rule.id)
+            )),
+            Target::Unix(_) | Target::Host(_) | Target::Cidr(_) => {}
         }
     }
     if compile::unix_key(1, path).is_some_and(|key| unix::looks_absent(&key)) {

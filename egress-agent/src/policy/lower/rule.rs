@@ -6,6 +6,7 @@ use crate::policy::{
     model::{LOOKUPS_PER_MINUTE, PortSpan, Protocols, Rule, Target},
     name::HostPattern,
     schema::{self, Entry, Long, Loose},
+    session::Place,
 };
 
 /// The key of a wildcard's budget, and the most that it may say.
@@ -38,7 +39,7 @@ pub(super) fn lower(entry: &Loose<Entry>, deny: bool, findings: &mut Findings) -
 pub(super) fn derived_id(rule: &Rule, deny: bool) -> String {
     let deny = if deny { "deny:" } else { "" };
     let target = match &rule.target {
-        Target::Unix(path) => return format!("{deny}unix:{path}"),
+        Target::Unix(_) | Target::Session(_) => return format!("{deny}unix:{}", rule.target),
         Target::Host(pattern) => pattern.to_string(),
         Target::Cidr(net) => {
             let whole = net.prefix_len() == net.max_prefix_len();
@@ -96,7 +97,7 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
         "write a whole number, such as 120",
         findings,
     );
-    let target = destination(long, findings);
+    let target = destination(long, deny, findings);
     let ports = if long.internet.is_some() {
         internet(long, deny, findings)
     } else {
@@ -107,14 +108,14 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
         Target::Host(HostPattern::Public) => host(&ports, true, deny, None, findings),
         Target::Host(_) => host(&ports, long.ports.is_some(), deny, private, findings),
         Target::Cidr(_) => only_host("private", private.is_some(), findings),
-        Target::Unix(_) => {
+        Target::Unix(_) | Target::Session(_) => {
             only_host("private", private.is_some(), findings);
             not_unix("ports", long.ports.is_some(), findings);
             not_unix("protocol", long.protocol.is_some(), findings);
         }
     }
     let lookups = lookups_per_minute(lookups.copied(), deny, &target, findings);
-    let unix = matches!(target, Target::Unix(_));
+    let unix = matches!(target, Target::Unix(_) | Target::Session(_));
     Some(Rule {
         id,
         target,
@@ -128,7 +129,7 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
     })
 }
 
-fn destination(long: &Long, findings: &mut Findings) -> Option<Target> {
+fn destination(long: &Long, deny: bool, findings: &mut Findings) -> Option<Target> {
     const HELP: &str = "write exactly one of “host:”, “cidr:”, “internet:” and “unix:”";
     let named = [
         long.host.is_some(),
@@ -154,13 +155,22 @@ fn destination(long: &Long, findings: &mut Findings) -> Option<Target> {
         |text| target::cidr(text).map(Target::Cidr),
         findings,
     );
-    let unix = read(
-        "unix",
-        &long.unix,
-        |text| target::unix(text).map(Target::Unix),
-        findings,
-    );
+    let unix = read("unix", &long.unix, |text| socket(text, deny), findings);
     host.or(cidr).or(unix)
+}
+
+/// A unix socket by its name, or by a variable of the session.
+fn socket(text: &str, deny: bool) -> Result<Target, Complaint> {
+    if !text.starts_with('$') {
+        return target::unix(text).map(Target::Unix);
+    }
+    if deny {
+        return Err(Complaint::new(
+            "a denial takes no variable",
+            "write the path: the caller's environment must not decide what is denied",
+        ));
+    }
+    Place::parse(text).map(Target::Session)
 }
 
 fn read(
@@ -231,7 +241,7 @@ fn ports(
     findings: &mut Findings,
 ) -> Vec<PortSpan> {
     const HELP: &str = "write a list, such as “ports: [443]”";
-    if matches!(target, Some(Target::Unix(_))) {
+    if matches!(target, Some(Target::Unix(_) | Target::Session(_))) {
         return Vec::new();
     }
     if long.ports.is_none() {

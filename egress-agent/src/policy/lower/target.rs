@@ -286,6 +286,23 @@ pub fn unix(text: &str) -> Result<String, Complaint> {
     if text.chars().any(char::is_control) {
         return fail("contains a control character", "write the path without it");
     }
+    if text.starts_with('~') {
+        return fail("begins with “~”", "write “$HOME/…”, or the whole path");
+    }
+    if text.contains('$') {
+        return fail(
+            "has a variable in it",
+            "a variable stands in front alone: “$SSH_AUTH_SOCK”, “$DBUS_SESSION_BUS_ADDRESS”, \
+             “$XDG_RUNTIME_DIR/…”, “$HOME/…”; write the rest as it is",
+        );
+    }
+    if text.contains(['*', '?', '[']) {
+        return fail(
+            "is a pattern, and none is matched: who can make a file could make one that fits",
+            "write the whole path; for a socket that has another one in each session write the \
+             variable that names it, such as “$SSH_AUTH_SOCK”",
+        );
+    }
     if text.len() > MAX + usize::from(text.starts_with('@')) {
         return fail(
             "is longer than 107 bytes",

@@ -314,7 +314,7 @@ pub(super) fn cases() -> u32 {
 pub(super) fn within(rule: &Rule, bits: u128) -> IpAddr {
     match &rule.target {
         Target::Cidr(net) => within_net(net, bits),
-        Target::Host(_) | Target::Unix(_) => Ipv4Addr::LOCALHOST.into(),
+        Target::Host(_) | Target::Unix(_) | Target::Session(_) => Ipv4Addr::LOCALHOST.into(),
     }
 }
 
