@@ -106,6 +106,14 @@ pub enum Request {
         /// What is sent.
         text: String,
     },
+    /// Calls the host from an address of the internet, a dozen times at once, and hangs up within
+    /// a second. What comes back counts as [`Request::Packets`].
+    Knock {
+        /// Address of the internet that calls.
+        from: IpAddr,
+        /// Where to on the host.
+        to: SocketAddr,
+    },
     /// Sends one UDP datagram from an address of the internet to the host.
     Poke {
         /// Sender.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU8, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use crate::{
     probe::{self, Company, Evidence, Family, Job, MARK, MULTIPATH_PORT, Needs, PORT, Vector},
     process::{Running, patience},
     programs,
-    protocol::{Request, Sighting},
+    protocol::{Query, Request, Sighting},
     stage::Stage,
     token,
     world::{USER, World},
@@ -34,6 +35,8 @@ const WIDTH_SLOW: usize = 6;
 /// What a dead program left in its sockets is sent again within this time (TCP's first
 /// retransmissions), and the accomplices outside have passed on what they heard.
 const AFTERMATH: Duration = Duration::from_millis(2500);
+/// The digits of a token, see [`token::new`].
+const TOKEN_DIGITS: usize = 24;
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// How a battery of vectors is confined.
@@ -61,6 +64,8 @@ pub enum Fate {
     Delivered(String),
     /// It did not; this is what the program noticed.
     Blocked(String),
+    /// It did not, and was not tried: it could not be set up, or broke off.
+    Untried(String),
 }
 
 /// What a row means.
@@ -75,8 +80,8 @@ pub enum Verdict {
     Blocked,
     /// This way does not exist here, for this user.
     NotApplicable,
-    /// It did not get out even where nothing confined it, though it should: the vector proves
-    /// nothing.
+    /// It did not get out even where nothing confined it, though it should; or under the confinement
+    /// it was not tried to the end. The vector proves nothing.
     Unproven,
 }
 
@@ -109,6 +114,17 @@ pub fn probe_policy(root: bool) -> String {
     }
     text.push_str("  - allowed.example:443\n  - \"*.ingest.sentry.io:443\"\n");
     text.push_str("  - small-window.example:443\n");
+    let _ = write!(
+        text,
+        "  - \"*.{}:443\"\n  - {}:443\n",
+        probe::ORDER,
+        probe::KINDS
+    );
+    let _ = write!(
+        text,
+        "  - host: \"*.{}\"\n    ports: [{PORT}]\n    protocol: any\n",
+        probe::BRIEF
+    );
     for name in probe::REBINDING {
         let _ = write!(
             text,
@@ -116,6 +132,7 @@ pub fn probe_policy(root: bool) -> String {
             probe::RELAY_PORT
         );
     }
+    text.push_str("dns:\n  ttl: { floor: 1s, grace: 1s }\n");
     if root {
         text.push_str("run:\n  user: root\n");
     }
@@ -199,7 +216,7 @@ pub fn try_some(
     let fates = suite.carry_out(wrap, &both)?;
     let of = |fates: &BTreeMap<String, Fate>, one: &Try| {
         let fate = fates.get(&one.job.token).cloned();
-        fate.unwrap_or_else(|| Fate::Blocked("it was not tried".to_owned()))
+        fate.unwrap_or_else(|| Fate::Untried("it was not tried".to_owned()))
     };
     let rows = vectors
         .iter()
@@ -265,9 +282,10 @@ impl Suite<'_> {
         let queries = self.world.queries()?.len();
         let (alone, together): (Vec<&Try>, Vec<&Try>) =
             tries.iter().partition(|one| one.vector.company.is_alone());
-        let mut said = self.run(wrap, &together)?;
+        let mut callers = BTreeMap::new();
+        let mut said = self.run(wrap, &together, &mut callers)?;
         for some in apart(alone) {
-            said.extend(self.run(wrap, &some)?);
+            said.extend(self.run(wrap, &some, &mut callers)?);
         }
         let free = *wrap == Wrap::Free || unconfined();
         // An orphan of a vector may be slow where everything is.
@@ -275,7 +293,8 @@ impl Suite<'_> {
         thread::sleep(if free { moment } else { AFTERMATH.max(moment) });
         self.world.fence()?;
         let asked = self.world.queries()?;
-        let capitals = asked[queries..]
+        let asked = &asked[queries..];
+        let capitals = asked
             .iter()
             .any(|query| query.name.chars().any(char::is_uppercase));
         let mut fates = BTreeMap::new();
@@ -291,10 +310,18 @@ impl Suite<'_> {
                     Evidence::Anywhere => !places.is_empty(),
                     Evidence::Reached => said.starts_with(probe::REACHED),
                     Evidence::Capitals => capitals,
+                    Evidence::Answered => match callers.get(&one.job.token) {
+                        Some(caller) => !self.world.packets(*caller)?.is_empty(),
+                        None => false,
+                    },
+                    Evidence::Order => is_spelled(asked, &one.job.token),
                 }
             };
+            let untried = said.starts_with(probe::UNTRIED);
             let fate = if arrived {
                 Fate::Delivered(list(&places))
+            } else if untried && one.vector.company != Company::Ending {
+                Fate::Untried(said)
             } else {
                 Fate::Blocked(said)
             };
@@ -303,8 +330,13 @@ impl Suite<'_> {
         Ok(fates)
     }
 
-    /// One start of the confinement. What each vector said, by its token.
-    fn run(&self, wrap: &Wrap, tries: &[&Try]) -> Result<BTreeMap<String, String>> {
+    /// One start of the confinement. What each vector said, and who called it, by its token.
+    fn run(
+        &self,
+        wrap: &Wrap,
+        tries: &[&Try],
+        callers: &mut BTreeMap<String, IpAddr>,
+    ) -> Result<BTreeMap<String, String>> {
         if tries.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -324,7 +356,9 @@ impl Suite<'_> {
                         said.insert(token.to_owned(), rest.unwrap_or_default().to_owned());
                     }
                     [Some(MARK), Some(probe::LISTENING), Some(token), Some(port)] => {
-                        self.call(tries, token, port)?;
+                        if let Some(caller) = self.call(tries, token, port)? {
+                            callers.insert(token.to_owned(), caller);
+                        }
                     }
                     _ => {}
                 }
@@ -350,7 +384,10 @@ impl Suite<'_> {
             outcome.stderr
         );
         for one in tries {
-            let how = || format!("no word from it: {}", last_line(&outcome.stderr));
+            let how = || {
+                let last = last_line(&outcome.stderr);
+                format!("{} no word from it: {last}", probe::UNTRIED)
+            };
             said.entry(one.job.token.clone()).or_insert_with(how);
         }
         Ok(said)
@@ -416,30 +453,69 @@ impl Suite<'_> {
         Ok(command)
     }
 
-    /// A stranger calls a vector that listens. Under a confinement the call may fail, which is
-    /// one way of being blocked.
-    fn call(&self, tries: &[&Try], token: &str, port: &str) -> Result<()> {
+    /// A stranger calls a vector that listens; from an address of its own, if that is what counts.
+    /// Under a confinement the call may fail, which is one way of being blocked.
+    fn call(&self, tries: &[&Try], token: &str, port: &str) -> Result<Option<IpAddr>> {
         let Some(one) = tries.iter().find(|one| one.job.token == token) else {
             bail!("an unknown vector listens");
         };
-        let to = SocketAddr::new(zone::HOST.into(), port.trim().parse()?);
+        let port = port.trim().parse()?;
+        let to = SocketAddr::new(zone::HOST.into(), port);
         let text = "hello".to_owned();
+        let mut caller = None;
         let request = match one.vector.needs {
             Needs::TcpCall => Request::Dial {
                 from: zone::STRANGER.into(),
                 to,
                 text,
             },
+            Needs::Caller => Request::Knock {
+                from: *caller.insert(fresh(false)),
+                to,
+            },
+            Needs::Caller6 => Request::Knock {
+                from: *caller.insert(fresh(true)),
+                to: SocketAddr::new(zone::HOST6.into(), port),
+            },
             Needs::UdpCall => Request::Poke {
                 from: SocketAddr::new(zone::STRANGER.into(), 7777),
                 to,
                 text,
             },
-            Needs::Nothing | Needs::Terminal => return Ok(()),
+            Needs::Nothing | Needs::Terminal => return Ok(None),
         };
         drop(self.world.ask(&request));
-        Ok(())
+        Ok(caller)
     }
+}
+
+/// A stranger's address that nobody had before: so whatever arrives there is an answer.
+fn fresh(six: bool) -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(100);
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    if six {
+        let [a, b, c, d, e, f, g, _] = zone::STRANGER6.segments();
+        return IpAddr::from([a, b, c, d, e, f, g, 0x1000 | u16::from(last)]);
+    }
+    let [a, b, c, _] = zone::STRANGER.octets();
+    IpAddr::from([a, b, c, last.max(100)])
+}
+
+/// Whether the order of questions spells the beginning of a token's digits.
+fn is_spelled(asked: &[Query], token: &str) -> bool {
+    let digits = &token[token.len() - TOKEN_DIGITS..];
+    let below = format!(".{}", probe::ORDER);
+    let order = asked.iter().filter(|query| query.kind == "A");
+    let order: String = order
+        .filter_map(|query| query.name.strip_suffix(&below))
+        .collect();
+    let kinds = asked.iter().filter(|query| query.name == probe::KINDS);
+    let kinds: String = kinds
+        .map(|query| if query.kind == "AAAA" { '1' } else { '0' })
+        .collect();
+    let number = u32::from_str_radix(&digits[..probe::KINDS_DIGITS], 16);
+    let bits = number.map(|number| format!("{number:032b}"));
+    order.contains(digits) || bits.is_ok_and(|bits| kinds.contains(&bits))
 }
 
 fn all_alone(tries: &[&Try]) -> bool {
@@ -515,12 +591,13 @@ impl Row {
     pub fn verdict(&self) -> Verdict {
         let said_missing = |fate: &Fate| match fate {
             Fate::Blocked(why) => why.starts_with("NOT APPLICABLE"),
-            Fate::Delivered(_) => false,
+            Fate::Delivered(_) | Fate::Untried(_) => false,
         };
         match (&self.confined, &self.free) {
             (Fate::Delivered(_), _) if self.vector.excuse().is_none() => Verdict::Delivered,
             (Fate::Delivered(_), _) => Verdict::Limit,
             (Fate::Blocked(_), Fate::Delivered(_)) => Verdict::Blocked,
+            (Fate::Untried(_), Fate::Delivered(_)) => Verdict::Unproven,
             _ if self.vector.optional || said_missing(&self.free) => Verdict::NotApplicable,
             _ if self.vector.root && !self.as_root => Verdict::NotApplicable,
             _ => Verdict::Unproven,
@@ -545,14 +622,19 @@ impl Row {
             (_, _, Verdict::NotApplicable) if self.vector.root && !self.as_root => {
                 "needs root".to_owned()
             }
-            (_, Fate::Blocked(why), Verdict::NotApplicable | Verdict::Unproven) => {
-                format!("unconfined: {why}")
-            }
-            (Fate::Blocked(why), ..) => why.clone(),
+            (Fate::Untried(why), Fate::Delivered(_), _) => why.clone(),
+            (
+                _,
+                Fate::Blocked(why) | Fate::Untried(why),
+                Verdict::NotApplicable | Verdict::Unproven,
+            ) => format!("unconfined: {why}"),
+            (Fate::Blocked(why) | Fate::Untried(why), ..) => why.clone(),
             (Fate::Delivered(places), ..) => format!("{} · {places}", self.vector.about),
         };
         match &self.control {
-            Some(Fate::Blocked(why)) => format!("{text} · CONTROL MISSING: {why}"),
+            Some(Fate::Blocked(why) | Fate::Untried(why)) => {
+                format!("{text} · CONTROL MISSING: {why}")
+            }
             _ => text,
         }
     }
@@ -597,7 +679,7 @@ pub fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
         let control = match &row.control {
             None => " ",
             Some(Fate::Delivered(_)) => "+",
-            Some(Fate::Blocked(_)) => "!",
+            Some(Fate::Blocked(_) | Fate::Untried(_)) => "!",
         };
         let (verdict, name) = (row.verdict(), row.vector.name);
         let _ = writeln!(
@@ -643,4 +725,63 @@ pub fn relay(world: &World) -> Result<Running> {
         thread::sleep(Duration::from_millis(2));
     }
     Ok(relay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the vector `tcp4`, or of one that some kernels do not have.
+    fn verdict(name: &str, free: Fate, confined: Fate) -> Verdict {
+        let vector = probe::vector(name).expect("a vector");
+        let row = Row {
+            family: "streams",
+            vector,
+            as_root: false,
+            free,
+            confined,
+            control: None,
+        };
+        row.verdict()
+    }
+
+    #[test]
+    fn what_was_not_tried_is_not_blocked() {
+        let out = || Fate::Delivered(String::new());
+        let refused = || Fate::Blocked("REFUSED EPERM".to_owned());
+        let untried = || Fate::Untried(format!("{} exit status: 101", probe::UNTRIED));
+        for name in ["tcp4", "mptcp4"] {
+            assert_eq!(verdict(name, out(), refused()), Verdict::Blocked);
+            assert_eq!(verdict(name, out(), untried()), Verdict::Unproven);
+            assert_eq!(verdict(name, out(), out()), Verdict::Delivered);
+            assert_eq!(verdict(name, refused(), out()), Verdict::Delivered);
+        }
+        assert_eq!(verdict("tcp4", refused(), refused()), Verdict::Unproven);
+        assert_eq!(verdict("tcp4", untried(), untried()), Verdict::Unproven);
+    }
+
+    #[test]
+    fn an_order_of_questions_spells_a_token() {
+        let token = "egt-0123456789abcdef01234567";
+        let ask = |name: String, kind: &str| Query {
+            name,
+            kind: kind.to_owned(),
+            server: zone::DNS,
+            tcp: false,
+        };
+        let digits = |digits: &str| -> Vec<Query> {
+            let name = |digit| format!("{digit}.{}", probe::ORDER);
+            digits.chars().map(|digit| ask(name(digit), "A")).collect()
+        };
+        assert!(is_spelled(&digits("ff0123456789abcdef01234567"), token));
+        assert!(!is_spelled(&digits("0123456789abcdef"), token));
+        let kinds = |number: u32| -> Vec<Query> {
+            let bits = format!("{number:032b}");
+            let kind = |bit| if bit == '1' { "AAAA" } else { "A" };
+            let one = |bit| ask(probe::KINDS.to_owned(), kind(bit));
+            bits.chars().map(one).collect()
+        };
+        assert!(is_spelled(&kinds(0x0123_4567), token));
+        assert!(!is_spelled(&kinds(0x1123_4567), token));
+    }
 }

@@ -78,6 +78,26 @@ fn through_the_same_host() -> Result<()> {
 }
 
 #[test]
+fn through_ports_of_its_own() -> Result<()> {
+    try_family("own-ports")
+}
+
+#[test]
+fn copies_for_listeners_on_this_host() -> Result<()> {
+    try_family("copies")
+}
+
+#[test]
+fn started_after_its_time() -> Result<()> {
+    try_family("late-starts")
+}
+
+#[test]
+fn answers_to_callers() -> Result<()> {
+    try_family("callers")
+}
+
+#[test]
 fn unix_sockets() -> Result<()> {
     try_family("unix-sockets")
 }

@@ -13,17 +13,33 @@ use egress_tests::{
 fn the_packet_hook() -> Result<()> {
     gets_out_without("packet", &["udp4-connected", "detour-pktinfo4"])?;
     // Whoever calls in without a rule is not heard in the first place.
-    gets_out_without("packet,ingress", &["accept-reply"])
+    gets_out_without("packet,ingress", &["accept-reply"])?;
+    let late = [
+        "own-backlog",
+        "own-fastopen",
+        "late-fastopen",
+        "late-datagram",
+    ];
+    gets_out_without("packet", &late)
+}
+
+#[test]
+fn the_hook_for_packets_on_their_way_in() -> Result<()> {
+    gets_out_without("ingress", &["answer4", "answer6", "answer-no-room4"])
 }
 
 #[test]
 fn the_hooks_of_connect() -> Result<()> {
-    gets_out_without("connect,packet", &["tcp4", "tcp6", "tcp-fastopen"])
+    gets_out_without("connect,packet", &["tcp4", "tcp6", "tcp-fastopen"])?;
+    // The packet hook refuses these as well, and copies are made all the same.
+    let copies = ["copy-broadcast-connected", "copy-group-connected"];
+    gets_out_without("connect", &copies)
 }
 
 #[test]
 fn the_hooks_of_sendmsg() -> Result<()> {
-    gets_out_without("sendmsg,packet", &["udp4", "udp6", "udp-sendmmsg"])
+    gets_out_without("sendmsg,packet", &["udp4", "udp6", "udp-sendmmsg"])?;
+    gets_out_without("sendmsg", &["copy-broadcast", "copy-group"])
 }
 
 #[test]

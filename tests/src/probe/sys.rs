@@ -1,7 +1,8 @@
 //! The system calls as they are, for what the standard library is too well-behaved to do.
 
 use std::{
-    net::{SocketAddr, SocketAddrV4},
+    io,
+    net::{SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
@@ -21,11 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A socket with send and receive time-outs, so that no vector hangs.
 pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     let fd = socket_plain(domain, kind, protocol)?;
+    set_patience(&fd)?;
+    Ok(fd)
+}
+
+/// Time-outs for a socket that somebody else made, as `accept(2)` does.
+pub(super) fn set_patience(fd: &OwnedFd) -> Result<(), Errno> {
     let seconds = patient(PATIENCE).as_secs().to_ne_bytes();
     let time = [seconds, [0; 8]].concat();
-    set(&fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)?;
-    set(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)?;
-    Ok(fd)
+    set(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
 }
 
 /// A socket as it is.
@@ -162,8 +168,37 @@ pub(super) fn set(fd: &OwnedFd, level: i32, option: i32, value: &[u8]) -> Result
 
 /// listen(2), also on a socket that nobody bound.
 pub(super) fn listen(fd: &OwnedFd) -> Result<(), Errno> {
+    listen_for(fd, 8)
+}
+
+/// The same, with room for so many callers.
+pub(super) fn listen_for(fd: &OwnedFd, callers: i32) -> Result<(), Errno> {
     // SAFETY: listen(2) takes two numbers and no memory.
-    Errno::result(unsafe { libc::listen(fd.as_raw_fd(), 8) }).map(drop)
+    Errno::result(unsafe { libc::listen(fd.as_raw_fd(), callers) }).map(drop)
+}
+
+/// A socket that may share its place with connections that were there before, bound to it.
+pub(super) fn bound(kind: i32, place: SocketAddr) -> Result<OwnedFd, Errno> {
+    let domain = if place.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let socket = socket(domain, kind, 0)?;
+    set(
+        &socket,
+        libc::SOL_SOCKET,
+        libc::SO_REUSEADDR,
+        &1i32.to_ne_bytes(),
+    )?;
+    bind(&socket, &address(place))?;
+    Ok(socket)
+}
+
+/// Where a socket of IPv4 or IPv6 is bound.
+pub(super) fn place_of(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    // What is asked is the same for each kind of socket.
+    UdpSocket::from(fd.try_clone()?).local_addr()
 }
 
 /// The bytes of a `sockaddr_in` or `sockaddr_in6`.
