@@ -29,6 +29,12 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
         local_port: 0,
         ifindex: 0,
     };
+    // A connected socket that sends with a control message comes here without an address, which
+    // shows as zeros (`net/ipv4/udp.c`, `net/ipv6/udp.c`; with an address port 0 is refused before).
+    // What it is connected to was decided, and the packet is.
+    if flow.port == 0 && flow::is_unspecified(ctx, family) {
+        return PASS;
+    }
     let state = connect::state_of(ctx);
     if state.is_null() {
         return connect::refuse(&flow, Reason::NoMemory, family);
