@@ -13,6 +13,8 @@ pub const MAX_GRANTS: u32 = 131_072;
 pub const MAX_PREFIXES: u32 = 16_384;
 /// Names and wildcards that one data-plane instance can hold for TLS.
 pub const MAX_NAMES: u32 = 8_192;
+/// Entries for the routes of the host that one data-plane instance can hold.
+pub const MAX_ROUTES: u32 = 16_384;
 /// Connectors of one data-plane instance; ids run from 1 to this number less one.
 pub const MAX_CONNECTORS: u32 = 1_024;
 /// Rules of one data-plane instance, reserved ones included.
@@ -84,6 +86,8 @@ pub mod map {
     pub const GRANTS: &str = "GRANTS";
     /// [`crate::key::PrefixKey`] → [`crate::grant::PrefixRules`].
     pub const PREFIXES: &str = "PREFIXES";
+    /// [`crate::key::RouteKey`] → [`crate::key::RouteKey::LEADS`] or another number.
+    pub const ROUTES: &str = "ROUTES";
     /// [`crate::sni::NameKey`] → [`crate::grant::PrefixRules`].
     pub const NAMES: &str = "NAMES";
     /// rule id → [`crate::grant::Rule`].

@@ -3,7 +3,7 @@
 use crate::{
     abi::{DNS_PORT, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, TCP, UDP},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule},
-    key::{Addr, GrantKey, PrefixKey},
+    key::{Addr, GrantKey, PrefixKey, RouteKey},
     sni::NameQuery,
     unix::{UnixGrant, UnixKey},
     verdict::{Action, Layer, Reason, Verdict},
@@ -42,6 +42,8 @@ pub trait Lookup {
     fn exact(&self, key: &GrantKey) -> Option<&Grant>;
     /// The longest prefix that covers a key whose address counts whole.
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules>;
+    /// Whether this host sends to an address by an interface, when nobody chooses one.
+    fn leads(&self, key: &RouteKey) -> bool;
     /// What holds for the name of a unix socket.
     fn unix(&self, key: &UnixKey) -> Option<&UnixGrant>;
     /// What holds for a name in TLS: the longest entry that covers it.
@@ -83,11 +85,31 @@ pub fn decide<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
             rule: RULE_DOOR,
         };
     }
-    let verdict = lookup.blurred(by_rule(flow, lookup));
+    let mut verdict = lookup.blurred(by_rule(flow, lookup));
+    if matches!(verdict.action, Action::Allow)
+        && flow.protocol == UDP
+        && flow.ifindex != 0
+        && !on_route(flow.connector, flow.addr, flow.ifindex, lookup)
+    {
+        verdict = lookup.blurred(Verdict::deny(Reason::Interface, verdict.rule));
+    }
     if mode == Connector::AUDIT {
         return audited(verdict);
     }
     verdict
+}
+
+/// Whether a datagram may leave by an interface: the one by which this host sends to its address
+/// when nobody chooses one. A control message can choose another (`IP_PKTINFO`), and no hook sees
+/// those. TCP has none.
+#[inline(always)]
+pub fn on_route<L: Lookup>(connector: u32, addr: Addr, ifindex: u32, lookup: &L) -> bool {
+    let key = RouteKey {
+        connector,
+        ifindex,
+        addr,
+    };
+    addr.is_of_every_link() || lookup.leads(&key)
 }
 
 /// A refusal for a reason that lies outside the tables, or its report where the connector is
@@ -133,7 +155,7 @@ fn by_rule<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         addr: flow.addr,
     };
     let ranged = lookup.blurred(match lookup.prefix(&key) {
-        Some(rules) => by_port(flow.port, flow.ifindex, rules, lookup),
+        Some(rules) => by_port(flow.port, rules, lookup),
         None => Verdict::deny(Reason::NoRule, RULE_NONE),
     });
     if matches!(ranged.action, Action::Allow) {
@@ -176,8 +198,6 @@ pub fn by_grant<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         Verdict::deny(Reason::Revoked, rule)
     } else if grant.expires_ns != 0 && lookup.now_ns() >= grant.expires_ns {
         Verdict::deny(Reason::Expired, rule)
-    } else if grant.ifindex != 0 && flow.ifindex != 0 && grant.ifindex != flow.ifindex {
-        Verdict::deny(Reason::Interface, rule)
     } else if flow.protocol == TCP && lookup.rule_flags(rule) & Rule::TLS != 0 {
         Verdict {
             action: Action::Check,
@@ -234,7 +254,7 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
         addr: flow.addr,
     };
     match lookup.prefix(&key) {
-        Some(rules) => match by_port(flow.local_port, 0, rules, lookup) {
+        Some(rules) => match by_port(flow.local_port, rules, lookup) {
             Verdict {
                 reason: Reason::NoRule,
                 ..
@@ -247,12 +267,7 @@ fn to_caller<L: Lookup>(flow: &Flow, lookup: &L) -> Verdict {
 
 /// The first range that holds the port decides; a range of an inactive rule is passed over.
 #[inline(always)]
-pub(crate) fn by_port<L: Lookup>(
-    port: u16,
-    ifindex: u32,
-    rules: &PrefixRules,
-    lookup: &L,
-) -> Verdict {
+pub(crate) fn by_port<L: Lookup>(port: u16, rules: &PrefixRules, lookup: &L) -> Verdict {
     let mut verdict = lookup.blurred(Verdict::deny(Reason::NoRule, RULE_NONE));
     // A constant number of turns, left early: what the verifier of 5.10 can follow.
     for (range, index) in rules.ranges.iter().zip(0_u32..) {
@@ -263,14 +278,10 @@ pub(crate) fn by_port<L: Lookup>(
             if range.effect != PortRange::ALLOW {
                 return Verdict::deny(Reason::DenyRule, range.rule);
             }
-            let reason = if !lookup.rule_active(range.rule) {
-                Reason::Revoked
-            } else if range.ifindex != 0 && ifindex != 0 && ifindex != u32::from(range.ifindex) {
-                Reason::Interface
-            } else {
+            if lookup.rule_active(range.rule) {
                 return Verdict::allow(range.rule);
-            };
-            verdict = lookup.blurred(Verdict::deny(reason, range.rule));
+            }
+            verdict = lookup.blurred(Verdict::deny(Reason::Revoked, range.rule));
         }
     }
     verdict

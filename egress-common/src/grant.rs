@@ -10,9 +10,8 @@ pub struct Grant {
     pub expires_ns: u64,
     /// The rule that this grant comes from.
     pub rule: u32,
-    /// The interface a datagram must leave by; 0 = any. TCP has none: its sockets cannot
-    /// choose one.
-    pub ifindex: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// One range of ports under a prefix. 12 bytes.
@@ -25,8 +24,8 @@ pub struct PortRange {
     pub last: u16,
     /// [`PortRange::ALLOW`] or [`PortRange::DENY`]; anything else denies.
     pub effect: u16,
-    /// The interface a datagram must leave by, where the prefix is one address; 0 = any.
-    pub ifindex: u16,
+    /// Zero.
+    pub pad: u16,
     /// The rule that this range comes from.
     pub rule: u32,
 }
@@ -41,7 +40,7 @@ impl PortRange {
         first: 1,
         last: 0,
         effect: Self::DENY,
-        ifindex: 0,
+        pad: 0,
         rule: 0,
     };
 }
@@ -118,7 +117,7 @@ impl Rule {
 }
 
 /// What a socket carries: who made it, where it may send, and how far its name is checked.
-/// 96 bytes.
+/// 104 bytes.
 ///
 /// Written by `sock_create` and by the connect hooks, which run with the socket locked;
 /// read by the packet hook on every packet. `seq` is odd while the record is written, so a
@@ -150,10 +149,12 @@ pub struct SocketState {
     pub asked_port_be: u16,
     /// `AF_INET` or `AF_INET6` of `asked_addr`; 0 = nothing was redirected.
     pub asked_family: u16,
-    /// The interface a datagram to `addr` must leave by; 0 = any.
-    pub ifindex: u32,
     /// While a name is to be checked, the rule that permits the address; then the name's.
     pub pending: u32,
+    /// The interface by which a datagram to `addr` may leave, in the lower half, and in the upper
+    /// one `seq` at the time it was judged. It counts while that is the `seq` of the record, so
+    /// that a `connect()` to elsewhere takes it back.
+    pub way: u64,
     /// Sequence number of the first byte of the stream that is not judged yet.
     pub position: u32,
     /// Bytes of a hello that was not whole, as they came last; in the highest bit, whether more
@@ -169,6 +170,8 @@ pub struct SocketState {
     pub decided: u32,
     /// [`SocketState::BROADCASTS`] and [`SocketState::STRAYED`]. A flag that is set stays.
     pub flags: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl SocketState {

@@ -114,6 +114,13 @@ impl Addr {
         }
     }
 
+    /// Whether the address means something on every link, so that a program has to choose one:
+    /// groups, the limited broadcast address, `fe80::/10`.
+    #[inline(always)]
+    pub const fn is_of_every_link(&self) -> bool {
+        self.is_multicast() || self.high() >> 54 == 0x3fa
+    }
+
     /// `224.0.0.0/4`, `ff00::/8` or the limited broadcast address.
     #[inline(always)]
     pub const fn is_multicast(&self) -> bool {
@@ -160,4 +167,25 @@ impl PrefixKey {
     pub const FIXED_BITS: u32 = 64;
     /// Bits of a key that names one address.
     pub const HOST_BITS: u32 = Self::FIXED_BITS + 128;
+}
+
+/// Data of a key of the routes, in the order in which the trie compares bits. 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct RouteKey {
+    /// Connector id; always compared whole.
+    pub connector: u32,
+    /// Interface; always compared whole.
+    pub ifindex: u32,
+    /// Address, of which the prefix length says how much counts.
+    pub addr: Addr,
+}
+
+impl RouteKey {
+    /// Bits before the address: connector and interface.
+    pub const FIXED_BITS: u32 = 64;
+    /// Bits of a key that names one address.
+    pub const HOST_BITS: u32 = Self::FIXED_BITS + 128;
+    /// Value of an entry: the host sends by the interface. Anything else: it does not.
+    pub const LEADS: u32 = 1;
 }

@@ -5,7 +5,7 @@ use core::mem::{offset_of, size_of};
 use crate::{
     event::{Client, ClientKey, Event, Repeat, RepeatKey, SniEvent},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule, SocketState},
-    key::{Addr, GrantKey, PrefixKey},
+    key::{Addr, GrantKey, PrefixKey, RouteKey},
     proxied::ProxiedKey,
     sni::{NameKey, NameQuery},
     stat::RuleStat,
@@ -20,6 +20,8 @@ const _: () = {
     assert!(offset_of!(GrantKey, protocol) == 22);
     assert!(size_of::<PrefixKey>() == 24);
     assert!(offset_of!(PrefixKey, addr) == 8);
+    assert!(size_of::<RouteKey>() == 24);
+    assert!(offset_of!(RouteKey, addr) == 8);
     assert!(size_of::<Grant>() == 16);
     assert!(size_of::<PortRange>() == 12);
     assert!(size_of::<PrefixRules>() == 196);
@@ -39,13 +41,14 @@ const _: () = {
     assert!(size_of::<NameQuery>() == 260);
     assert!(offset_of!(NameQuery, key) == 4);
     assert!(NameKey::ALL_BITS as usize == 8 * size_of::<NameKey>());
-    assert!(size_of::<SocketState>() == 96);
+    assert!(size_of::<SocketState>() == 104);
     assert!(offset_of!(SocketState, addr) == 8);
     assert!(offset_of!(SocketState, rule) == 24);
     assert!(offset_of!(SocketState, stage) == 31);
     assert!(offset_of!(SocketState, asked_addr) == 40);
-    assert!(offset_of!(SocketState, pending) == 64);
-    assert!(offset_of!(SocketState, decided) == 88);
+    assert!(offset_of!(SocketState, pending) == 60);
+    assert!(offset_of!(SocketState, way) == 64);
+    assert!(offset_of!(SocketState, decided) == 92);
     assert!(size_of::<SniEvent>() == 360);
     assert!(offset_of!(SniEvent, cookie) == 72);
     assert!(offset_of!(SniEvent, source) == 80);

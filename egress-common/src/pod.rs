@@ -7,7 +7,7 @@
 use crate::{
     event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
-    key::{GrantKey, PrefixKey},
+    key::{GrantKey, PrefixKey, RouteKey},
     sni::NameKey,
     stat::RuleStat,
     unix::{UnixGrant, UnixKey},
@@ -29,6 +29,7 @@ pod!(
     NameKey,
     PrefixKey,
     PrefixRules,
+    RouteKey,
     Rule,
     RuleStat,
     UnixGrant,

@@ -100,7 +100,7 @@ pub fn by_name<L: Lookup>(name: &NameQuery, port: u16, encrypted: bool, lookup: 
     let Some(rules) = lookup.name(name) else {
         return Verdict::deny(Reason::SniStranger, RULE_NONE);
     };
-    let verdict = by_port(port, 0, rules, lookup);
+    let verdict = by_port(port, rules, lookup);
     match (verdict.action, verdict.reason) {
         (Action::Allow, _) if encrypted && lookup.rule_flags(verdict.rule) & Rule::ECH == 0 => {
             Verdict::deny(Reason::SniEncrypted, verdict.rule)

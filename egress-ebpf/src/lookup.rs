@@ -7,7 +7,7 @@ use egress_common::{
     abi::{MAX_CONNECTORS, MAX_RULES},
     decide::{Flow, Lookup},
     grant::{Connector, Grant, PrefixRules},
-    key::{GrantKey, PrefixKey},
+    key::{GrantKey, PrefixKey, RouteKey},
     sni::{NameKey, NameQuery},
     unix::{UnixGrant, UnixKey},
     verdict::Verdict,
@@ -15,7 +15,7 @@ use egress_common::{
 
 use crate::{
     header::Parsed,
-    maps::{CONNECTORS, GRANTS, NAMES, PREFIXES, RULES, UNIX_NAMES},
+    maps::{CONNECTORS, GRANTS, NAMES, PREFIXES, ROUTES, RULES, UNIX_NAMES},
     own, vague,
 };
 
@@ -46,6 +46,13 @@ impl Lookup for Maps<'_> {
     #[inline(always)]
     fn prefix(&self, key: &PrefixKey) -> Option<&PrefixRules> {
         PREFIXES.get(&Key::new(PrefixKey::HOST_BITS, *key))
+    }
+
+    #[inline(always)]
+    fn leads(&self, key: &RouteKey) -> bool {
+        ROUTES
+            .get(&Key::new(RouteKey::HOST_BITS, *key))
+            .is_some_and(|&way| way == RouteKey::LEADS)
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use egress_common::{
     abi,
     event::{Client, ClientKey, Event, Repeat, RepeatKey},
     grant::{Connector, Grant, PrefixRules, Rule, SocketState},
-    key::{GrantKey, PrefixKey},
+    key::{GrantKey, PrefixKey, RouteKey},
     proxied::ProxiedKey,
     sni::NameKey,
     stat::{REASON_SLOTS, RuleStat},
@@ -88,6 +88,10 @@ pub static GRANTS: HashMap<
 #[btf_map]
 pub static PREFIXES: LpmTrie<PrefixKey, PrefixRules, { abi::MAX_PREFIXES as usize }> =
     LpmTrie::new();
+
+/// By which interfaces this host sends where. Never evicts; what is not in it is not a way.
+#[btf_map]
+pub static ROUTES: LpmTrie<RouteKey, u32, { abi::MAX_ROUTES as usize }> = LpmTrie::new();
 
 /// Names that a ClientHello may say. Never evicts.
 #[btf_map]

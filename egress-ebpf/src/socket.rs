@@ -84,7 +84,7 @@ pub fn empty(connector: u32) -> SocketState {
         asked_addr: [0, 0],
         asked_port_be: 0,
         asked_family: 0,
-        ifindex: 0,
+        way: 0,
         pending: RULE_NONE,
         position: 0,
         partial: 0,
@@ -93,6 +93,7 @@ pub fn empty(connector: u32) -> SocketState {
         held_bytes: 0,
         decided: 0,
         flags: 0,
+        pad: 0,
     }
 }
 
@@ -139,7 +140,6 @@ pub struct Approval {
     pub port_be: u16,
     pub protocol: u8,
     pub rule: u32,
-    pub ifindex: u32,
     /// A rule that permits the destination only with a name; then `rule` is none.
     pub pending: u32,
 }
@@ -168,7 +168,6 @@ pub unsafe fn approve(state: *mut SocketState, approval: &Approval) {
         );
         write_volatile(addr_of_mut!((*state).port_be), approval.port_be);
         write_volatile(addr_of_mut!((*state).protocol), approval.protocol);
-        write_volatile(addr_of_mut!((*state).ifindex), approval.ifindex);
         write_volatile(
             addr_of_mut!((*state).stage),
             if approval.pending == RULE_NONE {
@@ -184,6 +183,12 @@ pub unsafe fn approve(state: *mut SocketState, approval: &Approval) {
         write_volatile(addr_of_mut!((*state).decided), ticks());
         write_volatile(addr_of_mut!((*state).seq), (seq | 1).wrapping_add(1));
     }
+}
+
+/// A value of [`SocketState::way`].
+#[inline(always)]
+pub fn way(seq: u32, ifindex: u32) -> u64 {
+    u64::from(seq) << 32 | u64::from(ifindex)
 }
 
 /// Opens the fast path for the destination that was approved with a name.

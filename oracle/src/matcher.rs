@@ -55,7 +55,11 @@ pub fn verdict(world: &World, attempt: &Attempt) -> Verdict {
             };
         }
     }
-    softened(member, by_rule(world, attempt, to))
+    let verdict = by_rule(world, attempt, to);
+    if verdict.action == Action::Allow && !may_leave(world, attempt, to) {
+        return softened(member, refused(Reason::Interface, verdict.rule));
+    }
+    softened(member, verdict)
 }
 
 /// An audited connector is refused nothing.
@@ -86,7 +90,7 @@ fn by_rule(world: &World, attempt: &Attempt, to: IpAddr) -> Verdict {
         None => {}
     }
     let outward = longest(world, attempt, to, false);
-    match outward.and_then(|it| by_ranges(world, it, attempt.port, attempt.interface)) {
+    match outward.and_then(|it| by_ranges(world, it, attempt.port)) {
         Some(Ok(rule)) => return allowed(rule),
         Some(Err(why)) => refusal = Some(why),
         None => {}
@@ -124,8 +128,6 @@ fn by_grant(world: &World, attempt: &Attempt, to: IpAddr) -> Option<Opinion> {
         Reason::Revoked
     } else if grant.expires_ns != 0 && grant.expires_ns <= world.now_ns {
         Reason::Expired
-    } else if differ(grant.interface, attempt.interface) {
-        Reason::Interface
     } else {
         return Some(Ok(grant.rule));
     };
@@ -154,27 +156,24 @@ fn longest<'a>(
 }
 
 /// The first range that decides; else what the last one that holds the port had against it.
-fn by_ranges(world: &World, prefix: &Prefix, port: u16, interface: u32) -> Option<Opinion> {
+fn by_ranges(world: &World, prefix: &Prefix, port: u16) -> Option<Opinion> {
     let used = (prefix.count as usize).min(MAX_RANGES);
     let holding = prefix.ranges.iter().take(used);
     let opinions: Vec<Opinion> = holding
         .filter(|range| (range.first..=range.last).contains(&port))
-        .map(|range| by_range(world, range, interface))
+        .map(|range| by_range(world, range))
         .collect();
     let decisive = |opinion: &&Opinion| matches!(opinion, Ok(_) | Err((Reason::DenyRule, _)));
     let first = opinions.iter().find(decisive);
     first.or(opinions.last()).copied()
 }
 
-fn by_range(world: &World, range: &Range, interface: u32) -> Opinion {
+fn by_range(world: &World, range: &Range) -> Opinion {
     if range.effect != 1 {
         return Err((Reason::DenyRule, range.rule));
     }
     if !world.active.contains(&range.rule) {
         return Err((Reason::Revoked, range.rule));
-    }
-    if differ(range.interface.into(), interface) {
-        return Err((Reason::Interface, range.rule));
     }
     Ok(range.rule)
 }
@@ -189,7 +188,7 @@ fn to_caller(world: &World, attempt: &Attempt, to: IpAddr) -> Verdict {
         return allowed(RULE_INBOUND);
     }
     let entry = longest(world, attempt, to, true);
-    match entry.and_then(|it| by_ranges(world, it, attempt.local_port, 0)) {
+    match entry.and_then(|it| by_ranges(world, it, attempt.local_port)) {
         Some(Ok(rule)) => allowed(rule),
         Some(Err((reason, rule))) => refused(reason, rule),
         None => closed,
@@ -217,9 +216,23 @@ fn class(to: IpAddr) -> Reason {
     }
 }
 
-/// Whether both interfaces are known, and not the same.
-fn differ(wanted: u32, seen: u32) -> bool {
-    wanted != 0 && seen != 0 && wanted != seen
+/// Whether the routes lead a datagram by the interface by which it is about to leave. What means
+/// something on every link may leave by any.
+fn may_leave(world: &World, attempt: &Attempt, to: IpAddr) -> bool {
+    let every = match to {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
+    };
+    if attempt.protocol != UDP || attempt.interface == 0 || every {
+        return true;
+    }
+    let around = world.routes.iter().filter(|it| {
+        it.connector == attempt.connector
+            && it.interface == attempt.interface
+            && first_bits(number(to), it.length) == it.bits
+    });
+    let narrowest = around.max_by_key(|it| it.length);
+    narrowest.is_some_and(|it| it.way == 1)
 }
 
 fn allowed(rule: u32) -> Verdict {

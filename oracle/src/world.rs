@@ -6,7 +6,7 @@ use egress_agent::policy::tables::Memory;
 use egress_common::{
     abi::{MAX_RANGES, TCP, UDP},
     grant::{Connector, Grant, PortRange, PrefixRules, Rule},
-    key::{Addr, GrantKey, PrefixKey},
+    key::{Addr, GrantKey, PrefixKey, RouteKey},
     verdict::Layer,
 };
 
@@ -24,6 +24,8 @@ pub struct World {
     pub grants: Vec<Exact>,
     /// Prefix entries, each key and length once.
     pub prefixes: Vec<Prefix>,
+    /// Entries for routes, each key and length once.
+    pub routes: Vec<Route>,
     /// Rules in force.
     pub active: Vec<u32>,
     /// Rules that ask for a name in TLS, and those of them that take an encrypted hello.
@@ -60,8 +62,21 @@ pub struct Exact {
     pub expires_ns: u64,
     /// By which rule.
     pub rule: u32,
-    /// The interface it is bound to; 0 = any.
+}
+
+/// An entry for a route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Whose.
+    pub connector: u32,
+    /// The interface.
     pub interface: u32,
+    /// The address, IPv4 as mapped, bits behind the prefix zero.
+    pub bits: u128,
+    /// Length of the prefix, 0 to 128.
+    pub length: u32,
+    /// 1: the host sends by the interface.
+    pub way: u32,
 }
 
 /// An entry of the prefix table.
@@ -92,8 +107,6 @@ pub struct Range {
     pub last: u16,
     /// 1 permits, anything else refuses.
     pub effect: u16,
-    /// The interface it is bound to; 0 = any.
-    pub interface: u16,
     /// The rule.
     pub rule: u32,
 }
@@ -104,8 +117,8 @@ const CONNECTORS: [u32; 4] = [1, 2, 1023, 7];
 const RULES: [u32; 6] = [8, 9, 10, 11, 8191, 1];
 /// Protocols: TCP, UDP, and two that have no door.
 const PROTOCOLS: [u8; 5] = [TCP, UDP, TCP, UDP, 132];
-/// Interfaces; 0 means none or unknown.
-const INTERFACES: [u16; 4] = [0, 0, 2, 3];
+/// Interfaces; 0 means unknown.
+const INTERFACES: [u32; 4] = [0, 0, 2, 3];
 /// The port of doors.
 const DOOR: u16 = 5353;
 
@@ -146,6 +159,9 @@ impl World {
         for _ in 0..draw.below(10) {
             world.draw_prefix(draw, edges);
         }
+        for _ in 0..draw.below(10) {
+            world.draw_route(draw, edges);
+        }
         world
     }
 
@@ -157,7 +173,6 @@ impl World {
             protocol: draw.pick(&PROTOCOLS),
             expires_ns: draw.pick(&[0, 0, 1, 100, 200, u64::MAX]),
             rule: draw.pick(&RULES),
-            interface: draw.pick(&INTERFACES).into(),
         };
         let key = |it: &Exact| (it.connector, it.to, it.port, it.protocol);
         if !self.grants.iter().any(|other| key(other) == key(&grant)) {
@@ -165,14 +180,24 @@ impl World {
         }
     }
 
-    fn draw_prefix(&mut self, draw: &mut impl Draw, edges: &[IpAddr]) {
-        let length = match draw.below(8) {
-            0 => 0,
-            1 => 96,
-            2 => 128,
-            3..=5 => 96 + draw.below(33) as u32,
-            _ => draw.below(129) as u32,
+    fn draw_route(&mut self, draw: &mut impl Draw, edges: &[IpAddr]) {
+        let length = length(draw);
+        let bits = flow::number(flow::address(draw, edges, &self.addresses()));
+        let route = Route {
+            connector: draw.pick(&CONNECTORS),
+            interface: draw.pick(&INTERFACES),
+            bits: first_bits(bits, length),
+            length,
+            way: draw.pick(&[1, 1, 1, 0, 2]),
         };
+        let key = |it: &Route| (it.connector, it.interface, it.bits, it.length);
+        if !self.routes.iter().any(|other| key(other) == key(&route)) {
+            self.routes.push(route);
+        }
+    }
+
+    fn draw_prefix(&mut self, draw: &mut impl Draw, edges: &[IpAddr]) {
+        let length = length(draw);
         let bits = flow::number(flow::address(draw, edges, &[]));
         let ranges: Vec<Range> = (0..draw.below(5)).map(|_| Range::draw(draw)).collect();
         let count = ranges.len() as u32;
@@ -205,7 +230,7 @@ impl World {
             layer: draw.pick(&[Layer::Connect, Layer::Sendmsg, Layer::Packet]),
             inbound: draw.one_in(5),
             local_port: draw.pick(&PORTS),
-            interface: draw.pick(&INTERFACES).into(),
+            interface: draw.pick(&INTERFACES),
         };
         match draw.below(8) {
             // What a grant names.
@@ -253,6 +278,7 @@ impl World {
             memory.grants.insert(key, value);
         }
         memory.prefixes = self.prefixes.iter().map(Prefix::entry).collect();
+        memory.routes = self.routes.iter().map(Route::entry).collect();
         memory
     }
 }
@@ -296,7 +322,7 @@ impl Exact {
         let value = Grant {
             expires_ns: self.expires_ns,
             rule: self.rule,
-            ifindex: self.interface,
+            pad: 0,
         };
         (key, value)
     }
@@ -314,7 +340,7 @@ impl Prefix {
                 first: range.first,
                 last: range.last,
                 effect: range.effect,
-                ifindex: range.interface,
+                pad: 0,
                 rule: range.rule,
             };
         }
@@ -332,6 +358,17 @@ impl Prefix {
     }
 }
 
+impl Route {
+    fn entry(&self) -> (u32, RouteKey, u32) {
+        let key = RouteKey {
+            connector: self.connector,
+            ifindex: self.interface,
+            addr: raw(self.bits),
+        };
+        (RouteKey::FIXED_BITS + self.length, key, self.way)
+    }
+}
+
 impl Range {
     /// Draws one.
     pub fn draw(draw: &mut impl Draw) -> Self {
@@ -346,9 +383,19 @@ impl Range {
             first,
             last,
             effect: draw.pick(&[1, 1, 1, 1, 0, 0, 2]),
-            interface: draw.pick(&INTERFACES),
             rule: draw.pick(&RULES),
         }
+    }
+}
+
+/// The length of a prefix.
+fn length(draw: &mut impl Draw) -> u32 {
+    match draw.below(8) {
+        0 => 0,
+        1 => 96,
+        2 => 128,
+        3..=5 => 96 + draw.below(33) as u32,
+        _ => draw.below(129) as u32,
     }
 }
 

@@ -3,8 +3,10 @@
 mod cautions;
 mod fault;
 mod proxy;
+mod routes;
 mod run;
 mod start;
+mod sweep;
 
 pub use fault::RunError;
 pub use run::{Run, run};

@@ -21,7 +21,9 @@ use super::{
     cautions::{cautions, leftovers},
     fault::RunError,
     proxy::{self, Running, Through},
+    routes::Following,
     start::{binds, layers, proven, spec, temporary, used},
+    sweep::sweep,
 };
 use crate::{
     dns::{self, Door, Names, NamesConfig, files::Files, news::News},
@@ -34,8 +36,7 @@ use crate::{
     host::{
         User, clock,
         inherited::Inherited,
-        own_address::{self, Changes},
-        route,
+        own_address,
         switch::{self, Step},
         temporary::Temporary,
         trust::Changeable,
@@ -60,6 +61,8 @@ use crate::{
 const CONNECTOR: u32 = 1;
 /// Refusals of the door, and of the system call filter, that may wait for the stream.
 const REFUSALS: usize = 4096;
+/// Lines about routes that may wait for the stream.
+const LINES: usize = 16;
 /// Batches of new names that may wait for the refresher.
 const REFRESHES: usize = 16;
 
@@ -158,6 +161,7 @@ async fn confined(
                 .and_then(|folder| Some(folder.as_ref()?.path())),
         },
     )?;
+    let (routes, unknown) = Following::begin(plane.take_routes()?, CONNECTOR, run.user.uid);
     switch::reached(Step::PolicyWritten);
     if let Some(through) = &through {
         through.admit(&mut live, &mut plane, instance)?;
@@ -174,10 +178,7 @@ async fn confined(
         stats: Arc::default(),
         lines,
     };
-    let keeper = Arc::new(Keeper::new(
-        Box::new(plane.maps.grants()),
-        route::interface_to,
-    ));
+    let keeper = Arc::new(Keeper::new(Box::new(plane.maps.grants())));
     let names = Arc::new(Names::new(NamesConfig {
         holder: live.holder(),
         policy: Arc::clone(&policy),
@@ -224,6 +225,14 @@ async fn confined(
         ));
     }
 
+    if let Some(told) = unknown {
+        stream.say(say::warning(
+            &policy.connector,
+            instance.name(),
+            "routes",
+            told,
+        ));
+    }
     if let Err(error) = &temporary {
         stream.say(say::warning(
             &policy.connector,
@@ -280,6 +289,8 @@ async fn confined(
         Start::Strict => all_resolved(&prefetched),
     };
     let sweeping = tokio::spawn(sweep(keeper, Arc::clone(&names), stopped.clone()));
+    let (ways, way) = mpsc::channel(LINES);
+    let following = routes.start(ways, stopped.clone());
     let news = names.news();
     let refreshing = tokio::spawn(dns::refresh(names, prefetched, later, stopped));
 
@@ -293,6 +304,7 @@ async fn confined(
                 modules: modules.ok(),
                 stream: &stream,
                 news: &news,
+                way,
                 through,
                 telling,
             };
@@ -306,6 +318,7 @@ async fn confined(
     let _tasks_gone = stop.send(true);
     refreshing.abort();
     sweeping.abort();
+    following.abort();
     stream.finish(exit).await?;
     switch::reached(Step::StreamFinished);
     Ok(exit::of_child(outcome?))
@@ -320,6 +333,8 @@ struct Ahead<'a> {
     modules: Option<LsmPrograms>,
     stream: &'a Pump,
     news: &'a News,
+    /// What is to be told of routes.
+    way: mpsc::Receiver<String>,
     through: Option<Running>,
     telling: Telling,
 }
@@ -340,6 +355,7 @@ async fn launched(
         modules,
         stream,
         news,
+        mut way,
         mut through,
         telling,
     } = ahead;
@@ -424,6 +440,12 @@ async fn launched(
                 "dns",
                 line,
             )),
+            Some(line) = way.recv() => stream.say(say::warning(
+                &run.policy.connector,
+                instance.name(),
+                "routes",
+                line,
+            )),
             line = proxy::told(&mut through) => {
                 stream.say(say::warning(&run.policy.connector, instance.name(), "proxy", line));
             }
@@ -439,32 +461,6 @@ async fn launched(
                 )));
             }
         }
-    }
-}
-
-/// Deletes ended grants now and then: the kernel refuses them by itself, this makes room. Takes
-/// back what leads to an address that has become this host's own.
-async fn sweep(keeper: Arc<Keeper>, names: Arc<Names>, mut stop: watch::Receiver<bool>) {
-    let mut every = tokio::time::interval(Duration::from_secs(10));
-    // Where the kernel tells of no changes, they are seen with the next turn.
-    let changes = Changes::listen().ok();
-    loop {
-        let changed = async {
-            match &changes {
-                Some(changes) if changes.next().await.is_ok() => {}
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = every.tick() => {
-                // A failed deletion leaves an entry that the kernel already refuses.
-                let _next_time = keeper.sweep(clock::boot_ns());
-            }
-            () = changed => {}
-            _ = stop.changed() => return,
-        }
-        // One that is left is tried again with the next turn.
-        let _next_time = names.forget_own();
     }
 }
 

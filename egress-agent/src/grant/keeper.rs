@@ -3,7 +3,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use egress_common::{
-    abi::UDP,
     grant::Grant,
     key::{Addr, GrantKey},
 };
@@ -40,23 +39,17 @@ pub enum KeeperError {
 /// Ended destinations that make room at once where the kernel's table is full.
 const ROOM: usize = 1024;
 
-/// Tells by which interface the host sends to an address; `None`: by none now.
-pub type Way = fn(&Addr) -> Option<u32>;
-
 /// Grants leases and takes them back.
 pub struct Keeper {
     table: Box<dyn Table>,
-    way: Way,
     ledger: Mutex<Ledger>,
 }
 
 impl Keeper {
-    /// A keeper with empty books over a table. Datagrams are granted for the interface that
-    /// `way` tells at the time of the grant.
-    pub fn new(table: Box<dyn Table>, way: Way) -> Self {
+    /// A keeper with empty books over a table.
+    pub fn new(table: Box<dyn Table>) -> Self {
         Self {
             table,
-            way,
             ledger: Mutex::new(Ledger::default()),
         }
     }
@@ -65,19 +58,8 @@ impl Keeper {
     /// the kernel; after an error the answer must not be sent.
     pub fn grant(&self, name: &str, leases: &[Lease]) -> Result<(), KeeperError> {
         let mut ledger = self.ledger();
-        let mut last = None;
         for lease in leases {
-            let (mut grant, before) = ledger.enter(name, lease);
-            // Leases of one address stand together: the way to it is asked once.
-            grant.ifindex = match last {
-                Some((addr, protocol, ifindex))
-                    if addr == lease.key.addr && protocol == lease.key.protocol =>
-                {
-                    ifindex
-                }
-                _ => self.ifindex(&lease.key),
-            };
-            last = Some((lease.key.addr, lease.key.protocol, grant.ifindex));
+            let (grant, before) = ledger.enter(name, lease);
             if let Err(error) = self.put(&mut ledger, &lease.key, &grant) {
                 ledger.undo(lease, before);
                 return Err(error.into());
@@ -136,10 +118,7 @@ impl Keeper {
     fn carry_out(&self, changes: Vec<(GrantKey, Option<Grant>)>) -> Result<(), KeeperError> {
         for (key, grant) in changes {
             match grant {
-                Some(mut grant) => {
-                    grant.ifindex = self.ifindex(&key);
-                    self.table.put(&key, &grant)?;
-                }
+                Some(grant) => self.table.put(&key, &grant)?,
                 None => self.table.delete(&key)?,
             }
         }
@@ -162,13 +141,6 @@ impl Keeper {
                 written => return written,
             }
         }
-    }
-
-    fn ifindex(&self, key: &GrantKey) -> u32 {
-        if key.protocol != UDP {
-            return 0;
-        }
-        (self.way)(&key.addr).unwrap_or(0)
     }
 
     /// A panic while the lock was held cannot leave the books half written in a way that
@@ -213,7 +185,7 @@ mod tests {
     #[test]
     fn what_has_ended_stays_in_the_kernel_until_its_room_is_needed() {
         let table = Small(Arc::default(), 3);
-        let keeper = Keeper::new(Box::new(table.clone()), |_| None);
+        let keeper = Keeper::new(Box::new(table.clone()));
         let lease = |port: u16, expires_ns| Lease {
             key: GrantKey {
                 addr: Addr::from_v4(0xcb00_7107),

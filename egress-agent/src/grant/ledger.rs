@@ -253,7 +253,7 @@ impl Ledger {
 const NOTHING: Grant = Grant {
     expires_ns: 1,
     rule: 0,
-    ifindex: 0,
+    pad: 0,
 };
 
 /// The claim that lasts longest speaks for the destination. One that asks for no name comes
@@ -272,7 +272,7 @@ fn effective(rules: &Claims) -> Option<Grant> {
     Some(Grant {
         expires_ns: claim.expires_ns,
         rule,
-        ifindex: 0,
+        pad: 0,
     })
 }
 

@@ -19,7 +19,8 @@ pub mod own_address;
 pub mod owned;
 pub mod process;
 pub mod records;
-pub mod route;
+pub mod routes;
+pub mod rtnetlink;
 pub mod session;
 pub mod sockets;
 pub mod stamp;
@@ -27,6 +28,7 @@ pub mod switch;
 pub mod temporary;
 pub mod trust;
 pub mod user;
+pub mod ways;
 
 pub use cgroup::{Cgroup, CgroupError, Hierarchy};
 pub use clock::{BootToWall, boot_ns};

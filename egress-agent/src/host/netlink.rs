@@ -25,6 +25,10 @@ pub fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
 pub struct Message<'a> {
     /// `nlmsg_type`.
     pub kind: u16,
+    /// `nlmsg_flags`.
+    pub flags: u16,
+    /// `nlmsg_seq`: that of the request which it answers.
+    pub sequence: u32,
     /// What is behind the header.
     pub body: &'a [u8],
 }
@@ -38,9 +42,16 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Message<'a>> {
         let length = usize::try_from(u32::from_ne_bytes(array::<4>(self.0, 0)?)).ok()?;
         let kind = u16::from_ne_bytes(array::<2>(self.0, 4)?);
+        let flags = u16::from_ne_bytes(array::<2>(self.0, 6)?);
+        let sequence = u32::from_ne_bytes(array::<4>(self.0, 8)?);
         let body = self.0.get(HEADER..length)?;
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, body })
+        Some(Message {
+            kind,
+            flags,
+            sequence,
+            body,
+        })
     }
 }
 

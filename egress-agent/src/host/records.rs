@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn while_a_name_is_awaited_the_rule_of_the_address_counts() {
         let mut record = vec![0; size_of::<SocketState>()];
-        record[64..68].copy_from_slice(&7_u32.to_ne_bytes());
+        record[60..64].copy_from_slice(&7_u32.to_ne_bytes());
         assert_eq!((rule(&record), is_refused(&record)), (Some(7), false));
         record[31] = SocketState::STRANGER;
         record[24..28].copy_from_slice(&9_u32.to_ne_bytes());

@@ -19,6 +19,7 @@ use super::{
     proxy,
     resolver::Resolvers,
     ring::RingMap,
+    routes::RouteTable,
     unix::{self, UnixError, UnixPrograms},
     verify,
 };
@@ -113,6 +114,7 @@ pub struct Plane {
     called: Called,
     held: Vec<PinnedLink>,
     switches: Option<Switches>,
+    routes: Option<RouteTable>,
     resolvers: Resolvers,
     /// The counters, and the exact grants.
     pub maps: Maps,
@@ -189,6 +191,7 @@ impl Plane {
         }
         let called = Called::enter(&mut ebpf, memory.is_some(), refused)?;
         let switches = Switches::take(&mut ebpf, called.sni.is_ok())?;
+        let routes = RouteTable::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf, &pins)?;
         let resolvers = Resolvers::take(&mut ebpf)?;
         egress_sys::trim_heap();
@@ -200,6 +203,7 @@ impl Plane {
             called,
             held: Vec::new(),
             switches: Some(switches),
+            routes: Some(routes),
             resolvers,
             maps,
         })
@@ -267,6 +271,11 @@ impl Plane {
             .ok_or(PlaneError::Missing(map::CONNECTORS))
     }
 
+    /// The table of the routes; it can be taken once, and is kept for as long as they may change.
+    pub fn take_routes(&mut self) -> Result<RouteTable, PlaneError> {
+        self.routes.take().ok_or(PlaneError::Missing(map::ROUTES))
+    }
+
     /// The event ring; it can be taken once.
     pub fn take_ring(&mut self) -> Result<RingMap, PlaneError> {
         let map = self
@@ -283,7 +292,7 @@ impl Plane {
 }
 
 /// Tables that tests make small, to see them full.
-const SIZED: &[&str] = &[map::GRANTS, map::PREFIXES, map::UNIX_NAMES];
+const SIZED: &[&str] = &[map::GRANTS, map::PREFIXES, map::ROUTES, map::UNIX_NAMES];
 
 /// Maps that stay when the agent is gone, because programs that stay decide by them.
 const PINNED_MAPS: &[&str] = &[
@@ -291,6 +300,7 @@ const PINNED_MAPS: &[&str] = &[
     map::CONNECTORS,
     map::GRANTS,
     map::PREFIXES,
+    map::ROUTES,
     map::NAMES,
     map::UNIX_NAMES,
     map::RULES,

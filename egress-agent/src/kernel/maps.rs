@@ -12,7 +12,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use egress_common::{
-    abi::{UDP, map},
+    abi::map,
     event::{Client, ClientKey},
     grant::{Connector, Grant, PrefixRules, Rule},
     key::{Addr, GrantKey, PrefixKey},
@@ -24,7 +24,7 @@ use egress_common::{
 
 use super::{load::PlaneError, pin::PinFolder};
 use crate::grant::{Table, TableError};
-use crate::host::{records, route};
+use crate::host::records;
 
 /// What connectors may reach, but for the exact grants: what a policy is written into.
 pub struct Switches {
@@ -106,7 +106,6 @@ impl Switches {
         key: &PrefixKey,
         rules: &PrefixRules,
     ) -> Result<(), PlaneError> {
-        let rules = by_the_way(bits, key, rules);
         self.prefixes
             .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::PREFIXES))
@@ -249,7 +248,7 @@ impl Table for GrantTable {
 }
 
 /// Whether a key was not there.
-fn is_absent(error: &MapError) -> bool {
+pub(super) fn is_absent(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
@@ -269,21 +268,7 @@ fn table_error(error: &MapError) -> TableError {
     }
 }
 
-/// Binds datagrams to one address to the interface by which this host sends there now. TCP
-/// sockets cannot choose one, and for a group a program may: it is found on many.
-fn by_the_way(bits: u32, key: &PrefixKey, rules: &PrefixRules) -> PrefixRules {
-    let mut rules = *rules;
-    let bound = key.protocol == u32::from(UDP) && !key.addr.is_multicast();
-    if bits == PrefixKey::HOST_BITS && bound {
-        let way = route::interface_to(&key.addr).and_then(|index| u16::try_from(index).ok());
-        for range in &mut rules.ranges {
-            range.ifindex = way.unwrap_or(0);
-        }
-    }
-    rules
-}
-
-fn typed<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, PlaneError>
+pub(super) fn typed<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, PlaneError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -302,7 +287,7 @@ fn sum(
         .fold(0, |sum, count| sum.saturating_add(*count)))
 }
 
-fn failed(name: &'static str) -> impl Fn(MapError) -> PlaneError {
+pub(super) fn failed(name: &'static str) -> impl Fn(MapError) -> PlaneError {
     move |source| PlaneError::Map {
         name,
         source: Box::new(source),

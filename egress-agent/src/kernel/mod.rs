@@ -15,6 +15,7 @@ pub mod probe;
 pub mod proxy;
 mod resolver;
 pub mod ring;
+pub mod routes;
 pub mod unix;
 mod verify;
 

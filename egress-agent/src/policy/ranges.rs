@@ -69,7 +69,7 @@ pub(super) fn ranges<'a>(
             } else {
                 PortRange::ALLOW
             },
-            ifindex: 0,
+            pad: 0,
             rule: saying.slot,
         };
         value.count += 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use egress_common::{
     decide::{Flow, Lookup},
     grant::{Connector, Grant, PrefixRules},
-    key::{GrantKey, PrefixKey},
+    key::{GrantKey, PrefixKey, RouteKey},
     sni::{NameKey, NameQuery},
     unix::{UnixGrant, UnixKey},
 };
@@ -22,6 +22,8 @@ pub struct Memory {
     pub grants: BTreeMap<GrantKey, Grant>,
     /// Prefix entries: length in bits (with [`PrefixKey::FIXED_BITS`]), key, value.
     pub prefixes: Vec<(u32, PrefixKey, PrefixRules)>,
+    /// Routes of the host: length in bits (with [`RouteKey::FIXED_BITS`]), key, value.
+    pub routes: Vec<(u32, RouteKey, u32)>,
     /// Names of unix sockets.
     pub unix: BTreeMap<UnixKey, UnixGrant>,
     /// Names in TLS: length in bits (with [`NameKey::FIXED_BITS`]), key, value.
@@ -65,6 +67,20 @@ impl Lookup for Memory {
             .filter(|(length, prefix, _)| matches(key, prefix, *length))
             .max_by_key(|(length, _, _)| *length)
             .map(|(_, _, rules)| rules)
+    }
+
+    fn leads(&self, key: &RouteKey) -> bool {
+        // The bits of both kinds of key stand in the same places.
+        let as_prefix = |key: &RouteKey| PrefixKey {
+            connector: key.connector,
+            protocol: key.ifindex,
+            addr: key.addr,
+        };
+        self.routes
+            .iter()
+            .filter(|(length, route, _)| matches(&as_prefix(key), &as_prefix(route), *length))
+            .max_by_key(|(length, _, _)| *length)
+            .is_some_and(|(_, _, way)| *way == RouteKey::LEADS)
     }
 
     fn unix(&self, key: &UnixKey) -> Option<&UnixGrant> {

@@ -6,7 +6,7 @@ use tokio::{
     signal::unix::Signal,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
-    time::{Instant, Interval, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -72,11 +72,7 @@ pub struct Reload {
     asked_again: bool,
     fetching: JoinSet<Vec<Body>>,
     again: Option<(Instant, Memory)>,
-    routes: Interval,
 }
-
-/// How often it is looked which way datagrams go.
-const ROUTES_EVERY: Duration = Duration::from_secs(10);
 
 /// A file that is being read.
 struct Reading {
@@ -97,7 +93,6 @@ enum Turn {
     Seen,
     Read(Result<Read, Faults>),
     Again,
-    Routes,
     Fetched(Vec<Body>),
 }
 
@@ -112,7 +107,6 @@ impl Reload {
             asked_again: false,
             fetching: JoinSet::new(),
             again: None,
-            routes: interval(ROUTES_EVERY),
         }
     }
 
@@ -136,10 +130,6 @@ impl Reload {
                     let _hangs = self.start.live.end_flows(&self.start.keeper, &before);
                 }
             }
-            Turn::Routes => {
-                // A stale entry refuses, and the next look mends it.
-                let _next_time = self.start.live.look_at_routes();
-            }
             Turn::Fetched(bodies) => bodies.into_iter().for_each(|body| stream.say(body)),
         }
         Ok(())
@@ -152,7 +142,6 @@ impl Reload {
             () = seen(&mut self.watch) => Turn::Seen,
             result = read(&mut self.reading) => Turn::Read(result),
             () = due(again) => Turn::Again,
-            _ = self.routes.tick() => Turn::Routes,
             Some(fetched) = self.fetching.join_next() => Turn::Fetched(fetched.unwrap_or_default()),
         }
     }

@@ -130,7 +130,7 @@ mod tests {
         let grant = Grant {
             expires_ns: 50,
             rule: RULE_FIRST,
-            ifindex: 0,
+            pad: 0,
         };
         now.grants.insert(key, grant);
         assert!(!ends(&socket, &now, &now), "expired");
@@ -156,7 +156,7 @@ mod tests {
         let grant = Grant {
             expires_ns: 0,
             rule: RULE_FIRST,
-            ifindex: 0,
+            pad: 0,
         };
         now.grants.insert(key, grant);
         let named = Socket::to([203, 0, 113, 7], 443, TCP, Some(RULE_FIRST + 1));

@@ -24,9 +24,9 @@ use std::{
 };
 
 use egress_common::{
-    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, RULE_PROXY, UDP},
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, RULE_PROXY},
     grant::{Connector, Rule},
-    key::{Addr, GrantKey, PrefixKey},
+    key::{Addr, GrantKey},
     unix::{UnixGrant, UnixKey},
 };
 
@@ -210,22 +210,6 @@ impl Live {
             self.switch_off().map_err(Broken::Open)?;
         }
         result.map(|()| changed)
-    }
-
-    /// Looks again by which interface this host sends to single addresses; routes change.
-    pub fn look_at_routes(&mut self) -> Result<(), PlaneError> {
-        let entries = self.installed.prefixes.iter();
-        let datagrams: Vec<_> = entries
-            .filter(|((bits, key), _)| {
-                *bits == PrefixKey::HOST_BITS && key.protocol == u32::from(UDP)
-            })
-            .map(|((_, key), rules)| (*key, *rules))
-            .collect();
-        for (key, rules) in datagrams {
-            self.switches
-                .set_prefix(PrefixKey::HOST_BITS, &key, &rules)?;
-        }
-        Ok(())
     }
 
     /// Whether the policy in force is the one in the data plane, and not nothing.

@@ -97,22 +97,13 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         // socket is bound to instead.
         flow::set_destination(ctx, family, &addr);
     }
-    let mut approval = Approval {
+    let approval = Approval {
         addr,
         port_be: flow.port.to_be(),
         protocol: flow.protocol,
         rule,
-        ifindex: 0,
         pending,
     };
-    if flow.protocol == UDP && rule != RULE_NONE {
-        // A datagram's interface counts, too. That of an exact grant is remembered; under a
-        // prefix each datagram is decided anew.
-        match maps.exact(&flow.grant_key()) {
-            Some(grant) => approval.ifindex = grant.ifindex,
-            None => approval.rule = RULE_NONE,
-        }
-    }
     // SAFETY: not null; connect hooks run with the socket locked.
     unsafe { socket::approve(state, &approval) };
     answer

@@ -7,11 +7,12 @@
 //! fragments a packet (`net/ipv4/ip_output.c` `ip_finish_output`), so a fragment here was
 //! made by the program.
 
-use core::ptr::{addr_of, null_mut, read_volatile};
+use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{bindings::__sk_buff, programs::SkBuffContext};
 use egress_common::{
     abi::{RULE_NONE, TCP, UDP, program},
+    decide::on_route,
     grant::SocketState,
     key::Addr,
 };
@@ -20,7 +21,7 @@ use super::{PASS, REFUSE};
 use crate::{
     emit,
     header::{HOP_BY_HOP, JUMBO, JUMBO_MASK, SYN, TCP_FLAGS, V4_FRAGMENT, ifindex, jumbo_head},
-    lookup::rule_active,
+    lookup::{Maps, rule_active},
     maps::PROGRAMS,
     socket,
 };
@@ -66,7 +67,7 @@ pub fn call(ctx: &SkBuffContext, index: u32) -> i32 {
 ///
 /// `state` is a record of the socket map, not null.
 #[inline(always)]
-unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
+unsafe fn fast(skb: *mut __sk_buff, state: *mut SocketState) -> Option<u32> {
     // SAFETY: volatile loads keep their order around the two of `seq`.
     let (seq, rule, halves, port_be, protocol, again) = unsafe {
         (
@@ -147,10 +148,20 @@ unsafe fn fast(skb: *mut __sk_buff, state: *const SocketState) -> Option<u32> {
     // A control message can send a datagram out of another interface (IP_PKTINFO); TCP has
     // no such message.
     if protocol == UDP {
-        // SAFETY: volatile, as above; a torn pair of interface and address fails closed.
-        let expected = unsafe { read_volatile(addr_of!((*state).ifindex)) };
-        if expected != 0 && expected != ifindex(skb) {
-            return None;
+        let way = socket::way(seq, ifindex(skb));
+        // SAFETY: not null; volatile, for others send on the socket meanwhile.
+        if unsafe { read_volatile(addr_of!((*state).way)) } != way {
+            // SAFETY: not null; written once, when the record was made.
+            let connector = unsafe { (*state).connector };
+            let maps = Maps {
+                ctx: skb.cast(),
+                packet: None,
+            };
+            if !on_route(connector, Addr { halves }, ifindex(skb), &maps) {
+                return None;
+            }
+            // SAFETY: not null. Once the socket is connected elsewhere, `seq` in it is an old one.
+            unsafe { write_volatile(addr_of_mut!((*state).way), way) };
         }
         // SAFETY: not null.
         if unsafe { age(state) } >= SocketState::MOMENT {

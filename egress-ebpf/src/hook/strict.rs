@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use egress_common::{
-    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, RULE_PROXY, TCP},
+    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, RULE_PROXY, TCP, UDP},
     decide::{Flow, decide, refused},
     event::{Client, ClientKey},
     grant::SocketState,
@@ -200,7 +200,9 @@ fn adopt(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
 /// Notes that the approval of a socket still holds, so that its next packets are fast again. An
 /// own connection over loopback gets one, once it cannot become anybody else's.
 ///
-/// Only one word is written, and TCP sends with the socket locked: a datagram socket that another
+/// The interface that was judged is noted under the `seq` that was read before the destination.
+///
+/// Only single words are written, and TCP sends with the socket locked: a datagram socket that another
 /// thread connects meanwhile has been decided a moment ago all the same.
 #[inline(always)]
 fn renew(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
@@ -210,6 +212,7 @@ fn renew(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
     }
     // SAFETY: not null; volatile, for a connect hook may write meanwhile.
     unsafe {
+        let seq = read_volatile(addr_of!((*state).seq));
         if read_volatile(addr_of!((*state).addr.halves[0])) != flow.addr.halves[0]
             || read_volatile(addr_of!((*state).addr.halves[1])) != flow.addr.halves[1]
             || read_volatile(addr_of!((*state).port_be)) != flow.port.to_be()
@@ -222,6 +225,10 @@ fn renew(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
                 write_volatile(addr_of_mut!((*state).rule), RULE_OWN);
             }
         } else if read_volatile(addr_of!((*state).rule)) == rule {
+            if flow.protocol == UDP {
+                let way = socket::way(seq, flow.ifindex);
+                write_volatile(addr_of_mut!((*state).way), way);
+            }
             write_volatile(addr_of_mut!((*state).decided), socket::ticks());
         }
     }

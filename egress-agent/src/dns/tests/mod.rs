@@ -929,7 +929,7 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
     rules.dns.servers = vec![free.local_addr().unwrap().into()];
     drop(free);
     let table = stub::FakeTable::default();
-    let keeper = crate::grant::Keeper::new(Box::new(table.clone()), |_| None);
+    let keeper = crate::grant::Keeper::new(Box::new(table.clone()));
     let (sender, _refusals) = tokio::sync::mpsc::channel(1);
     let names = super::Names::new(super::NamesConfig {
         holder: stub::holder(&rules),

@@ -325,7 +325,7 @@ impl Fixture {
         let names = Names::new(NamesConfig {
             holder: holder(&policy),
             policy: Arc::new(policy),
-            keeper: Arc::new(Keeper::new(Box::new(table.clone()), |_| None)),
+            keeper: Arc::new(Keeper::new(Box::new(table.clone()))),
             now_ns,
             is_own,
             refusals: sender,

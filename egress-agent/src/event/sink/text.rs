@@ -97,6 +97,10 @@ fn remedy(reason: Reason) -> &'static str {
             "no sandbox inside this one: switch the program's own off (--no-sandbox and the like; \
              docs/browsers.md); the boundary around it stays"
         }
+        Reason::Interface => {
+            "this host sends there by another interface now (ip route get): choose none, or mend \
+             the route (docs/networks.md)"
+        }
         Reason::ForeignAbi => "a 32-bit program, which was ended: use a 64-bit one",
         Reason::UnixBind => {
             "sockets can be made in $TMPDIR alone: tell the program another place (docs/policy.md, \

@@ -187,7 +187,7 @@ impl<'a> Case<'a> {
             let grant = Grant {
                 expires_ns: 0,
                 rule,
-                ifindex: 0,
+                pad: 0,
             };
             memory.grants.insert(key(ANSWER, port, protocol), grant);
         }

@@ -38,7 +38,7 @@ impl Entries for Grants {
         let grant = Grant {
             expires_ns: 0,
             rule: RULE_FIRST,
-            ifindex: 0,
+            pad: 0,
         };
         for n in from..to {
             self.0.insert(grant_key(n), grant, 0)?;
@@ -86,7 +86,7 @@ impl Entries for Prefixes {
             first: 443,
             last: 443,
             effect: PortRange::ALLOW,
-            ifindex: 0,
+            pad: 0,
             rule: RULE_FIRST,
         };
         for n in from..to {

@@ -1,0 +1,40 @@
+//! Takes back grants whose time is over, or that lead to this host itself.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{
+    dns::Names,
+    grant::Keeper,
+    host::{
+        clock,
+        rtnetlink::{Changes, Groups},
+    },
+};
+
+/// Deletes ended grants now and then: the kernel refuses them by itself, this makes room. Takes
+/// back what leads to an address that has become this host's own.
+pub(super) async fn sweep(keeper: Arc<Keeper>, names: Arc<Names>, mut stop: watch::Receiver<bool>) {
+    let mut every = tokio::time::interval(Duration::from_secs(10));
+    // Where the kernel tells of no changes, they are seen with the next turn.
+    let changes = Changes::listen(Groups::ADDRESSES).ok();
+    loop {
+        let changed = async {
+            match &changes {
+                Some(changes) if changes.next().await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = every.tick() => {
+                // A failed deletion leaves an entry that the kernel already refuses.
+                let _next_time = keeper.sweep(clock::boot_ns());
+            }
+            () = changed => {}
+            _ = stop.changed() => return,
+        }
+        // One that is left is tried again with the next turn.
+        let _next_time = names.forget_own();
+    }
+}

@@ -1,0 +1,85 @@
+//! The table of the routes: by which interfaces datagrams of a connector may leave.
+
+use aya::{
+    Ebpf,
+    maps::{LpmTrie, MapData, lpm_trie::Key},
+};
+use egress_common::{
+    abi::map,
+    key::{Addr, RouteKey},
+};
+
+use super::{
+    load::PlaneError,
+    maps::{failed, is_absent, typed},
+};
+use crate::host::ways::{Prefix, Step, Ways, steps};
+
+/// The table, of one connector. What is not in it is no way.
+pub struct RouteTable {
+    table: LpmTrie<MapData, RouteKey, u32>,
+    installed: Ways,
+}
+
+impl RouteTable {
+    /// Takes the map out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
+        Ok(Self {
+            table: typed(ebpf, map::ROUTES)?,
+            installed: Ways::new(),
+        })
+    }
+
+    /// Puts other entries in the place of those that are there, in the order of
+    /// [`steps`]. After an error the connector's datagrams may leave by no interface.
+    pub fn replace(&mut self, connector: u32, ways: Ways) -> Result<(), PlaneError> {
+        let steps = steps(&self.installed, &ways);
+        let result = steps
+            .iter()
+            .try_for_each(|step| self.carry_out(connector, step));
+        if result.is_err() {
+            // What permits is among these, whether or not it was deleted already.
+            let installed = std::mem::take(&mut self.installed);
+            let all = installed.keys().chain(ways.keys());
+            // Each is tried, whatever became of the one before.
+            let deleted: Vec<_> = all
+                .map(|&(index, prefix)| self.carry_out(connector, &Step::Delete(index, prefix)))
+                .collect();
+            return deleted.into_iter().fold(result, Result::and);
+        }
+        self.installed = ways;
+        Ok(())
+    }
+
+    fn carry_out(&mut self, connector: u32, step: &Step) -> Result<(), PlaneError> {
+        match *step {
+            Step::Write(index, prefix, way) => {
+                let way = if way { RouteKey::LEADS } else { 0 };
+                self.table
+                    .insert(&key(connector, index, prefix), way, 0)
+                    .map_err(failed(map::ROUTES))
+            }
+            Step::Delete(index, prefix) => {
+                match self.table.remove(&key(connector, index, prefix)) {
+                    Err(error) if !is_absent(&error) => Err(failed(map::ROUTES)(error)),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+fn key(connector: u32, ifindex: u32, prefix: Prefix) -> Key<RouteKey> {
+    let octets = prefix.first().to_be_bytes();
+    let (high, low) = octets.split_at(8);
+    let half = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+    let data = RouteKey {
+        connector,
+        ifindex,
+        // As it is: no canonical form is made, for a prefix is no address.
+        addr: Addr {
+            halves: [half(high), half(low)],
+        },
+    };
+    Key::new(RouteKey::FIXED_BITS + u32::from(prefix.length()), data)
+}
