@@ -355,3 +355,48 @@ fn the_summary_has_the_callers_exit_code() -> Result<()> {
     );
     Ok(())
 }
+
+/// A user whom no file of the host knows but its directory: here a record of systemd's, which root
+/// alone reads, as others are asked for over sockets that a connector does not reach.
+#[test]
+fn a_user_of_a_directory_is_known_inside() -> Result<()> {
+    const DIRECTORY: &str = r#"exec unshare --mount /bin/bash -c '
+        set -e
+        mount -t tmpfs none /mnt; mkdir /mnt/upper /mnt/work
+        mount -t overlay none -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+        sed -i "s/^\(passwd\|group\):.*/\1: files systemd/" /etc/nsswitch.conf
+        mkdir /etc/userdb; umask 077
+        echo "{\"userName\":\"dana\",\"uid\":70001,\"gid\":70002,\"homeDirectory\":\"/var/empty\",\"shell\":\"/bin/sh\"}" >/etc/userdb/dana.user
+        echo "{\"groupName\":\"staff-x\",\"gid\":70002}" >/etc/userdb/staff-x.group
+        ln -s dana.user /etc/userdb/70001.user; ln -s staff-x.group /etc/userdb/70002.group
+        exec "$@"' directory "$@""#;
+    let world = World::new()?;
+    let script = "id -un; id -gn; whoami; getent passwd dana | cut -d: -f3-
+        /usr/bin/python3 -c 'import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir)'
+        ssh -G host >/dev/null && echo ssh knows
+        grep -c . /etc/passwd; test -w /etc/passwd || echo read-only";
+    let agent = world.agent(policy("directory", &[])).behind(DIRECTORY);
+    let report = agent.user(Some("dana")).run(&bash(script))?;
+    let entry = "70001:70002::/var/empty:/bin/sh";
+    for line in ["dana\nstaff-x\ndana\n", entry, "ssh knows", "read-only"] {
+        report.ensure_printed(line)?;
+    }
+    // Nobody else's view has changed.
+    let host = fs::read_to_string("/etc/passwd")?;
+    ensure!(!host.contains("dana"), "the host's file was changed");
+    let lines = host.lines().count() + 1;
+    report.ensure_printed(&format!("\n{lines}\n"))?;
+    // By number, and one whom nobody knows.
+    let agent = world.agent(policy("directory", &[])).behind(DIRECTORY);
+    let report = agent.user(Some("70001")).run(&bash("id -un"))?;
+    report.ensure_printed("dana")?;
+    let agent = world.agent(policy("directory", &[]));
+    let report = agent
+        .user(Some("70009:70009"))
+        .run(&bash("id -u; id -un"))?;
+    ensure!(
+        report.text() == "70009\n70009\n" || report.text() == "70009\n",
+        "{report}"
+    );
+    Ok(())
+}

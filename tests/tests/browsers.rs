@@ -6,7 +6,7 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use egress_tests::{
-    agent,
+    agent::{self, Report},
     event::Denial,
     mcp::{Sdk, Session},
     process, programs, token,
@@ -22,6 +22,8 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// An MCP server that drives a browser.
 struct Driver {
+    /// The ready policy, and the example among its sites.
+    policy: (&'static str, &'static str),
     command: &'static [&'static str],
     go: (&'static str, fn(&str) -> Value),
     look: &'static str,
@@ -29,6 +31,10 @@ struct Driver {
 }
 
 const PLAYWRIGHT: Driver = Driver {
+    policy: (
+        include_str!("../../policies/playwright.yaml"),
+        "playwright.dev",
+    ),
     command: &[
         "/bin/sh",
         "-c",
@@ -49,6 +55,10 @@ const PLAYWRIGHT: Driver = Driver {
 };
 
 const DEVTOOLS: Driver = Driver {
+    policy: (
+        include_str!("../../policies/chrome-devtools.yaml"),
+        "developer.chrome.com",
+    ),
     command: &[
         "/usr/bin/env",
         "HOME={home}",
@@ -68,12 +78,6 @@ const DEVTOOLS: Driver = Driver {
     picture: "take_screenshot",
 };
 
-const ECH: &str = "version: 1
-connector: browser
-allow:
-  - { host: allowed.example, ports: [443], ech: allow }
-";
-
 #[test]
 fn playwrights_server() -> Result<()> {
     drives(&PLAYWRIGHT)
@@ -91,7 +95,12 @@ fn drives(driver: &Driver) -> Result<()> {
     );
     programs::install_browsers()?;
     let world = World::new()?;
-    let mut session = world.mcp_server(ECH, driver.command).connect(Sdk::Node)?;
+    let (policy, example) = driver.policy;
+    ensure!(policy.contains(example), "{policy}");
+    let policy = policy.replace(example, "allowed.example");
+    let mut session = world
+        .mcp_server(policy, driver.command)
+        .connect(Sdk::Node)?;
     let path = token::new();
     let answer = driver.go(&mut session, &format!("https://allowed.example/{path}"))?;
     ensure!(!answer.0, "{answer:?}");
@@ -162,6 +171,99 @@ fn drives(driver: &Driver) -> Result<()> {
     ensure!(world.sightings(&strange)?.is_empty(), "{ended}");
     ensure!(world.packets(zone::STRANGER)?.is_empty(), "{ended}");
     ensure!(ended.outcome.ok(), "{ended}");
+    Ok(())
+}
+
+/// A browser without a server: says what its page holds.
+fn page(world: &World, rules: &str, behind: Option<&str>, url: &str) -> Result<Report> {
+    ensure!(
+        Path::new(CHROMIUM).exists(),
+        "there is no {CHROMIUM}; Debian: chromium"
+    );
+    let sandbox = if behind == Some(OWN_SANDBOX) {
+        ""
+    } else {
+        "--no-sandbox"
+    };
+    let script = format!(
+        "export HOME={}; exec {CHROMIUM} --headless --disable-gpu {sandbox} \
+         --ignore-certificate-errors --virtual-time-budget=5000 --dump-dom {url}",
+        world.dir().join("home").display()
+    );
+    let agent = world.agent(format!(
+        "version: 1\nconnector: browser\nallow: [{rules}]\n"
+    ));
+    let agent = match behind {
+        Some(line) => agent.behind(line),
+        None => agent,
+    };
+    agent.run(&["/bin/sh", "-c", &script])
+}
+
+const OWN_SANDBOX: &str = r#"exec "$@""#;
+const STRICT: &str = "allowed.example:443";
+
+/// Chromium sends an encrypted hello to every server. The line names two remedies, and both are
+/// some.
+#[test]
+fn the_remedies_for_encrypted_hellos() -> Result<()> {
+    /// In a mount namespace of its own, where the browser has an operator's policy.
+    const MANAGED: &str = r#"exec unshare --mount /bin/sh -c '
+        mount -t tmpfs none /etc/chromium && mkdir -p /etc/chromium/policies/managed &&
+        echo "{\"EncryptedClientHelloEnabled\": false}" >/etc/chromium/policies/managed/ech.json &&
+        exec "$@"' managed "$@""#;
+    let world = World::new()?;
+    let url = || format!("https://allowed.example/{}", token::new());
+    let refused = page(&world, STRICT, None, &url())?;
+    if !agent::unconfined() {
+        let line = refused.ensure_denied(&Denial::default().because(&["sni-encrypted"]))?;
+        let message = line.rest.get("message").map(ToString::to_string);
+        let message = message.unwrap_or_default();
+        for remedy in ["ech: allow", "EncryptedClientHelloEnabled: false"] {
+            ensure!(message.contains(remedy), "{message}: {refused}");
+        }
+    }
+    let allowed = "{ host: allowed.example, ports: [443], ech: allow }";
+    for (rules, behind) in [(allowed, None), (STRICT, Some(MANAGED))] {
+        let url = url();
+        let report = page(&world, rules, behind, &url)?;
+        let requests = world.requests()?;
+        let path = url.rsplit('/').next().context("no path")?;
+        let request = requests.iter().find(|one| one.line.ends_with(path));
+        let request = request.with_context(|| format!("{behind:?}: never asked for; {report}"))?;
+        ensure!(report.text().contains(&request.answered), "{report}");
+        let strict = Denial::default().because(&["sni-encrypted"]);
+        ensure!(report.ensure_denied(&strict).is_err(), "{report}");
+    }
+    Ok(())
+}
+
+/// What the browser's own sandbox needs is told once, with what to do.
+#[test]
+fn the_browsers_own_sandbox_is_one_line() -> Result<()> {
+    let world = World::new()?;
+    let report = page(&world, STRICT, Some(OWN_SANDBOX), "about:blank")?;
+    if agent::unconfined() {
+        return Ok(());
+    }
+    ensure!(!report.outcome.ok(), "{report}");
+    let denials = report.denials();
+    let lines: Vec<_> = denials
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("namespace"))
+        .collect();
+    let [line] = lines.as_slice() else {
+        anyhow::bail!("{} lines: {report}", lines.len());
+    };
+    let message = line.rest.get("message").map(ToString::to_string);
+    let message = message.unwrap_or_default();
+    for word in [
+        "--no-sandbox",
+        "docs/browsers.md",
+        "boundary around it stays",
+    ] {
+        ensure!(message.contains(word), "{message}: {report}");
+    }
     Ok(())
 }
 

@@ -97,6 +97,11 @@ fn each_refused_call_is_a_line_with_its_name() -> Result<()> {
             event.layer.as_deref() == Some("seccomp"),
             "{name}: {report}"
         );
+        let told = event.rest.get("message").map(ToString::to_string);
+        ensure!(
+            (reason == "namespace") == told.is_some_and(|told| told.contains("--no-sandbox")),
+            "{name}: {report}"
+        );
         let process = event.process.as_ref().context("no process")?;
         ensure!(
             process.comm.as_deref() == Some("python3"),

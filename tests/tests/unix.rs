@@ -331,7 +331,7 @@ fn a_refused_socket_of_its_own_is_a_line() -> Result<()> {
     if lacks(HOOKS, RULES) {
         return Ok(());
     }
-    let world = World::alone()?;
+    let world = World::new()?;
     let folder = world.path("outside");
     fs::create_dir(&folder)?;
     chown(&folder, Some(NOBODY), Some(NOBODY))?;
@@ -396,7 +396,7 @@ fn sockets_of_the_callers_session() -> Result<()> {
     if lacks(HOOKS, RULES) {
         return Ok(());
     }
-    let world = World::alone()?;
+    let world = World::new()?;
     let accomplice = Accomplice::start(&world, "session", NOBODY)?;
     let folder = accomplice.folder.display().to_string();
     let at = |name: &str| format!("{folder}/{name}");
@@ -461,7 +461,7 @@ fn a_caller_gains_no_socket_of_somebody_else() -> Result<()> {
     if lacks(HOOKS, RULES) {
         return Ok(());
     }
-    let world = World::alone()?;
+    let world = World::new()?;
     let accomplice = Accomplice::start(&world, "session", NOBODY)?;
     let roots = world.path("roots");
     let listener = UnixListener::bind(&roots)?;

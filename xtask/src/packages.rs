@@ -166,6 +166,13 @@ const PACKAGES: &[Package] = &[
         arch: "openssh",
     },
     Package {
+        why: "users of a directory",
+        test: Test::Python("import ctypes; ctypes.CDLL('libnss_systemd.so.2')"),
+        debian: "libnss-systemd",
+        fedora: "systemd-libs",
+        arch: "systemd-libs",
+    },
+    Package {
         why: "an agent that holds keys, to confine",
         test: Test::Program("gpg"),
         debian: "gnupg",

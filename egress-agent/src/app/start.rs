@@ -21,7 +21,7 @@ use crate::{
         instance::Instance,
         lsm::{LsmError, LsmPrograms},
     },
-    launch::{self, Spec, UnixSockets, binds::Binds, canary, env},
+    launch::{self, Spec, UnixSockets, binds::Binds, canary, env, identity},
     policy::{
         model::{Mode, Policy, Processes, Rule},
         session::Session,
@@ -160,6 +160,7 @@ pub(super) fn spec(
         inherited: run.inherited.clone(),
         temporary,
         oom_score_adj: memory::spare(),
+        entries: identity::missing(&run.user),
         host_processes: has_host_processes(&run.policy),
         devices: wishes.map(|run| run.devices.clone()).unwrap_or_default(),
     }

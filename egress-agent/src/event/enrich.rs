@@ -15,6 +15,7 @@ use super::{
     decode::Decoded,
     facts::{Cache, Caller, Facts, Proc, Source},
     model::{Body, Denial, Destination, Parent, ProcessFacts, Record},
+    remedy,
 };
 use crate::host::clock::BootToWall;
 
@@ -102,11 +103,13 @@ impl Enricher {
         let reason = Reason::from_code(event.reason)?;
         let action = Action::from_code(event.action)?;
         let process = self.process(event, now_ns, backlog);
+        let destination = destination(decoded, layer, lookups);
+        let message = remedy::of(reason, destination.path.as_deref());
         let denial = Denial {
             connector: lookups.connector(event.connector),
             layer,
             protocol: protocol(event, layer),
-            destination: destination(decoded, layer, lookups),
+            destination,
             reason,
             rule: rule(event.rule, lookups),
             process,
@@ -115,7 +118,7 @@ impl Enricher {
             family: codes::family(event.family).map(Into::into),
             instance: self.instance.clone(),
             call: None,
-            message: None,
+            message: message.map(Into::into),
         };
         Some(Record::new(
             self.time(event.time_ns, now_ns),
@@ -213,7 +216,7 @@ impl Enricher {
             family: path.as_ref().map(|_| "unix".to_owned()),
             instance: self.instance.clone(),
             call: path.is_none().then(|| call.name.to_owned()),
-            message: None,
+            message: remedy::of(call.reason, path.as_deref()).map(Into::into),
         };
         // Most are refused where the connector is only audited, too.
         let body = denied(denial, call.audited);

@@ -12,6 +12,7 @@ pub mod escape;
 pub mod facts;
 pub mod model;
 pub mod pump;
+mod remedy;
 pub mod sink;
 pub mod stream;
 pub mod tail;

@@ -19,7 +19,7 @@ use nix::sys::{prctl, signal::Signal};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::{
-    devices, filter, harden, init, mounts, own, queues, scope,
+    devices, filter, harden, identity, init, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
 use crate::host::{
@@ -216,6 +216,7 @@ fn mounted(spec: &Spec) -> Result<(), String> {
     if !switch::is_off(Part::Devices) {
         devices::install(&spec.devices, &spec.unix.paths).map_err(|error| error.to_string())?;
     }
+    identity::show(&spec.entries).map_err(|error| error.to_string())?;
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
     }

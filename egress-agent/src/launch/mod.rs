@@ -14,6 +14,7 @@ pub mod devices;
 pub mod env;
 pub mod filter;
 pub mod harden;
+pub mod identity;
 pub mod init;
 pub mod layers;
 pub mod mounts;

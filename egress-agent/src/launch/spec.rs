@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::scope::Landlocked;
+use super::{identity::Entry, scope::Landlocked};
 use crate::host::inherited::Inherited;
 use crate::host::temporary::Temporary;
 
@@ -41,6 +41,8 @@ pub struct Spec {
     pub temporary: Option<Temporary>,
     /// How soon the kernel ends it where memory runs out; `None`: as the launcher.
     pub oom_score_adj: Option<i16>,
+    /// What `/etc/passwd` and `/etc/group` lack of its user.
+    pub entries: Vec<Entry>,
     /// It sees and signals the processes of the host.
     pub host_processes: bool,
     /// What it gets below `/dev` besides the harmless devices; absolute paths.

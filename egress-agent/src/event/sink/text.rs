@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use egress_common::verdict::Reason;
-
 use crate::event::{
     escape,
     model::{Body, Denial, Destination, Record},
@@ -90,30 +88,6 @@ pub fn line(record: &Record, color: bool) -> String {
     line.text
 }
 
-/// What to do about refusals that are no matter of rules.
-fn remedy(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Namespace => {
-            "no sandbox inside this one: switch the program's own off (--no-sandbox and the like; \
-             docs/browsers.md); the boundary around it stays"
-        }
-        Reason::Interface => {
-            "this host sends there by another interface now (ip route get): choose none, or mend \
-             the route (docs/networks.md)"
-        }
-        Reason::ForeignAbi => "a 32-bit program, which was ended: use a 64-bit one",
-        Reason::UnixBind => {
-            "sockets can be made in $TMPDIR alone: tell the program another place (docs/policy.md, \
-             Unix sockets)"
-        }
-        Reason::SniEncrypted => {
-            "a browser sends this to every server: \"ech: allow\" on the rule, or its policy \
-             EncryptedClientHelloEnabled: false (docs/browsers.md)"
-        }
-        _ => "",
-    }
-}
-
 struct Line {
     text: String,
     color: bool,
@@ -176,7 +150,6 @@ impl Line {
         if denial.lost > 0 {
             self.cell(&format!("+{} lost", denial.lost), 0, MAGENTA);
         }
-        self.rest(remedy(denial.reason));
         if let Some(message) = &denial.message {
             self.rest(&escape::inner(message));
         }
