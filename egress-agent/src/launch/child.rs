@@ -22,10 +22,13 @@ use super::{
     devices, filter, harden, identity, init, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
 };
-use crate::host::{
-    memory,
-    switch::{self, Part, Step},
-    temporary::Temporary,
+use crate::{
+    host::{
+        memory,
+        switch::{self, Part, Step},
+        temporary::Temporary,
+    },
+    kernel::probe::{kernel_release, kernel_version},
 };
 
 /// Exit code: the agent or launcher failed and nothing was started.
@@ -181,6 +184,8 @@ fn filtered(spec: &Spec, answers: &UnixStream) -> Result<(), String> {
             unix: spec.unix.sockets,
             binds: spec.unix.binds && !switch::is_off(Part::Landlock),
             host_processes: spec.host_processes,
+            multipath: kernel_version(&kernel_release())
+                .is_some_and(|version| version >= filter::MULTIPATH),
         };
         let listener = filter::install(wanted).map_err(|error| error.to_string())?;
         hand_over(&listener, answers).map_err(|error| format!("the agent is gone: {error}"))?;

@@ -32,6 +32,8 @@ pub struct Wanted {
     pub binds: bool,
     /// Processes of others have numbers here.
     pub host_processes: bool,
+    /// The kernel makes further connections of multipath TCP in the cgroup of the first.
+    pub multipath: bool,
 }
 
 /// Installs the filters for this process and everything it becomes. `no_new_privs` must be
@@ -160,10 +162,14 @@ pub fn meaning(call: &notify::Call) -> Meaning {
     let families = [libc::AF_INET, libc::AF_NETLINK].map(|family| family as u64);
     let family = call.args.first().copied().unwrap_or_default() & 0xffff_ffff;
     let absent = number == libc::SYS_socket && !families.contains(&family);
+    // Here of a kernel without the protocol: runtimes that try it then use TCP.
+    let protocol = call.args.get(2).copied().unwrap_or_default() & 0xffff_ffff;
+    let multipath = number == libc::SYS_socket && protocol == MPTCP;
     Meaning {
         name,
         reason,
         errno: match reason {
+            _ if multipath => libc::EPROTONOSUPPORT,
             _ if absent => libc::EAFNOSUPPORT,
             // As Landlock says it.
             Reason::UnixBind => libc::EACCES,
@@ -214,13 +220,24 @@ const SOCKET_KIND: u64 = 0xf;
 /// `AF_PACKET` one (`net/socket.c` `__sock_create`).
 const SOCK_PACKET: u64 = 10;
 
+/// `IPPROTO_MPTCP`, `include/uapi/linux/in.h`.
+const MPTCP: u64 = 262;
+/// From this Linux on the kernel makes further connections of multipath TCP in the cgroup of the
+/// first (`net/mptcp/subflow.c` `mptcp_attach_cgroup`). Before, those that a worker of the kernel's
+/// makes, to addresses that a server announces, belong to the root cgroup, where no program is.
+pub const MULTIPATH: (u32, u32) = (5, 11);
+
 /// The calls of which the agent is asked.
 fn refused(wanted: Wanted) -> Result<Vec<Instruction>, FilterError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for (call, ..) in DENIED {
         rules.insert(*call, Vec::new());
     }
-    rules.insert(libc::SYS_socket, sockets(wanted.unix)?);
+    let mut kinds = sockets(wanted.unix)?;
+    if !wanted.multipath {
+        kinds.push(rule(vec![condition(2, SeccompCmpOp::Eq, MPTCP)?])?);
+    }
+    rules.insert(libc::SYS_socket, kinds);
     rules.insert(
         libc::SYS_socketpair,
         vec![rule(vec![unlike(0, libc::AF_UNIX as u64)?])?],
@@ -357,16 +374,17 @@ mod tests {
 
     #[test]
     fn filters_compile_and_refuse_by_asking_alone() {
-        for (unix, binds, host_processes) in [
-            (true, true, false),
-            (true, false, false),
-            (false, false, false),
-            (true, true, true),
+        for (unix, binds, host_processes, multipath) in [
+            (true, true, false, true),
+            (true, false, false, true),
+            (false, false, false, false),
+            (true, true, true, true),
         ] {
             let wanted = Wanted {
                 unix,
                 binds,
                 host_processes,
+                multipath,
             };
             let program = refused(wanted).unwrap_or_default();
             assert!((10..4096).contains(&program.len()));
@@ -403,5 +421,28 @@ mod tests {
         let socket = meaning(&call(libc::SYS_socket, ARCH));
         assert_eq!(socket.errno, libc::EAFNOSUPPORT);
         assert_eq!(meaning(&call(libc::SYS_bpf, ARCH)).errno, libc::EPERM);
+        let args = [libc::AF_INET as u64, 1, MPTCP, 0, 0, 0];
+        let multipath = notify::Call {
+            args,
+            ..call(libc::SYS_socket, ARCH)
+        };
+        assert_eq!(meaning(&multipath).errno, libc::EPROTONOSUPPORT);
+    }
+
+    /// Only where the kernel would make its connections elsewhere.
+    #[test]
+    fn multipath_is_asked_for_on_old_kernels_alone() {
+        let asks = |multipath| {
+            let wanted = Wanted {
+                unix: false,
+                binds: false,
+                host_processes: false,
+                multipath,
+            };
+            let program = refused(wanted).unwrap_or_default();
+            let looks = |step: &Instruction| u64::from(step.k) == MPTCP;
+            program.iter().any(looks)
+        };
+        assert!(asks(false) && !asks(true));
     }
 }
