@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::{
         fs::{PermissionsExt as _, chown, symlink},
         net::UnixListener,
@@ -21,6 +22,7 @@ use egress_tests::{
     token,
     world::World,
 };
+use nix::sys::signal::Signal;
 
 /// The first kernel that asks programs about unix sockets.
 const HOOKS: (u32, u32) = (6, 7);
@@ -344,9 +346,9 @@ fn a_refused_socket_of_its_own_is_a_line() -> Result<()> {
         })
         .to_vec();
     refused.push(folder.join("s").display().to_string());
-    refused.push("../tmp/relative".to_owned());
+    refused.push(format!("../tmp/{}", token::new()));
     let run = |agent: egress_tests::agent::Agent<'_>| {
-        let mut words = vec!["/bin/sh", "-c", "cd /var && exec python3 \"$@\"", "binds"];
+        let mut words = vec!["/bin/sh", "-c", "cd /tmp && exec python3 \"$@\"", "binds"];
         words.extend(["-c", BINDS]);
         words.extend(MADE);
         words.extend(refused.iter().map(String::as_str));
@@ -518,6 +520,67 @@ print('goes on')",
     for listener in [listener, engine_listener] {
         ensure!(listener.accept().is_err(), "somebody called");
     }
+    Ok(())
+}
+
+/// The launcher holds in place what leads to a rule's socket. For one that comes later nobody does:
+/// it waits for the next start, and the stream says so.
+#[test]
+fn a_rule_that_comes_later_waits_for_the_next_start() -> Result<()> {
+    const CONNECTOR: &str = "
+import os, socket, sys
+folder, word = sys.argv[1:]
+print('up', flush=True); sys.stdin.readline()
+os.unlink(f'{folder}/permitted.s')
+os.symlink(f'{folder}/stranger.s', f'{folder}/permitted.s')
+for name in ('permitted.s', 'permitted.q'):
+    try:
+        kind = socket.SOCK_STREAM if name[-1] == 's' else socket.SOCK_SEQPACKET
+        with socket.socket(socket.AF_UNIX, kind) as out:
+            out.connect(f'{folder}/{name}'); out.send(word.encode()); print('REACHED')
+    except OSError as error: print('refused', error.errno)
+";
+    if lacks(HOOKS, RULES) || unconfined() {
+        return Ok(());
+    }
+    let world = World::new()?;
+    let accomplice = Accomplice::start(&world, "later", NOBODY)?;
+    let folder = accomplice.folder.display().to_string();
+    let token = token::new();
+    let file = world.path("policy.yaml");
+    // The control: a rule of the start comes back under another id, and holds.
+    let first = session_rule(&format!("{folder}/permitted.q"));
+    fs::write(&file, &first)?;
+    let words = ["python3", "-c", CONNECTOR, &folder, &token];
+    let mut confined = world.agent("").start_with_file(&file, &words)?;
+    confined.printed("up", LIMIT)?;
+    fs::write(
+        &file,
+        format!("{first}    id: again\n  - unix: {folder}/permitted.s\n"),
+    )?;
+    confined.agent.signal(Signal::SIGHUP)?;
+    let end = Instant::now() + Duration::from_secs(10);
+    while !confined
+        .events()?
+        .iter()
+        .any(|event| event.kind == "policy")
+    {
+        ensure!(Instant::now() < end, "the policy was not taken");
+        thread::sleep(Duration::from_millis(20));
+    }
+    writeln!(confined.agent.stdin()?, "go")?;
+    let report = confined.wait()?;
+    ensure!(report.text() == "up\nrefused 1\nREACHED\n", "{report}");
+    thread::sleep(Duration::from_millis(200));
+    ensure!(accomplice.has(&token)?, "the control: {report}");
+    let told = report.events.iter().filter(|event| {
+        event.kind == "warning" && event.line.contains("takes effect at the next start")
+    });
+    let told: Vec<_> = told.collect();
+    ensure!(
+        matches!(told.as_slice(), [one] if one.line.contains("permitted.s")),
+        "{report}"
+    );
     Ok(())
 }
 

@@ -72,6 +72,8 @@ pub struct Reload {
     asked_again: bool,
     fetching: JoinSet<Vec<Body>>,
     again: Option<(Instant, Memory)>,
+    /// Unix sockets that rules named at the start.
+    held: Vec<String>,
 }
 
 /// A file that is being read.
@@ -99,6 +101,9 @@ enum Turn {
 impl Reload {
     /// Nothing has happened yet.
     pub fn new(start: Start) -> Self {
+        let first = start.live.policy().allow.iter();
+        let held = first.filter_map(|rule| rule.target.socket());
+        let held = held.map(str::to_owned).collect();
         Self {
             watch: (start.watch && start.changeable.is_none())
                 .then(|| Watch::new(&start.live.policy().source)),
@@ -107,6 +112,7 @@ impl Reload {
             asked_again: false,
             fetching: JoinSet::new(),
             again: None,
+            held,
         }
     }
 
@@ -189,9 +195,23 @@ impl Reload {
         if !asked && live.is_whole() && policy == **live.policy() {
             return Ok(());
         }
-        for told in unsettled {
+        let late = policy.allow.iter().filter(|rule| {
+            let name = rule.target.socket();
+            name.is_some_and(|name| !self.held.iter().any(|held| held == name))
+        });
+        let late = late.map(|rule| {
+            let told = format!(
+                "rule {} names a unix socket that no rule named at the start: only the launcher \
+                 can keep the connector from leading its path elsewhere, so it takes effect at the \
+                 next start",
+                rule.id
+            );
+            ("policy", told)
+        });
+        let unsettled = unsettled.into_iter().map(|told| ("session", told));
+        for (topic, told) in unsettled.chain(late) {
             let (connector, instance) = (&live.policy().connector, &self.start.instance);
-            stream.say(say::warning(connector, instance, "session", told));
+            stream.say(say::warning(connector, instance, topic, told));
         }
         let required = self.start.layers.require(&policy.require);
         let ready = required.map_err(Refused::from);

@@ -61,6 +61,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "needs an assembler",
     ),
     (
+        "apart/a_user_of_a_directory_is_known_inside",
+        "needs the library of a directory, and ssh, in the machine",
+    ),
+    (
         "networks/every_resolver_searches_on_and_none_waits",
         "needs compilers and a package registry",
     ),
