@@ -14,7 +14,8 @@ pub struct Event {
     pub connector: u32,
     /// Process (thread group) id; 0 = the hook could not know.
     pub pid: u32,
-    /// Thread id; 0 = the hook could not know.
+    /// Thread id; 0 = the hook could not know. For [`crate::verdict::Reason::Interface`], where the
+    /// hook never knows, the interface by which the datagram was about to leave.
     pub tid: u32,
     /// User id of the caller.
     pub uid: u32,

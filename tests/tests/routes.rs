@@ -33,8 +33,8 @@ const NOWHERE: &str = "no0";
 /// A host with a second wire to the internet, like a laptop with cable and radio.
 struct Roaming {
     world: World,
-    // Holds the internet's namespace while the wire is made.
-    _holder: Ended,
+    // Is in the internet's namespace, so that wires can be put there.
+    holder: Ended,
 }
 
 struct Ended(Child);
@@ -51,12 +51,16 @@ impl Drop for Ended {
 impl Roaming {
     fn new() -> Result<Self> {
         let world = World::new()?;
-        let mut holder = world.internet_command("sleep");
-        let holder = Ended(holder.arg("600").spawn()?);
-        let roaming = Self {
-            world,
-            _holder: holder,
-        };
+        let mut holder = world.internet_command("sh");
+        holder.args(["-c", "echo ready; exec sleep 600"]);
+        let mut holder = holder.stdout(Stdio::piped()).spawn()?;
+        let stdout = holder.stdout.take().context("no output")?;
+        let holder = Ended(holder);
+        // It is in the namespace by then.
+        let mut ready = String::new();
+        BufReader::new(stdout).read_line(&mut ready)?;
+        ensure!(ready == "ready\n", "the internet's side: {ready:?}");
+        let roaming = Self { world, holder };
         roaming.wire(SECOND, "100.64.7", "2001:db8:7:")?;
         roaming.host(&format!(
             "ip link add {NOWHERE} type veth peer name no1
@@ -73,7 +77,7 @@ impl Roaming {
 
     /// A wire to the internet; the host is 2 on it, the internet 1.
     fn wire(&self, name: &str, v4: &str, v6: &str) -> Result<()> {
-        let pid = self._holder.0.id();
+        let pid = self.holder.0.id();
         self.host(&format!(
             "ip link add {name} type veth peer name far-{name} netns {pid}
              ip link set {name} up
@@ -103,15 +107,18 @@ impl Roaming {
         Sender::start(command)
     }
 
-    fn agent(&self, rules: &[&str]) -> Result<Inside> {
+    /// The program that sends, as a file.
+    fn program(&self) -> Result<String> {
         let file = self.world.path("send.py");
         std::fs::write(&file, SEND)?;
+        Ok(file.display().to_string())
+    }
+
+    fn agent(&self, rules: &[&str]) -> Result<Inside> {
+        let file = self.program()?;
         let mut shell = self.world.agent(policy("roaming", rules)).shell()?;
         // One process for all, so that its connected sockets stay.
-        shell.run(&format!(
-            "coproc S {{ exec /usr/bin/python3 {}; }}",
-            file.display()
-        ))?;
+        shell.run(&format!("coproc S {{ exec /usr/bin/python3 {file}; }}"))?;
         Ok(Inside(shell))
     }
 }
@@ -258,6 +265,8 @@ fn the_default_route_moves_to_another_interface() -> Result<()> {
         "ip route replace default via 100.64.7.1 dev {SECOND} metric 1
          ip -6 route replace default via 2001:db8:7::1 dev {SECOND} metric 1"
     ))?;
+    // Repeats of a denial within a second are counted, not shown.
+    thread::sleep(Duration::from_secs(1));
     for to in &targets {
         inside.follows(to)?;
         inside.is(to, SECOND, "echo")?;
@@ -270,6 +279,42 @@ fn the_default_route_moves_to_another_interface() -> Result<()> {
     }
     let (report, refused) = inside.end()?;
     ensure!(refused >= 12, "{refused}: {report}");
+    // Which it was, and which is right, before and after.
+    let mut lines = report.events.iter().map(|event| event.line.as_str());
+    for (by, now) in [(SECOND, FIRST), (FIRST, SECOND)] {
+        let told = format!("by {by}, but this host sends there by {now}: ");
+        ensure!(lines.any(|line| line.contains(&told)), "{told}: {report}");
+    }
+    Ok(())
+}
+
+/// What cannot be followed is no way: datagrams are refused, the operator is told, and TCP, which
+/// cannot choose an interface, goes on.
+#[test]
+fn routes_that_do_not_fit_are_no_ways() -> Result<()> {
+    let roaming = Roaming::new()?;
+    let file = roaming.program()?;
+    let script = format!(
+        "echo '{} {PORT} -' | /usr/bin/python3 {file}
+         curl -sS --max-time 5 http://allowed.example:8080/ >/dev/null && echo fetched",
+        zone::ALLOWED
+    );
+    let rules = ["allowed.example:9999/udp", "allowed.example:8080"];
+    for (room, expected) in [("ROUTES=1000", "echo"), ("ROUTES=3", "EPERM")] {
+        let report = roaming
+            .world
+            .agent(policy("roaming", &rules))
+            .without("")
+            .env("EGRESS_TEST_ROOM", room)
+            .run(&["/bin/bash", "-c", &script])?;
+        report.ensure_printed(expected)?;
+        report.ensure_printed("fetched")?;
+        let warned = report
+            .events
+            .iter()
+            .any(|event| event.kind == "warning" && event.line.contains("\"topic\":\"routes\""));
+        ensure!(warned == (expected == "EPERM"), "{room}: {report}");
+    }
     Ok(())
 }
 

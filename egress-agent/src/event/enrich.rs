@@ -30,6 +30,17 @@ pub trait Lookups {
     fn rule(&self, slot: u32) -> Option<String>;
     /// Name under which an address was last granted to a connector.
     fn name(&self, connector: u32, addr: &Addr) -> Option<String>;
+    /// By which interface a datagram was about to leave, and by which its user's leave now.
+    fn ways(&self, index: u32, addr: IpAddr, user: u32) -> Option<Leaving>;
+}
+
+/// By which interfaces datagrams leave, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leaving {
+    /// The one that was refused.
+    pub by: String,
+    /// Those by which this host sends there.
+    pub now: Vec<String>,
 }
 
 /// A name that the DNS door did not give an answer for.
@@ -104,7 +115,13 @@ impl Enricher {
         let action = Action::from_code(event.action)?;
         let process = self.process(event, now_ns, backlog);
         let destination = destination(decoded, layer, lookups);
-        let message = remedy::of(reason, destination.path.as_deref());
+        let leaving = (reason == Reason::Interface && !backlog)
+            .then(|| lookups.ways(event.tid, address(&event.addr)?, event.uid))
+            .flatten();
+        let message = match &leaving {
+            Some(leaving) => Some(misled(leaving)),
+            None => remedy::of(reason, destination.path.as_deref()).map(Into::into),
+        };
         let denial = Denial {
             connector: lookups.connector(event.connector),
             layer,
@@ -118,7 +135,7 @@ impl Enricher {
             family: codes::family(event.family).map(Into::into),
             instance: self.instance.clone(),
             call: None,
-            message: message.map(Into::into),
+            message,
         };
         Some(Record::new(
             self.time(event.time_ns, now_ns),
@@ -255,6 +272,19 @@ impl Enricher {
         }
         self.clock.at(time_ns)
     }
+}
+
+/// What to say of a datagram on another way than the host's.
+fn misled(leaving: &Leaving) -> String {
+    let now = match leaving.now.as_slice() {
+        [] => "has no route there".to_owned(),
+        now => format!("sends there by {}", now.join(" or ")),
+    };
+    format!(
+        "by {}, but this host {now}: let the program choose no interface, or mend the route \
+         (docs/networks.md)",
+        leaving.by
+    )
 }
 
 fn denied(denial: Denial, audited: bool) -> Body {

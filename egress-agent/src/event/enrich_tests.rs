@@ -23,6 +23,14 @@ impl Lookups for Names {
     fn name(&self, connector: u32, addr: &Addr) -> Option<String> {
         (connector == 3 && *addr == Addr::from_v4(0xcb00_7107)).then(|| "giftshop.club".into())
     }
+
+    fn ways(&self, index: u32, addr: IpAddr, user: u32) -> Option<Leaving> {
+        let known = addr == IpAddr::from([203, 0, 113, 7]) && user == 1000;
+        known.then(|| Leaving {
+            by: format!("if{index}"),
+            now: vec!["eth0".into(), "eth1".into()],
+        })
+    }
 }
 
 const NOW: u64 = 100_000_000_000;
@@ -46,6 +54,28 @@ fn line(event: &Event, fake: &Fake) -> Denial {
         Body::Denied(denial) => denial,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_datagram_on_another_way_is_told_which_is_right() {
+    let mut event = Event {
+        tid: 7,
+        reason: Reason::Interface.code(),
+        ..sample()
+    };
+    let denial = line(&event, &Fake::default());
+    let message = denial.message.unwrap();
+    assert!(
+        message.starts_with("by if7, but this host sends there by eth0 or eth1: "),
+        "{message}"
+    );
+    event.reason = Reason::NoRule.code();
+    assert_eq!(line(&event, &Fake::default()).message, None);
+    let none = Leaving {
+        by: "up1".into(),
+        now: Vec::new(),
+    };
+    assert!(misled(&none).starts_with("by up1, but this host has no route there: "));
 }
 
 #[test]

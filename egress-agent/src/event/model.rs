@@ -112,7 +112,7 @@ pub struct Denial {
     /// Name of the refused system call; only at layer `seccomp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
-    /// What is refused in particular, and what to do; only at layer `dns`.
+    /// What is refused in particular, and what to do; only at layer `dns`, and for `interface`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

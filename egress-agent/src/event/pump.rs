@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -26,7 +27,7 @@ use tokio::{
 use super::{
     call::{CallStats, RefusedCall},
     decode::Stranger,
-    enrich::{Enricher, Lookups, NameRefusal},
+    enrich::{Enricher, Leaving, Lookups, NameRefusal},
     model::{Body, Exit, RuleTotal, Stopped, Warning},
     sink::{self, Sink, SinkError},
     stream::Stream,
@@ -35,7 +36,10 @@ use super::{
 use crate::{
     dns::{DoorStats, Refusal},
     grant::Keeper,
-    host::sockets::{self, Connection},
+    host::{
+        routes,
+        sockets::{self, Connection},
+    },
     kernel::{
         PlaneError,
         maps::Maps,
@@ -227,6 +231,14 @@ impl Lookups for Known {
 
     fn name(&self, _connector: u32, addr: &Addr) -> Option<String> {
         self.keeper.name_of(addr)
+    }
+
+    fn ways(&self, index: u32, addr: IpAddr, user: u32) -> Option<Leaving> {
+        let now = routes::interfaces(user, addr).ok()?;
+        Some(Leaving {
+            by: routes::name(index),
+            now: now.into_iter().map(routes::name).collect(),
+        })
     }
 }
 

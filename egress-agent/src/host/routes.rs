@@ -11,7 +11,10 @@ use std::{
 };
 
 use egress_common::abi::{MAX_ROUTES, UDP};
-use nix::libc::{AF_INET, AF_INET6, AF_UNSPEC};
+use nix::{
+    libc::{AF_INET, AF_INET6, AF_UNSPEC},
+    net::if_::if_indextoname,
+};
 
 use super::{
     netlink::{array, attribute},
@@ -85,6 +88,25 @@ pub fn look(user: u32) -> Result<Ways, RoutesError> {
         hops: None,
     };
     Ok(lay_out(prefixes, |addr| asked.interfaces(addr))?)
+}
+
+/// By which interfaces a user's datagrams to an address leave now.
+pub fn interfaces(user: u32, to: IpAddr) -> io::Result<BTreeSet<u32>> {
+    let mut asked = Asked {
+        kernel: Rtnetlink::open()?,
+        user,
+        alike: BTreeMap::new(),
+        hops: None,
+    };
+    asked.interfaces(to)
+}
+
+/// The name of an interface; its number where it has none any more.
+pub fn name(index: u32) -> String {
+    if_indextoname(index).map_or_else(
+        |_gone| format!("interface {index}"),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// What is known while questions are asked.

@@ -38,7 +38,7 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let (sk, state) = record_of(skb);
     let parsed = header::parse(skb);
-    let (connector, process) = if state.is_null() {
+    let (connector, mut process) = if state.is_null() {
         // SAFETY: the program's own context.
         let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(skb, CONNECTOR_LEVEL.load()) };
         (socket::by_cgroup(cgroup), emit::Process::maker(0, 0))
@@ -97,6 +97,9 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         }
         emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
         return PASS;
+    }
+    if matches!(verdict.reason, Reason::Interface) {
+        process.tid = flow.ifindex;
     }
     emit::denial(&flow, &verdict, &process, parsed.family as u8);
     answer(&verdict)

@@ -1,10 +1,11 @@
 //! A record of the ring, from its bytes to the lines that a person and a program read.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use egress_agent::event::{
     Enricher, Lookups, Record, decode,
     decode::Stranger,
+    enrich::Leaving,
     facts::{Facts, Source},
     sink::{json, text},
 };
@@ -98,5 +99,12 @@ impl Lookups for Nothing {
 
     fn name(&self, _connector: u32, _addr: &Addr) -> Option<String> {
         None
+    }
+
+    fn ways(&self, index: u32, _addr: IpAddr, _user: u32) -> Option<Leaving> {
+        Some(Leaving {
+            by: format!("i\n{index}"),
+            now: vec!["\u{1b}[2J".to_owned()],
+        })
     }
 }
