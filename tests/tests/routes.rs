@@ -380,7 +380,7 @@ fn every_next_hop_of_the_route_may_be_used() -> Result<()> {
     }
     // By objects of their own, which the route only names, as routing daemons write them.
     roaming.host(&format!(
-        "sysctl -qw net.ipv4.nexthop_compat_mode=0
+        "echo 0 > /proc/sys/net/ipv4/nexthop_compat_mode
          ip nexthop add id 1 via 192.0.2.1 dev {FIRST}
          ip nexthop add id 2 via 100.64.7.1 dev {SECOND}
          ip nexthop add id 3 via 2001:db8:1::1 dev {FIRST}

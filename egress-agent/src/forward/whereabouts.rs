@@ -11,7 +11,7 @@ use egress_common::{
     abi::{RULE_PROXY, TCP},
     key::{Addr, GrantKey},
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::sync::mpsc;
 
 use crate::{
     dns::{Names, proxied::Proxied},
@@ -119,7 +119,7 @@ impl Whereabouts {
                     AGAIN.0
                 }
             };
-            sleep(wait).await;
+            clock::sleep(wait).await;
             let policy = self.names.policy();
             next = self.look(&policy).await;
         }

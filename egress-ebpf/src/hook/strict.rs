@@ -38,15 +38,20 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let (sk, state) = record_of(skb);
     let parsed = header::parse(skb);
-    let (connector, mut process) = if state.is_null() {
+    let (connector, approved, mut process) = if state.is_null() {
         // SAFETY: the program's own context.
         let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(skb, CONNECTOR_LEVEL.load()) };
-        (socket::by_cgroup(cgroup), emit::Process::maker(0, 0))
+        (
+            socket::by_cgroup(cgroup),
+            RULE_NONE,
+            emit::Process::maker(0, 0),
+        )
     } else {
         // SAFETY: not null; written once, when the socket was made.
         unsafe {
             (
                 (*state).connector,
+                read_volatile(addr_of!((*state).rule)),
                 emit::Process::maker((*state).pid, (*state).uid),
             )
         }
@@ -54,6 +59,7 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     // The cases of a socket and its record differ in these, which is no reason to follow the
     // verdict for each.
     let inbound = parsed.protocol == TCP && is_inbound(sk, state);
+    let approved = vague::value(approved, ctx.len());
     let flow = Flow {
         addr: parsed.addr,
         connector: vague::value(connector, ctx.len()),
@@ -92,7 +98,8 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
                 verdict.rule = RULE_PROXY;
             }
             adopt(skb, &flow, verdict.rule);
-        } else {
+        } else if verdict.rule == RULE_OWN || verdict.rule == approved {
+            // Not for datagrams with an address, which nothing was approved for.
             renew(skb, &flow, verdict.rule);
         }
         emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
