@@ -146,8 +146,10 @@ pub mod program {
     pub const NAME: u32 = 2;
     /// Judges the name that was read.
     pub const JUDGE: u32 = 3;
+    /// Lets a packet go to the connector's DNS proxy.
+    pub const RESOLVER: u32 = 4;
     /// Programs in the table.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// Names of the constants the agent sets while it loads the object.

@@ -14,20 +14,20 @@ use egress_common::{
 };
 
 use crate::{
-    header::Parsed,
     maps::{CONNECTORS, GRANTS, NAMES, PREFIXES, ROUTES, RULES, UNIX_NAMES},
     own, vague,
 };
 
-/// The maps, and what a look-up of sockets needs.
-pub struct Maps<'a> {
+/// The maps, and what is known of sockets.
+pub struct Maps {
     /// The program's context.
     pub ctx: *mut c_void,
-    /// The packet that is decided; `None`: a call is.
-    pub packet: Option<&'a Parsed>,
+    /// Whether the connector itself receives the packet that is decided ([`own::receives`]);
+    /// `None`: a call is decided.
+    pub received: Option<bool>,
 }
 
-impl Lookup for Maps<'_> {
+impl Lookup for Maps {
     #[inline(always)]
     fn connector(&self, id: u32) -> Option<&Connector> {
         if id == 0 || id >= MAX_CONNECTORS {
@@ -83,8 +83,8 @@ impl Lookup for Maps<'_> {
 
     #[inline(always)]
     fn own_peer(&self, flow: &Flow) -> bool {
-        match self.packet {
-            Some(packet) => own::receives(self.ctx.cast(), packet, flow),
+        match self.received {
+            Some(own) => own,
             None => own::listens(self.ctx, flow),
         }
     }

@@ -129,6 +129,12 @@ pub fn strict(ctx: SkBuffContext) -> i32 {
     hook::strict::strict(&ctx)
 }
 
+/// Packets to the connector's DNS proxy; called by `strict`.
+#[cgroup_skb(egress)]
+pub fn resolver(ctx: SkBuffContext) -> i32 {
+    hook::resolver::reach(&ctx)
+}
+
 /// Packets of connections whose name is not checked yet; called by `egress`.
 #[cgroup_skb(egress)]
 pub fn sni(ctx: SkBuffContext) -> i32 {

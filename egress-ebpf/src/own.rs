@@ -71,7 +71,7 @@ pub fn listens(ctx: *mut c_void, flow: &Flow) -> bool {
 
 /// Whether what takes the packet is the connector's own.
 #[inline(always)]
-pub fn receives(skb: *mut __sk_buff, packet: &Parsed, flow: &Flow) -> bool {
+pub fn receives(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
     let (syn, data) = match header::segment(skb, packet) {
         Some(segment) => (segment.syn, segment.data != 0),
         None => return false,
@@ -84,9 +84,9 @@ pub fn receives(skb: *mut __sk_buff, packet: &Parsed, flow: &Flow) -> bool {
         // Nobody is told anything but that there was a connection.
         NOBODY | TIME_WAIT if !syn => !data,
         // The kernel gives such a SYN to the listener.
-        TIME_WAIT => peer(skb, packet, 0).1 == flow.connector,
+        TIME_WAIT => peer(skb, packet, 0).1 == connector,
         LISTEN if data => false,
-        _ => owner == flow.connector,
+        _ => owner == connector,
     }
 }
 

@@ -12,8 +12,8 @@ use egress_common::abi::{map, program};
 
 use super::{attach, load::PlaneError, verify::Refused};
 
-/// Without it no packet passes but on the fast path.
-const STRICT: (&str, u32) = ("strict", program::STRICT);
+/// Without them no packet passes but on the fast path.
+const NEEDED: &[(&str, u32)] = &[("resolver", program::RESOLVER), ("strict", program::STRICT)];
 /// Those that check names.
 const NAMES: &[(&str, u32)] = &[
     ("judge", program::JUDGE),
@@ -48,10 +48,7 @@ pub(super) struct Called {
 /// The programs of an instance that others call. `types`: as for [`Called::enter`].
 pub(super) fn names(types: bool) -> impl Iterator<Item = &'static str> {
     let names = NAMES.iter().filter(move |_| types);
-    [STRICT]
-        .into_iter()
-        .chain(names.copied())
-        .map(|(name, _)| name)
+    NEEDED.iter().chain(names).map(|(name, _)| *name)
 }
 
 impl Called {
@@ -65,14 +62,15 @@ impl Called {
         let table = ebpf.take_map(map::PROGRAMS);
         let table = table.ok_or(PlaneError::Missing(map::PROGRAMS))?;
         let mut table = ProgramArray::try_from(table).map_err(failed)?;
-        let (name, place) = STRICT;
-        if let Some(source) = refused.remove(name) {
-            return Err(PlaneError::Program {
-                name,
-                source: Box::new(source),
-            });
+        for &(name, place) in NEEDED {
+            if let Some(source) = refused.remove(name) {
+                return Err(PlaneError::Program {
+                    name,
+                    source: Box::new(source),
+                });
+            }
+            enter(ebpf, &mut table, name, place)?;
         }
-        enter(ebpf, &mut table, name, place)?;
         let sni = match refused.pop_first() {
             _ if !types => Err(SniError::Types),
             Some((name, error)) => Err(SniError::Program {

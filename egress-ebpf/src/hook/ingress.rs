@@ -58,7 +58,7 @@ fn call(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     };
     let maps = Maps {
         ctx: skb.cast(),
-        packet: None,
+        received: None,
     };
     let verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)

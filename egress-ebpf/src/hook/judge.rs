@@ -136,9 +136,9 @@ unsafe fn refuse(
 }
 
 #[inline(always)]
-fn maps(ctx: &SkBuffContext) -> Maps<'_> {
+fn maps(ctx: &SkBuffContext) -> Maps {
     Maps {
         ctx: ctx.as_ptr(),
-        packet: None,
+        received: None,
     }
 }

@@ -9,7 +9,10 @@
 
 use core::ptr::{addr_of, addr_of_mut, null_mut, read_volatile, write_volatile};
 
-use aya_ebpf::{bindings::__sk_buff, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    programs::SkBuffContext,
+};
 use egress_common::{
     abi::{RULE_NONE, TCP, UDP, program},
     decide::on_route,
@@ -20,7 +23,9 @@ use egress_common::{
 use super::{PASS, REFUSE};
 use crate::{
     emit,
-    header::{HOP_BY_HOP, JUMBO, JUMBO_MASK, SYN, TCP_FLAGS, V4_FRAGMENT, ifindex, jumbo_head},
+    header::{
+        self, HOP_BY_HOP, JUMBO, JUMBO_MASK, SYN, TCP_FLAGS, V4_FRAGMENT, ifindex, jumbo_head,
+    },
     lookup::{Maps, rule_active},
     maps::PROGRAMS,
     socket,
@@ -39,7 +44,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     };
     if !state.is_null() {
         // SAFETY: not null.
-        if let Some(rule) = unsafe { fast(skb, state) } {
+        if let Some(rule) = unsafe { fast(skb, sk, state) } {
             emit::passed(rule, 0, 1, u64::from(ctx.len()));
             return PASS;
         }
@@ -65,9 +70,9 @@ pub fn call(ctx: &SkBuffContext, index: u32) -> i32 {
 ///
 /// # Safety
 ///
-/// `state` is a record of the socket map, not null.
+/// `sk` is the packet's full socket and `state` its record, neither null.
 #[inline(always)]
-unsafe fn fast(skb: *mut __sk_buff, state: *mut SocketState) -> Option<u32> {
+unsafe fn fast(skb: *mut __sk_buff, sk: *mut bpf_sock, state: *mut SocketState) -> Option<u32> {
     // SAFETY: volatile loads keep their order around the two of `seq`.
     let (seq, rule, halves, port_be, protocol, again) = unsafe {
         (
@@ -98,15 +103,7 @@ unsafe fn fast(skb: *mut __sk_buff, state: *mut SocketState) -> Option<u32> {
     }
     // SAFETY: inside the packet by the comparison above.
     let first = unsafe { *(data as *const u8) };
-    let mut flags = 0;
     let same = if first == 0x45 {
-        if protocol == TCP {
-            if data + V4 + TCP_FLAGS + 1 > end {
-                return None;
-            }
-            // SAFETY: inside the packet by the comparison above.
-            flags = unsafe { *((data + V4 + TCP_FLAGS) as *const u8) };
-        }
         // SAFETY: as above.
         unsafe {
             *((data + 9) as *const u8) == protocol
@@ -115,15 +112,6 @@ unsafe fn fast(skb: *mut __sk_buff, state: *mut SocketState) -> Option<u32> {
                 && *((data + 22) as *const u16) == port_be
         }
     } else if first >> 4 == 6 && data + V6_TO_PORTS <= end {
-        if protocol == TCP {
-            if data + V6 + TCP_FLAGS + 1 > end {
-                return None;
-            }
-            // Behind the header that the kernel puts before a segment of over 64 KiB this is
-            // something else; such a one opens no connection.
-            // SAFETY: inside the packet by the comparison above.
-            flags = unsafe { *((data + V6 + TCP_FLAGS) as *const u8) };
-        }
         // SAFETY: inside the packet by the comparison above, and by `jumbo`'s for what lies
         // behind its header; packets are 4-byte aligned.
         unsafe {
@@ -155,7 +143,7 @@ unsafe fn fast(skb: *mut __sk_buff, state: *mut SocketState) -> Option<u32> {
             let connector = unsafe { (*state).connector };
             let maps = Maps {
                 ctx: skb.cast(),
-                packet: None,
+                received: None,
             };
             if !on_route(connector, Addr { halves }, ifindex(skb), &maps) {
                 return None;
@@ -169,12 +157,28 @@ unsafe fn fast(skb: *mut __sk_buff, state: *mut SocketState) -> Option<u32> {
         }
     }
     // What opens a connection may leave long after its connect(): put off (TCP_FASTOPEN_CONNECT),
-    // or again, because nobody answered. It goes by that verdict in the same tick alone.
-    // SAFETY: not null.
-    if protocol == TCP && flags & SYN != 0 && unsafe { age(state) } != 0 {
+    // or again, because nobody answered. It goes by that verdict in the same tick alone. The state
+    // of the socket spares most packets the look at their flags.
+    // SAFETY: a full socket, not null; any has a state.
+    let stage = unsafe { read_volatile(addr_of!((*sk).state)) };
+    if 1_u32.wrapping_shl(stage) & MAY_OPEN != 0
+        && protocol == TCP
+        && opens(skb, first)
+        // SAFETY: not null.
+        && unsafe { age(state) } != 0
+    {
         return None;
     }
     Some(rule)
+}
+
+/// Whether a TCP segment asks for a connection. `first`: the first byte of its packet, whose IP
+/// header has no options. Behind the header that the kernel puts before a segment of over 64 KiB it
+/// reads something else; such a one opens nothing.
+#[inline(always)]
+fn opens(skb: *mut __sk_buff, first: u8) -> bool {
+    let header = if first == 0x45 { 20 } else { 40 };
+    header::octet(skb, header + TCP_FLAGS as u32) & SYN != 0
 }
 
 /// Ticks since the approval was decided.
@@ -189,14 +193,15 @@ pub unsafe fn age(state: *const SocketState) -> u32 {
     socket::ticks().wrapping_sub(decided)
 }
 
-/// IPv4 header without options.
-const V4: usize = 20;
-/// That, then the two ports.
-const V4_TO_PORTS: usize = V4 + 4;
-/// IPv6 header.
-const V6: usize = 40;
-/// That, then the two ports.
-const V6_TO_PORTS: usize = V6 + 4;
+/// States of a socket in which a segment may leave that opens a connection, a bit for each:
+/// `BPF_TCP_SYN_SENT`, `BPF_TCP_SYN_RECV` (both sides call at once, RFC 9293 section 3.5), and
+/// `BPF_TCP_CLOSE` for what was held up on its way (netfilter queues, XFRM) till its socket was
+/// closed. `include/uapi/linux/bpf.h`.
+const MAY_OPEN: u32 = 1 << 2 | 1 << 3 | 1 << 7;
+/// IPv4 header without options, then the two ports.
+const V4_TO_PORTS: usize = 20 + 4;
+/// IPv6 header, then the two ports.
+const V6_TO_PORTS: usize = 40 + 4;
 
 /// Eight bytes of a packet as they lie there.
 ///

@@ -8,23 +8,19 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use egress_common::{
-    abi::{RESOLVER_PRIORITY, RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, RULE_PROXY, TCP, UDP},
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_NONE, RULE_OWN, RULE_PROXY, TCP, UDP, program},
     decide::{Flow, decide, refused},
-    event::{Client, ClientKey},
     grant::SocketState,
     proxied::in_range,
-    verdict::{Action, Layer, Reason, Verdict},
+    verdict::{Action, Layer, Reason},
 };
 
-use super::{PASS, answer};
+use super::{PASS, answer, packet::call};
 use crate::{
-    emit,
-    header::{self, Parsed},
+    emit, header,
     lookup::{Maps, rule_active},
-    maps::{CLIENTS, CONNECTOR_LEVEL, PROXY_NET},
-    own,
-    resolver::{self, End},
-    socket, vague,
+    maps::{CONNECTOR_LEVEL, PROXY_NET},
+    own, socket, vague,
 };
 
 /// `BPF_TCP_LISTEN`, `include/uapi/linux/bpf.h`.
@@ -38,23 +34,12 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let (sk, state) = record_of(skb);
     let parsed = header::parse(skb);
-    let (connector, approved, mut process) = if state.is_null() {
-        // SAFETY: the program's own context.
-        let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(skb, CONNECTOR_LEVEL.load()) };
-        (
-            socket::by_cgroup(cgroup),
-            RULE_NONE,
-            emit::Process::maker(0, 0),
-        )
+    let (connector, mut process) = sender(skb, state);
+    let approved = if state.is_null() {
+        RULE_NONE
     } else {
-        // SAFETY: not null; written once, when the socket was made.
-        unsafe {
-            (
-                (*state).connector,
-                read_volatile(addr_of!((*state).rule)),
-                emit::Process::maker((*state).pid, (*state).uid),
-            )
-        }
+        // SAFETY: not null; volatile, for a connect hook may write meanwhile.
+        unsafe { read_volatile(addr_of!((*state).rule)) }
     };
     // The cases of a socket and its record differ in these, which is no reason to follow the
     // verdict for each.
@@ -64,15 +49,21 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         addr: parsed.addr,
         connector: vague::value(connector, ctx.len()),
         port: parsed.port,
-        protocol: parsed.protocol,
+        protocol: vague::value(u32::from(parsed.protocol), ctx.len()) as u8,
         layer: Layer::Packet,
         inbound: vague::value(u32::from(inbound), ctx.len()) != 0,
         local_port: parsed.source_port,
         ifindex: header::ifindex(skb),
     };
+    // Looked up before the verdict and not in its midst, where the verifier would follow each
+    // outcome through all that comes after.
+    let own = parsed.protocol == TCP
+        && !inbound
+        && parsed.addr.is_loopback()
+        && own::receives(skb, &parsed, connector);
     let maps = Maps {
         ctx: skb.cast(),
-        packet: Some(&parsed),
+        received: Some(vague::value(u32::from(own), ctx.len()) != 0),
     };
     let mut verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)
@@ -83,11 +74,8 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         let reason = unnamed(record_of(skb).1);
         verdict = refused(connector, reason, verdict.rule, &maps);
     }
-    if matches!(verdict.action, Action::Allow)
-        && verdict.rule == RULE_DOOR
-        && !to_resolver(skb, connector, &parsed, &process)
-    {
-        verdict = Verdict::deny(Reason::ResolverGone, RULE_DOOR);
+    if matches!(verdict.action, Action::Allow) && verdict.rule == RULE_DOOR {
+        return call(ctx, program::RESOLVER);
     }
     if matches!(verdict.action, Action::Allow) {
         if verdict.rule == RULE_INBOUND {
@@ -112,12 +100,29 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
     answer(&verdict)
 }
 
+/// Whose packet it is, and the process that made its socket.
+#[inline(always)]
+pub fn sender(skb: *mut __sk_buff, state: *const SocketState) -> (u32, emit::Process) {
+    if state.is_null() {
+        // SAFETY: the program's own context.
+        let cgroup = unsafe { bpf_skb_ancestor_cgroup_id(skb, CONNECTOR_LEVEL.load()) };
+        return (socket::by_cgroup(cgroup), emit::Process::maker(0, 0));
+    }
+    // SAFETY: not null; written once, when the socket was made.
+    unsafe {
+        (
+            (*state).connector,
+            emit::Process::maker((*state).pid, (*state).uid),
+        )
+    }
+}
+
 /// The socket behind a packet and its record; null where there is none.
 ///
 /// Asked again where a verdict needs them: kept alive across it, each of the three cases would
 /// have the verifier walk the verdict once more (some 50,000 instructions more).
 #[inline(always)]
-fn record_of(skb: *mut __sk_buff) -> (*mut bpf_sock, *mut SocketState) {
+pub fn record_of(skb: *mut __sk_buff) -> (*mut bpf_sock, *mut SocketState) {
     let sk = socket::of_packet(skb);
     if sk.is_null() {
         return (sk, null_mut());
@@ -150,43 +155,6 @@ fn unnamed(state: *const SocketState) -> Reason {
     } else {
         Reason::SniTransport
     }
-}
-
-/// Lets a packet go to the connector's DNS proxy, if that is who takes it, and remembers who
-/// asks from where, for the name of a refused query.
-#[inline(always)]
-fn to_resolver(
-    skb: *mut __sk_buff,
-    connector: u32,
-    parsed: &Parsed,
-    process: &emit::Process,
-) -> bool {
-    let from = End {
-        addr: parsed.source,
-        port: parsed.source_port,
-    };
-    let to = End {
-        addr: parsed.addr,
-        port: parsed.port,
-    };
-    if !resolver::stands(skb.cast(), connector, parsed.protocol, &from, &to) {
-        return false;
-    }
-    // SAFETY: the program's own context; cgroup programs may write the field.
-    unsafe { write_volatile(addr_of_mut!((*skb).priority), RESOLVER_PRIORITY) };
-    let key = ClientKey {
-        addr: parsed.source,
-        connector,
-        port: parsed.source_port,
-        protocol: u16::from(parsed.protocol),
-    };
-    let client = Client {
-        pid: process.pid,
-        uid: process.uid,
-    };
-    // A client that could not be noted costs a name in an event, nothing else.
-    let _not_noted = CLIENTS.insert(&key, client, 0);
-    true
 }
 
 /// Gives an accepted socket its record, so that the rest of the connection is fast.

@@ -70,7 +70,7 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        packet: None,
+        received: None,
     };
     let mut led = UnixKey {
         kind: UnixKey::FOLDER,
