@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// A look within 40 seconds, not numbers to quote
     #[arg(long)]
     quick: bool,
-    /// Only one part: cost, wall, names, denial, agent, burst, peers or growth
+    /// Only one part: cost, wall, names, denial, agent, burst, peers, beside or growth
     #[arg(long, value_name = "PART")]
     only: Option<String>,
     /// Fail where a bar does not hold
@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// How far --growth goes with connectors [default: 1000, with --quick 10]
     #[arg(long, value_name = "N")]
     connectors: Option<u32>,
+    /// Also what this build costs beside another build's agent, program by program
+    #[arg(long, value_name = "AGENT")]
+    beside: Option<PathBuf>,
     /// Put everything into docs/benchmarks.md, .json and .svg
     #[arg(long, requires = "peers", requires = "growth", conflicts_with = "only")]
     write: bool,
@@ -92,6 +95,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if options.growth {
         bench.arg("--growth");
+    }
+    if let Some(agent) = &options.beside {
+        // It is started from another folder.
+        let agent = fs::canonicalize(agent).with_context(|| agent.display().to_string())?;
+        bench.arg("--beside").arg(agent);
     }
     if let Some(connectors) = options.connectors {
         bench.args(["--connectors", &connectors.to_string()]);

@@ -44,7 +44,8 @@ enum Limit {
 const UNCHECKED_JOB: usize = 0;
 const CHECKED_JOB: usize = 7;
 
-fn jobs(extent: &Extent) -> Vec<Job> {
+/// What is done.
+pub(super) fn jobs(extent: &Extent) -> Vec<Job> {
     let (packets, connects) = (extent.scale(20_000), extent.scale(2_000));
     let stream = |to, name: Option<&str>| Job::Stream {
         to,
@@ -74,7 +75,7 @@ fn jobs(extent: &Extent) -> Vec<Job> {
     ]
 }
 
-const LINES: [Line; 11] = [
+const LINES: [Line; 12] = [
     line(
         "packet, TCP established, IPv4",
         0,
@@ -95,6 +96,7 @@ const LINES: [Line; 11] = [
     ),
     line("packet, UDP connected", 2, &["egress"], Some(Limit::Filter)),
     line("packet, UDP not connected", 3, &["egress"], None),
+    line("packet received, TCP established", 0, &["ingress"], None),
     line("sendmsg4", 3, &["sendmsg4"], None),
     line(
         "connect4, permitted by name",
@@ -122,6 +124,14 @@ const LINES: [Line; 11] = [
         None,
     ),
 ];
+
+/// The lines about one program: what they are about, their place in [`jobs`], the hook.
+pub(super) fn single_hooks() -> impl Iterator<Item = (&'static str, usize, &'static str)> {
+    LINES.iter().filter_map(|line| match line.hooks {
+        [hook] => Some((line.about, line.job, *hook)),
+        _ => None,
+    })
+}
 
 const fn line(
     about: &'static str,

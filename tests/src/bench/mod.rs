@@ -6,6 +6,7 @@
 //! what else goes on on the machine meets all of them alike.
 
 mod agent;
+mod beside;
 mod burst;
 mod chart;
 mod cost;

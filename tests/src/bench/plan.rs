@@ -11,12 +11,13 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::{
-    agent, burst, chart, cost, denial, document, growth, lane::PRIORITY, names, peers,
+    agent, beside, burst, chart, cost, denial, document, growth, lane::PRIORITY, names, peers,
     report::Report, scene::Scene, server, wall, worker,
 };
 
 const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--quick] [--check] [--only PART] \
-                     [--peers FOLDER] [--growth] [--connectors N] [--write FOLDER]";
+                     [--peers FOLDER] [--growth] [--connectors N] [--beside FILE] \
+                     [--write FOLDER]";
 const ROUNDS: usize = 15;
 const QUICK_ROUNDS: usize = 5;
 const CONNECTORS: u32 = 1000;
@@ -26,7 +27,7 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 type Part = fn(&mut Scene, &Extent, &mut Report) -> Result<()>;
 
 /// In this order.
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("cost", cost::measure),
     ("wall", wall::measure),
     ("names", names::measure),
@@ -34,10 +35,11 @@ const PARTS: [(&str, Part); 8] = [
     ("agent", agent::measure),
     ("burst", burst::measure),
     ("peers", peers::measure),
+    ("beside", beside::measure),
     ("growth", growth::measure),
 ];
 /// Those that are measured only where they are asked for: they need more than this project.
-const ASKED_FOR: [&str; 2] = ["peers", "growth"];
+const ASKED_FOR: [&str; 3] = ["peers", "growth", "beside"];
 
 /// How much is measured.
 pub(super) struct Extent {
@@ -49,6 +51,8 @@ pub(super) struct Extent {
     pub(super) programs: PathBuf,
     /// How many connectors there are at most.
     pub(super) connectors: u32,
+    /// Another build's agent, to measure beside this one's.
+    pub(super) beside: Option<PathBuf>,
 }
 
 impl Extent {
@@ -83,7 +87,7 @@ struct Options {
 impl Options {
     fn parse(words: &[&str]) -> Result<Self> {
         let (mut rounds, mut json, mut only) = (None, None, None);
-        let (mut connectors, mut write) = (None, None);
+        let (mut connectors, mut write, mut beside) = (None, None, None);
         let (mut quick, mut check) = (false, false);
         let (mut more, mut programs) = (Vec::new(), PathBuf::new());
         let mut words = words.iter();
@@ -102,6 +106,10 @@ impl Options {
                 "--write" => write = Some(value()?.into()),
                 "--growth" => more.push("growth"),
                 "--connectors" => connectors = Some(value()?.parse().context(USAGE)?),
+                "--beside" => {
+                    more.push("beside");
+                    beside = Some(value()?.into());
+                }
                 "--peers" => {
                     more.push("peers");
                     programs = value()?.into();
@@ -123,6 +131,7 @@ impl Options {
                 quick,
                 programs,
                 connectors: connectors.unwrap_or(if quick { 10 } else { CONNECTORS }),
+                beside,
             },
             json,
             check,

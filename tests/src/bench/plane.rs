@@ -31,7 +31,9 @@ const OBJECT: &str = "egress-bench";
 const PINS: &str = "/sys/fs/bpf/egress-agent";
 
 /// The hooks that are measured.
-pub(super) const HOOKS: [&str; 5] = ["connect4", "connect6", "sendmsg4", "sock_create", "egress"];
+const HOOKS: [&str; 5] = ["connect4", "connect6", "sendmsg4", "sock_create", "egress"];
+/// One that only the agent has a program at; builds before it had none are measured without.
+const INGRESS: &str = "ingress";
 
 /// Prefixes of the filter: the destinations that are measured, and what systemd.resource-control(5)
 /// calls localhost, link-local and multicast.
@@ -102,8 +104,11 @@ impl Plane {
     pub(super) fn of_agent(start: &str) -> Result<Self> {
         let folder = pins_of_agent(start)?;
         let mut programs = BTreeMap::new();
-        for hook in HOOKS {
+        for hook in HOOKS.into_iter().chain([INGRESS]) {
             let pin = folder.join(format!("link_{hook}"));
+            if hook == INGRESS && !pin.exists() {
+                continue;
+            }
             let link = PinnedLink::from_pin(&pin).with_context(|| pin.display().to_string())?;
             let id = FdLink::from(link).info()?.program_id();
             let program = loaded_programs()

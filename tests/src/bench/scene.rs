@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     process::must,
+    programs,
     protocol::Record,
     world::{USER, World},
     zone,
@@ -175,9 +176,20 @@ pub(super) fn worker(world: &World, cgroup: &Path) -> Result<Process> {
 
 /// `egress-agent run` with the policy of the measurements.
 pub(super) fn agent(world: &World, events: &Path, words: &[&str]) -> Result<Command> {
+    agent_of(&programs::agent()?, world, events, words)
+}
+
+/// The same with the agent of another build.
+pub(super) fn agent_of(
+    program: &Path,
+    world: &World,
+    events: &Path,
+    words: &[&str],
+) -> Result<Command> {
     let policy = world.path("policy.yaml");
     fs::write(&policy, POLICY)?;
-    let mut command = world.agent_command(&["run", "--quiet", "--user", &USER.to_string()])?;
+    let mut command = world.command(program);
+    command.args(["run", "--quiet", "--user", &USER.to_string()]);
     command.arg("--policy").arg(policy);
     command.arg("--events").arg(events);
     command.arg("--").args(words);

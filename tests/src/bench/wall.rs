@@ -19,7 +19,7 @@ const MORE_ROUNDS: usize = 4;
 const LANES: [usize; 6] = [NONE, AGAIN, NOOP, FILTER, PLANE, AGENT];
 
 /// What is done, how often in one job, and what one is.
-fn jobs(extent: &Extent) -> Vec<(&'static str, Job, f64)> {
+pub(super) fn jobs(extent: &Extent) -> Vec<(&'static str, Job, f64)> {
     let (connects, packets) = (extent.scale(250), extent.scale(5_000));
     let (exchanges, chunks) = (extent.scale(250), extent.scale(32));
     let datagrams = |connected| Job::Datagrams {
