@@ -49,22 +49,12 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts it, in a session of its own as the agent gives its connector one, and waits until
-    /// it says that it is ready: by the process id of what works.
+    /// it says that it is ready. It may be a launcher with namespaces, in which process ids mean
+    /// nothing here.
     pub(super) fn start(command: Command) -> Result<Self> {
         let text = format!("{command:?}");
         let this = Self::spawn(command)?;
-        let ready = this.line().with_context(|| format!("not ready: {text}"))?;
-        let works: u32 = ready.parse().with_context(|| format!("{text}: {ready}"))?;
-        first_of_sessions(this.pid())?;
-        first_of_sessions(works)?;
-        Ok(this)
-    }
-
-    /// The same through a launcher with namespaces and sessions of its own, in which process
-    /// ids mean nothing here.
-    pub(super) fn start_deep(command: Command) -> Result<Self> {
-        let this = Self::spawn(command)?;
-        this.line().context("not ready")?;
+        this.line().with_context(|| format!("not ready: {text}"))?;
         for pid in tree(this.pid()) {
             first_of_sessions(pid)?;
         }

@@ -55,7 +55,7 @@ pub(super) fn make(stage: &Stage<'_>) -> Result<Peer> {
         command
     };
     let bench = world.bin("bench");
-    let mut worker = Process::start_deep(command(stage.scene, &[&bench, "worker"]))
+    let mut worker = Process::start(command(stage.scene, &[&bench, "worker"]))
         .context("httpjail does not start here")?;
     let proxy = Proxy::None;
     refuses(&mut worker, &proxy, &authority)?;

@@ -52,7 +52,7 @@ pub(super) fn make(stage: &Stage<'_>) -> Result<Peer> {
         command
     };
     let bench = world.bin("bench");
-    let mut worker = Process::start_deep(command(stage.scene, &[&bench, "worker"]))
+    let mut worker = Process::start(command(stage.scene, &[&bench, "worker"]))
         .context("sandbox-runtime does not start here")?;
     let (proxy, authority) = (Proxy::Environment, stage.scene.authority.clone());
     refuses(&mut worker, &proxy, &authority)?;
