@@ -12,7 +12,10 @@ use egress_common::{
     verdict::Reason,
 };
 
-use crate::flow::{AF_INET, AF_INET6};
+use crate::{
+    flow::{AF_INET, AF_INET6},
+    vague,
+};
 
 /// Next header of a hop-by-hop options header (RFC 8200 section 4.3).
 pub const HOP_BY_HOP: u8 = 0;
@@ -58,10 +61,24 @@ pub struct Parsed {
 /// Reads IP and the ports.
 #[inline(always)]
 pub fn parse(skb: *mut __sk_buff) -> Parsed {
-    match load::<1>(skb, 0) {
+    let parsed = match load::<1>(skb, 0) {
         Some([first]) if first >> 4 == 4 => parse_v4(skb, first),
         Some([first]) if first >> 4 == 6 => parse_v6(skb),
         _ => unreadable(Reason::Malformed, 0),
+    };
+    // Many ways lead here, and what follows is long.
+    // SAFETY: the program's own context.
+    let any = unsafe { read_volatile(addr_of!((*skb).len)) };
+    let value = |value| vague::value(value, any);
+    Parsed {
+        source: vague::addr(&parsed.source, any),
+        addr: vague::addr(&parsed.addr, any),
+        source_port: value(u32::from(parsed.source_port)) as u16,
+        port: value(u32::from(parsed.port)) as u16,
+        protocol: value(u32::from(parsed.protocol)) as u8,
+        family: value(u32::from(parsed.family)) as u16,
+        transport: value(parsed.transport),
+        fault: vague::reason(parsed.fault, any),
     }
 }
 

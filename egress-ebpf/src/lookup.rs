@@ -22,9 +22,10 @@ use crate::{
 pub struct Maps {
     /// The program's context.
     pub ctx: *mut c_void,
-    /// Whether the connector itself receives the packet that is decided ([`own::receives`]);
-    /// `None`: a call is decided.
-    pub received: Option<bool>,
+    /// Whether what is decided reaches the connector itself ([`own`]). For a packet that is looked
+    /// up before the verdict and not in its midst, where the verifier would follow each outcome
+    /// through all that comes after. `None`: as a `connect()` is, which is cheaper the other way.
+    pub own: Option<bool>,
 }
 
 impl Lookup for Maps {
@@ -83,7 +84,7 @@ impl Lookup for Maps {
 
     #[inline(always)]
     fn own_peer(&self, flow: &Flow) -> bool {
-        match self.received {
+        match self.own {
             Some(own) => own,
             None => own::listens(self.ctx, flow),
         }

@@ -7,7 +7,10 @@
 
 use core::arch::asm;
 
-use egress_common::verdict::{Action, Reason, Verdict};
+use egress_common::{
+    key::Addr,
+    verdict::{Action, Reason, Verdict},
+};
 
 /// The same value. `any`: one that the verifier does not know, such as a field of the context.
 #[inline(always)]
@@ -27,9 +30,36 @@ pub fn value(value: u32, any: u32) -> u32 {
     value as u32
 }
 
+/// The same value, of two words.
+#[inline(always)]
+fn wide(value: u64, any: u32) -> u64 {
+    let any = u64::from(any) << 32 | u64::from(any);
+    let mut value = value;
+    // SAFETY: as in `value`.
+    unsafe {
+        asm!(
+            "{value} ^= {any}",
+            "{value} ^= {any}",
+            value = inout(reg) value,
+            any = in(reg) any,
+            options(pure, nomem, nostack),
+        );
+    }
+    value
+}
+
+/// The same address.
+#[inline(always)]
+pub fn addr(addr: &Addr, any: u32) -> Addr {
+    let [high, low] = addr.halves;
+    Addr {
+        halves: [wide(high, any), wide(low, any)],
+    }
+}
+
 /// The same reason.
 #[inline(always)]
-fn reason(reason: Reason, any: u32) -> Reason {
+pub fn reason(reason: Reason, any: u32) -> Reason {
     let code = value(u32::from(reason.code()), any) as u8;
     // SAFETY: the code of a reason, as it was.
     unsafe { core::mem::transmute::<u8, Reason>(code) }

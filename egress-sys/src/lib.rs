@@ -1,9 +1,11 @@
 //! The few system calls that neither aya nor nix nor rustix has a safe face for: some of bpf(2)
 //! here; fork(2), descriptors by number, and seccomp's notifications in files of their own.
 //!
-//! aya 0.14 knows no program type for unix sockets, so those programs are loaded, attached
-//! and pinned here; and it cannot pin the link of a socket option program. Everything else goes through aya. Layouts follow `union bpf_attr`,
-//! `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest as zero.
+//! aya 0.14 knows no program type for unix sockets, and reads all of the kernel's types for a program
+//! of security modules, so those programs are loaded, attached and pinned here; and it cannot pin
+//! the link of a socket option program. Everything else goes through aya. Layouts follow
+//! `union bpf_attr`, `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest
+//! as zero.
 use std::{
     ffi::{CStr, c_long},
     io,
@@ -16,6 +18,8 @@ pub mod process;
 
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
 const CGROUP_SOCK_ADDR: u32 = 18;
+/// `BPF_PROG_TYPE_LSM`.
+const LSM: u32 = 29;
 /// `BPF_MAP_TYPE_SK_STORAGE`.
 const SK_STORAGE: u32 = 24;
 /// Bytes of a program's name, its NUL included: `BPF_OBJ_NAME_LEN`.
@@ -57,6 +61,14 @@ struct ProgLoad {
     prog_name: [u8; NAME],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
 }
 
 #[repr(C)]
@@ -109,14 +121,25 @@ pub struct Refused {
     pub log: String,
 }
 
-/// Loads a program for a unix hook. `EINVAL` without a log: the kernel has no such hook.
-pub fn load(
-    hook: Hook,
-    name: &str,
-    license: &CStr,
-    program: &[Instruction],
-) -> Result<OwnedFd, Refused> {
-    let mut attr = attributes(hook, name, license, program);
+/// A program before it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// Its hook: of security modules or of unix sockets.
+    pub hook: Hook,
+    /// The number of the function of the kernel's that is hooked, among its types (BTF); 0 where the
+    /// hook says all.
+    pub function: u32,
+    /// For people; cut off after 15 bytes.
+    pub name: &'a str,
+    /// Which helpers it may call goes by that.
+    pub license: &'a CStr,
+    /// What it does.
+    pub instructions: &'a [Instruction],
+}
+
+/// Loads a program. `EINVAL` without a log: the kernel has no such hook.
+pub fn load(program: &Program<'_>) -> Result<OwnedFd, Refused> {
+    let mut attr = attributes(program);
     match bpf_fd(Command::ProgLoad, &attr) {
         Ok(program) => return Ok(program),
         // A hook the kernel does not have is refused before the verifier looks.
@@ -186,19 +209,27 @@ pub fn store(map: BorrowedFd<'_>, socket: BorrowedFd<'_>, value: u32) -> io::Res
     bpf(Command::MapUpdate, &attr).map(drop)
 }
 
-fn attributes(hook: Hook, name: &str, license: &CStr, program: &[Instruction]) -> ProgLoad {
+fn attributes(program: &Program<'_>) -> ProgLoad {
     let mut prog_name = [0; NAME];
     // The last byte stays NUL.
-    for (to, from) in prog_name.iter_mut().take(NAME - 1).zip(name.bytes()) {
+    for (to, from) in prog_name
+        .iter_mut()
+        .take(NAME - 1)
+        .zip(program.name.bytes())
+    {
         *to = from;
     }
     ProgLoad {
-        prog_type: CGROUP_SOCK_ADDR,
-        insn_cnt: u32::try_from(program.len()).unwrap_or(u32::MAX),
-        insns: address(program.as_ptr()),
-        license: address(license.as_ptr()),
+        prog_type: match program.hook {
+            Hook::Lsm => LSM,
+            Hook::Setsockopt | Hook::Connect | Hook::Sendmsg => CGROUP_SOCK_ADDR,
+        },
+        insn_cnt: u32::try_from(program.instructions.len()).unwrap_or(u32::MAX),
+        insns: address(program.instructions.as_ptr()),
+        license: address(program.license.as_ptr()),
         prog_name,
-        expected_attach_type: hook as u32,
+        expected_attach_type: program.hook as u32,
+        attach_btf_id: program.function,
         ..ProgLoad::default()
     }
 }
@@ -419,10 +450,11 @@ mod tests {
 
     #[test]
     fn layouts_are_the_kernels() {
-        assert_eq!(size_of::<ProgLoad>(), 72);
+        assert_eq!(size_of::<ProgLoad>(), 112);
         assert_eq!(offset_of!(ProgLoad, log_buf), 32);
         assert_eq!(offset_of!(ProgLoad, prog_name), 48);
         assert_eq!(offset_of!(ProgLoad, expected_attach_type), 68);
+        assert_eq!(offset_of!(ProgLoad, attach_btf_id), 108);
         assert_eq!(size_of::<LinkCreate>(), 16);
         assert_eq!(size_of::<ObjPin>(), 16);
         assert_eq!(size_of::<MapUpdate>(), 32);
@@ -431,7 +463,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let refused = load(Hook::Connect, "nonsense", c"GPL", &[[0xff; 8]]);
+        let refused = load(&Program {
+            hook: Hook::Connect,
+            function: 0,
+            name: "nonsense",
+            license: c"GPL",
+            instructions: &[[0xff; 8]],
+        });
         assert!(refused.is_err());
     }
 }

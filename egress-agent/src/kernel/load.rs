@@ -8,12 +8,15 @@ use egress_common::{
     stat::REASON_SLOTS,
 };
 
+use egress_sys::Hook;
+
 use super::{
     attach,
     btf::{self, Structures},
     called::{self, Called, SniError},
     lsm::{LsmError, LsmPrograms, Types},
     maps::{Maps, Switches},
+    object,
     packet::PacketMemory,
     pin::PinFolder,
     proxy,
@@ -63,9 +66,9 @@ pub enum PlaneError {
     /// A program or map is missing in the object: the build is broken.
     #[error("the built-in data plane has no {0}; this build of egress-agent is broken")]
     Missing(&'static str),
-    /// The programs for unix sockets were refused.
-    #[error(transparent)]
-    Unix(#[from] UnixError),
+    /// The object could not be taken apart: the build is broken.
+    #[error("the built-in data plane cannot be used: {0}; this build of egress-agent is broken")]
+    Object(String),
     /// A map operation failed.
     #[error("the map {name} could not be used: {source}")]
     Map {
@@ -139,6 +142,9 @@ impl Plane {
         drop(structures);
         let socket_open = u32::from(switch::is_off(Part::Socket));
         let mut loader = EbpfLoader::new();
+        // No program asks where structures keep their members (CO-RE) but by the constants below,
+        // and reading all types once more takes a fifth of a start.
+        loader.btf(None);
         for (name, place) in memory.iter().flat_map(PacketMemory::constants) {
             loader.override_global(name, place, true);
         }
@@ -176,10 +182,11 @@ impl Plane {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| PlaneError::Load(Box::new(error)))?;
-        // With the kernel's types, some 20 MiB, before others are read.
         drop(loader);
-        let unix = unix::programs(OBJECT, &ebpf, functions.as_ref())?;
-        let lsm = types.and_then(|_offsets_set| LsmPrograms::load(&mut ebpf));
+        let wanted = unix::wanted().chain(types.iter().flat_map(Types::wanted));
+        let codes = object::programs(OBJECT, &ebpf, functions.as_ref(), wanted)?;
+        let (lsm, unix): (Vec<_>, _) = codes.into_iter().partition(|code| code.hook() == Hook::Lsm);
+        let lsm = types.and_then(|_offsets_set| LsmPrograms::load(&lsm));
         let needed = || attach::names().chain(proxy::names(settings.proxy_net.is_some()));
         let wanted: Vec<_> = needed().chain(called::names(memory.is_some())).collect();
         let (mut refused, unix) = verify::load(&mut ebpf, &wanted, unix);

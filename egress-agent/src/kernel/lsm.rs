@@ -15,16 +15,16 @@ use std::{
     path::Path,
 };
 
-use aya::{
-    Btf, Ebpf,
-    programs::{LsmCgroup, ProgramError},
-};
 use egress_common::abi::global::offset;
 use egress_sys::Hook;
 
 use crate::host::switch::{self, Part};
 
-use super::{btf::Structures, pin::PinFolder};
+use super::{
+    btf::Structures,
+    object::{Code, Wanted},
+    pin::PinFolder,
+};
 
 /// Programs and the hooks that each may have: the first that the kernel knows.
 const PROGRAMS: &[&[(&str, &str)]] = &[
@@ -60,8 +60,6 @@ const OFFSETS: &[(&str, &str, &str)] = &[
     (offset::SUPER_MAGIC, "super_block", "s_magic"),
 ];
 
-/// Lines of the verifier's that are shown.
-const WORDS: usize = 6;
 /// What the names of these programs begin with.
 const PREFIX: &str = "lsm_";
 
@@ -89,9 +87,11 @@ pub enum LsmError {
     Unproven(String),
 }
 
-/// Where the running kernel's structures keep what the programs read.
+/// What the running kernel's types say: where its structures keep what the programs read, and which
+/// functions they hook.
 pub(super) struct Types {
     offsets: Vec<(&'static str, u32)>,
+    wanted: Vec<Wanted>,
 }
 
 impl Types {
@@ -109,7 +109,14 @@ impl Types {
             })?;
             offsets.push((*constant, place));
         }
-        Ok(Self { offsets })
+        let wanted = PROGRAMS.iter().map(|some| first(structures, some));
+        let wanted = wanted.collect::<Result<_, _>>()?;
+        Ok(Self { offsets, wanted })
+    }
+
+    /// The programs, as they are taken out of the object.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = Wanted> {
+        self.wanted.iter().copied()
     }
 
     /// The constants of the programs.
@@ -123,26 +130,21 @@ pub struct LsmPrograms(Vec<Loaded>);
 
 struct Loaded {
     name: &'static str,
-    hook: &'static str,
     program: OwnedFd,
 }
 
 impl LsmPrograms {
-    /// Loads the programs of `ebpf`, whose constants were set from [`Types`]. The kernel's types
-    /// are read here and let go: they are larger than all the rest of the agent, and the loader
-    /// has read and dropped its own by now.
-    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, LsmError> {
-        let btf = Btf::from_sys_fs().map_err(|error| unsupported(&error))?;
-        PROGRAMS
-            .iter()
-            .map(|alternatives| first(ebpf, &btf, alternatives))
+    /// Loads the programs, whose constants were set from [`Types`].
+    pub(super) fn load(all: &[Code]) -> Result<Self, LsmError> {
+        all.iter()
+            .map(|code| {
+                let name = code.name();
+                let program = code.load();
+                let program = program.map_err(|why| LsmError::Program { name, why })?;
+                Ok(Loaded { name, program })
+            })
             .collect::<Result<_, _>>()
             .map(Self)
-    }
-
-    /// The hooks, by the kernel's names.
-    pub fn hooks(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|program| program.hook)
     }
 
     /// Attaches the programs at a cgroup for as long as the answer lives: for a canary.
@@ -182,58 +184,25 @@ fn refused(program: &Loaded, error: &io::Error) -> LsmError {
     }
 }
 
-/// Loads the first of several programs whose hook the kernel has.
+/// The first of several programs whose hook the kernel has: as a function of its own, that is, which
+/// programs take the place of (`include/linux/bpf_lsm.h`).
 fn first(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
+    structures: &Structures,
     alternatives: &[(&'static str, &'static str)],
-) -> Result<Loaded, LsmError> {
-    let mut missing = LsmError::Unsupported("no hook".to_owned());
-    for (name, hook) in alternatives {
-        match load(ebpf, name, hook, btf) {
-            Ok(program) => {
-                return Ok(Loaded {
-                    name,
-                    hook,
-                    program,
-                });
-            }
-            Err(ProgramError::Btf(error)) => missing = unsupported(&error),
-            Err(error) => {
-                return Err(LsmError::Program {
-                    name,
-                    why: told(&error),
-                });
-            }
-        }
-    }
-    Err(missing)
-}
-
-fn load(ebpf: &mut Ebpf, name: &str, hook: &str, btf: &Btf) -> Result<OwnedFd, ProgramError> {
-    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
-    let program: &mut LsmCgroup = program.try_into()?;
-    program.load(hook, btf)?;
-    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+) -> Result<Wanted, LsmError> {
+    let found = alternatives.iter().find_map(|(name, hook)| {
+        Some(Wanted {
+            name,
+            hook: Hook::Lsm,
+            function: structures.function(&format!("bpf_lsm_{hook}"))?,
+        })
+    });
+    found.ok_or_else(|| {
+        let hooks: Vec<&str> = alternatives.iter().map(|(_, hook)| *hook).collect();
+        LsmError::Unsupported(format!("no hook {}", hooks.join(" or ")))
+    })
 }
 
 fn unsupported(error: &dyn std::fmt::Display) -> LsmError {
     LsmError::Unsupported(error.to_string())
-}
-
-/// What the kernel said, and the verifier's last words.
-fn told(error: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
-        return error.to_string();
-    };
-    let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().rev().take(WORDS).collect();
-    let said: Vec<&str> = lines.into_iter().rev().collect();
-    format!("{io_error} {}", said.join("; "))
-        .trim_end()
-        .to_owned()
 }

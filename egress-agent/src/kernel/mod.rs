@@ -9,6 +9,7 @@ mod lived;
 pub mod load;
 pub mod lsm;
 pub mod maps;
+mod object;
 mod packet;
 pub mod pin;
 pub mod probe;

@@ -13,10 +13,13 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::unix::{self, Code, UnixError};
+use super::{
+    object::Code,
+    unix::{self, UnixError},
+};
 
-/// Those that take longest, which begin first; all others after them.
-const LONGEST: [&str; 4] = ["strict", "sni", "name", "ingress"];
+/// Those that take longest, which begin first; those for unix sockets after them, then all others.
+const LONGEST: [&str; 3] = ["strict", "sni", "name"];
 
 /// Programs that the verifier refused, by name, and why.
 pub(super) type Refused = BTreeMap<&'static str, ProgramError>;
@@ -41,10 +44,14 @@ pub(super) fn load(ebpf: &mut Ebpf, names: &[&'static str], unix: Vec<Code>) -> 
         .collect();
     let place = |name| LONGEST.iter().position(|long| *long == name);
     programs.sort_by_key(|(name, _)| place(*name).unwrap_or(LONGEST.len()));
-    let jobs = programs
-        .into_iter()
-        .map(|(name, program)| Job::Aya(name, program));
-    let jobs = jobs.chain(unix.into_iter().map(Job::Unix)).collect();
+    let long = programs.partition_point(|(name, _)| place(*name).is_some());
+    let others = programs.split_off(long);
+    let aya = |(name, program)| Job::Aya(name, program);
+    let jobs = programs.into_iter().map(aya);
+    let jobs = jobs
+        .chain(unix.into_iter().map(Job::Unix))
+        .chain(others.into_iter().map(aya))
+        .collect();
     let (refused, loaded) = (Mutex::new(Refused::new()), Mutex::new(Unix::new()));
     each(jobs, |job| match job {
         Job::Aya(name, program) => {
@@ -53,7 +60,7 @@ pub(super) fn load(ebpf: &mut Ebpf, names: &[&'static str], unix: Vec<Code>) -> 
             }
         }
         Job::Unix(code) => {
-            let result = code.load();
+            let result = unix::load(&code);
             lock(&loaded).push(result);
         }
     });

@@ -40,7 +40,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     flow.connector = unsafe { (*state).connector };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        received: None,
+        own: None,
     };
     let verdict = decide(&flow, &maps);
     let mut rule = RULE_NONE;

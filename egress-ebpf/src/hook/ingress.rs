@@ -58,7 +58,7 @@ fn call(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     };
     let maps = Maps {
         ctx: skb.cast(),
-        received: None,
+        own: Some(false),
     };
     let verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)

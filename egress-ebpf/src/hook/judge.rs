@@ -139,6 +139,6 @@ unsafe fn refuse(
 fn maps(ctx: &SkBuffContext) -> Maps {
     Maps {
         ctx: ctx.as_ptr(),
-        received: None,
+        own: Some(false),
     }
 }

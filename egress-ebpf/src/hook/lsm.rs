@@ -178,7 +178,7 @@ fn refuse(reason: Reason, protocol: u8, family: u8, detail: u16) -> i32 {
 fn verdict(connector: u32, reason: Reason) -> Verdict {
     let maps = Maps {
         ctx: core::ptr::null_mut(),
-        received: None,
+        own: Some(false),
     };
     refused(connector, reason, RULE_NONE, &maps)
 }

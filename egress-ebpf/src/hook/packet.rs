@@ -143,7 +143,7 @@ unsafe fn fast(skb: *mut __sk_buff, sk: *mut bpf_sock, state: *mut SocketState) 
             let connector = unsafe { (*state).connector };
             let maps = Maps {
                 ctx: skb.cast(),
-                received: None,
+                own: Some(false),
             };
             if !on_route(connector, Addr { halves }, ifindex(skb), &maps) {
                 return None;

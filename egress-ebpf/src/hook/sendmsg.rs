@@ -43,7 +43,7 @@ pub fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
     flow.connector = unsafe { (*state).connector };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        received: None,
+        own: Some(false),
     };
     let verdict = decide(&flow, &maps);
     match verdict.action {

@@ -211,7 +211,7 @@ fn is_granted(segment: &Segment) -> bool {
     };
     let maps = Maps {
         ctx: segment.skb.cast(),
-        received: None,
+        own: Some(false),
     };
     let verdict = by_grant(&flow, &maps);
     matches!(verdict.action, Action::Check) && verdict.rule == pending

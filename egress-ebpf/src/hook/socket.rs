@@ -27,7 +27,7 @@ pub fn create(ctx: &SockContext) -> i32 {
     let connector = socket::current_connector();
     let maps = Maps {
         ctx: ctx.sock.cast(),
-        received: None,
+        own: Some(false),
     };
     let mode = maps
         .connector(connector)

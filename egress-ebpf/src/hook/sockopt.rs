@@ -75,7 +75,7 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        received: None,
+        own: Some(false),
     };
     let mut flow = Flow {
         port: option as u16,
@@ -171,7 +171,7 @@ unsafe fn is_without_effect(
     }
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        received: None,
+        own: Some(false),
     };
     // SAFETY: not null; written once, when the socket was made.
     let connector = maps.connector(unsafe { (*state).connector });

@@ -49,21 +49,19 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         addr: parsed.addr,
         connector: vague::value(connector, ctx.len()),
         port: parsed.port,
-        protocol: vague::value(u32::from(parsed.protocol), ctx.len()) as u8,
+        protocol: parsed.protocol,
         layer: Layer::Packet,
         inbound: vague::value(u32::from(inbound), ctx.len()) != 0,
         local_port: parsed.source_port,
         ifindex: header::ifindex(skb),
     };
-    // Looked up before the verdict and not in its midst, where the verifier would follow each
-    // outcome through all that comes after.
     let own = parsed.protocol == TCP
         && !inbound
         && parsed.addr.is_loopback()
         && own::receives(skb, &parsed, connector);
     let maps = Maps {
         ctx: skb.cast(),
-        received: Some(vague::value(u32::from(own), ctx.len()) != 0),
+        own: Some(vague::value(u32::from(own), ctx.len()) != 0),
     };
     let mut verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)

@@ -30,7 +30,7 @@ use egress_common::{
 };
 
 use super::{PASS, REFUSE, answer};
-use crate::{emit, lookup::Maps, socket};
+use crate::{emit, lookup::Maps, socket, vague};
 
 /// `AF_UNIX`, `include/linux/socket.h`.
 const AF_UNIX: u16 = 1;
@@ -70,22 +70,22 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     };
     let maps = Maps {
         ctx: ctx.as_ptr(),
-        received: None,
+        own: Some(false),
     };
-    let mut led = UnixKey {
-        kind: UnixKey::FOLDER,
-        ..asked.key
-    };
-    let verdict = if !name(ctx, &mut asked.key) {
-        refused(asked.key.connector, Reason::Malformed, RULE_NONE, &maps)
-    } else if is_temporary(&asked.key, &mut led, &maps) {
-        unix::decide(&led, &maps)
+    let named = name(ctx, &mut asked.key);
+    let mut led = asked.key;
+    // One verdict for both names: the verifier would walk a second one as well.
+    let temporary = named && is_temporary(&asked.key, &mut led, &maps);
+    // Nor shall it remember for all that follows which way it came.
+    let temporary = vague::value(u32::from(temporary), kind) != 0;
+    let verdict = if named {
+        maps.blurred(unix::decide(&led, &maps))
     } else {
-        unix::decide(&asked.key, &maps)
+        refused(asked.key.connector, Reason::Malformed, RULE_NONE, &maps)
     };
     match verdict.action {
         Action::Allow => {
-            if led.kind == UnixKey::PATH && !lead(ctx, &led) {
+            if temporary && !lead(ctx, &led) {
                 return REFUSE;
             }
             emit::passed(verdict.rule, 1, 0, 0);
@@ -110,8 +110,8 @@ pub fn decide(ctx: &SockAddrContext) -> i32 {
     answer(&verdict)
 }
 
-/// Whether the name lies in the connector's temporary folder. Then `led`, which comes in as an
-/// empty name, is where it is led; otherwise its kind stays [`UnixKey::FOLDER`].
+/// Whether the name lies in the connector's temporary folder. Then `led`, which comes in as the
+/// same name, is where it is led; otherwise it stays what it is.
 #[inline(always)]
 fn is_temporary(key: &UnixKey, led: &mut UnixKey, maps: &Maps) -> bool {
     let Some(connector) = maps.connector(key.connector) else {
@@ -122,13 +122,16 @@ fn is_temporary(key: &UnixKey, led: &mut UnixKey, maps: &Maps) -> bool {
         return false;
     }
     let len = bounded(len);
+    led.kind = UnixKey::FOLDER;
     led.len = len as u16;
+    led.name = [0; UNIX_NAME_ROOM];
     let from = key.name.as_ptr();
     // A helper, since the verifier would walk a loop of unknown length once for each length.
     // SAFETY: `len` is at most the size of both names.
     let read =
         unsafe { bpf_probe_read_kernel(led.name.as_mut_ptr().cast(), len as u32, from.cast()) };
     if read != 0 || maps.unix(led).is_none() {
+        *led = *key;
         return false;
     }
     let prefix = OWN_TEMPORARY.as_bytes();
@@ -150,6 +153,7 @@ fn is_temporary(key: &UnixKey, led: &mut UnixKey, maps: &Maps) -> bool {
     };
     // A name that is cut off or ends in the folder is refused as none of the connector's own.
     if read < 2 {
+        *led = *key;
         return false;
     }
     led.len = (OWN_TEMPORARY.len() as i64 + read - 1) as u16;
