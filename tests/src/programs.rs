@@ -163,6 +163,53 @@ pub fn build_resolvers() -> Result<()> {
     )
 }
 
+/// systemd-resolved, and the folder of the library that it needs, where that is not the machine's.
+/// Debian's package takes the place of `/etc/resolv.conf` when it is installed, so it is only
+/// unpacked, into the cache.
+pub fn resolved() -> Result<(PathBuf, Option<PathBuf>)> {
+    let installed = Path::new("/usr/lib/systemd/systemd-resolved");
+    if installed.exists() {
+        return Ok((installed.to_owned(), None));
+    }
+    let cache = cache_dir()?;
+    let _one = lock_cache(&cache)?;
+    let folder = cache.join("resolved");
+    let program = folder.join("lib/systemd/systemd-resolved");
+    let program = || {
+        [
+            program.clone(),
+            folder.join("usr/lib/systemd/systemd-resolved"),
+        ]
+        .into_iter()
+        .find(|path| path.exists())
+    };
+    if program().is_none() {
+        fs::create_dir_all(&folder)?;
+        let mut apt = Command::new("apt-get");
+        apt.current_dir(&folder).args([
+            "download",
+            "--quiet",
+            "systemd-resolved",
+            "libsystemd-shared",
+        ]);
+        must(apt, INSTALL).context(
+            "systemd-resolved cannot be fetched; Debian: apt-get update, others: install it",
+        )?;
+        for entry in fs::read_dir(&folder)? {
+            let package = entry?.path();
+            if package.extension().is_some_and(|end| end == "deb") {
+                let mut unpack = Command::new("dpkg");
+                unpack.arg("-x").arg(&package).arg(&folder);
+                must(unpack, INSTALL)?;
+                fs::remove_file(&package)?;
+            }
+        }
+    }
+    let program = program().context("the package has no systemd-resolved")?;
+    let library = folder.join("usr/lib/x86_64-linux-gnu/systemd");
+    Ok((program, Some(library)))
+}
+
 fn compile_c(compiler: &str, options: &[&str], name: &str, source: &str) -> Result<()> {
     let cache = cache_dir()?;
     let _one = lock_cache(&cache)?;

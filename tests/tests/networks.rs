@@ -363,79 +363,175 @@ fn a_name_that_is_late_keeps_nobody_from_starting() -> Result<()> {
 /// A search list whose first domain nobody permits, and a number of dots as Kubernetes sets it.
 const SEARCHING: &str = "search first.example corp.example\noptions ndots:5\n";
 
+/// The resolver libraries: a program that prints a line for each of its names.
+fn libraries(world: &World) -> Result<[(&'static str, String); 6]> {
+    programs::build_resolvers()?;
+    let script = world.path("resolve.js");
+    std::fs::write(&script, include_str!("../fixtures/networks/resolve.js"))?;
+    let script = script.display();
+    let clients = "$CLIENTS";
+    Ok([
+        ("glibc", format!("{clients}/resolve-glibc")),
+        ("musl", format!("{clients}/resolve-musl")),
+        ("Go", format!("{clients}/resolve-go")),
+        ("node lookup", format!("node {script} lookup")),
+        // c-ares does not search.
+        ("node resolve", format!("node {script} resolve")),
+        (
+            "Java",
+            format!("java -Xshare:auto -cp {clients}/java-resolve Resolve"),
+        ),
+    ])
+}
+
+/// Looks names up outside and inside, and answers what each took in turn. `runs`: of which the
+/// shortest times count.
+fn beside(
+    world: &World,
+    command: &str,
+    names: &[(&str, &str)],
+    (rules, runs): (&[&str], usize),
+) -> Result<Vec<(Line, Line)>> {
+    let words: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+    let line = format!("{command} {}", words.join(" "));
+    let outside = best(runs, || {
+        let outcome = process::run(with(world.command("/bin/bash"), &["-c", &line]), LIMIT)?;
+        Ok(outcome.text())
+    })?;
+    let inside = best(runs, || {
+        let agent = world.agent(policy("search", rules));
+        Ok(agent.run(&["/bin/bash", "-c", &line])?.text())
+    })?;
+    let mut both = Vec::new();
+    for (index, (name, address)) in names.iter().enumerate() {
+        let of = |all: &[Line]| all.get(index).cloned().context("a line is missing");
+        let (outside, inside) = (of(&outside)?, of(&inside)?);
+        ensure!(
+            inside.name == *name && inside.address == *address,
+            "{command}: {inside:?}"
+        );
+        // A refused name has an address outside.
+        ensure!(
+            *address == "-" || outside.address == *address,
+            "{command}: the control: {outside:?}"
+        );
+        ensure!(
+            inside.took <= outside.took + SLACK * patience(),
+            "{command}, {name}: {inside:?} against {outside:?}"
+        );
+        both.push((outside, inside));
+    }
+    Ok(both)
+}
+
+/// One row of the table in `docs/networks.md`.
+fn print_row(library: &str, row: &[(Line, Line)]) {
+    let cells: Vec<String> = row
+        .iter()
+        .map(|(outside, inside)| {
+            format!("{} → {}", outside.took.as_millis(), inside.took.as_millis())
+        })
+        .collect();
+    println!("| {library} | {} |", cells.join(" | "));
+}
+
+/// Searched, permitted as it is, refused, and late: its server takes 1.5 s.
+const FOUND: [(&str, &str); 4] = [
+    ("git", "203.0.113.20"),
+    ("allowed.example", "203.0.113.20"),
+    ("giftshop.club", "-"),
+    ("slow.late.example", "203.0.113.43"),
+];
+const RULES: [&str; 3] = [
+    "git.corp.example:443",
+    "allowed.example:443",
+    "\"*.late.example:443\"",
+];
+
+fn searching() -> Result<World> {
+    let world = World::new()?;
+    world.set(zone::only("git.corp.example", &[zone::v4(20)], &[]))?;
+    world.set(Record {
+        behaviour: Behaviour::Slow(1500),
+        ..zone::both("slow.late.example", 43)
+    })?;
+    world.set_resolv_conf(&format!("{}{SEARCHING}", servers(&["203.0.113.53"])))?;
+    Ok(world)
+}
+
 /// Every resolver library goes on past a name that no rule covers, and waits for nothing that
 /// it does not wait for outside.
 #[test]
 fn every_resolver_searches_on_and_none_waits() -> Result<()> {
-    programs::build_resolvers()?;
-    let world = World::new()?;
-    world.set(zone::only("git.corp.example", &[zone::v4(20)], &[]))?;
-    world.set_resolv_conf(&format!("{}{SEARCHING}", servers(&["203.0.113.53"])))?;
-    let script = world.path("resolve.js");
-    std::fs::write(&script, include_str!("../fixtures/networks/resolve.js"))?;
-    let script = script.display();
-    // Searched, permitted as it is, refused.
-    let found = [
-        ("git", "203.0.113.20"),
-        ("allowed.example", "203.0.113.20"),
-        ("giftshop.club", "-"),
-    ];
-    let whole = [
-        ("git.corp.example", "203.0.113.20"),
-        ("allowed.example", "203.0.113.20"),
-        ("giftshop.club", "-"),
-    ];
-    let clients = "$CLIENTS";
-    for (library, command, names) in [
-        ("glibc", format!("{clients}/resolve-glibc"), found),
-        ("musl", format!("{clients}/resolve-musl"), found),
-        ("Go", format!("{clients}/resolve-go"), found),
-        ("node lookup", format!("node {script} lookup"), found),
-        ("node resolve", format!("node {script} resolve"), whole),
-        (
-            "Java",
-            format!("java -Xshare:auto -cp {clients}/java-resolve Resolve"),
-            found,
-        ),
-    ] {
-        let words: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        let line = format!("{command} {}", words.join(" "));
-        // The first time programs are read from the disk.
-        let outside = best(|| {
-            let outcome = process::run(with(world.command("/bin/bash"), &["-c", &line]), LIMIT)?;
-            Ok(outcome.text())
-        })?;
-        let agent = || {
-            world.agent(policy(
-                "search",
-                &["git.corp.example:443", "allowed.example:443"],
-            ))
+    let world = searching()?;
+    let mut whole = FOUND;
+    whole[0].0 = "git.corp.example";
+    for (library, command) in libraries(&world)? {
+        let names = if library == "node resolve" {
+            whole
+        } else {
+            FOUND
         };
-        let inside = best(|| Ok(agent().run(&["/bin/bash", "-c", &line])?.text()))?;
-        println!("{library}: outside {outside:?} inside {inside:?}");
-        for (index, (name, address)) in names.iter().enumerate() {
-            let of = |all: &[Line]| all.get(index).cloned().context("a line is missing");
-            let (outside, inside) = (of(&outside)?, of(&inside)?);
-            ensure!(
-                inside.name == *name && inside.address == *address,
-                "{library}: {inside:?}"
-            );
-            // A refused name has an address outside.
-            ensure!(
-                *address == "-" || outside.address == *address,
-                "{library}: the control: {outside:?}"
-            );
-            ensure!(
-                inside.took <= outside.took + SLACK * patience(),
-                "{library}, {name}: {inside:?} against {outside:?}"
-            );
-        }
+        print_row(library, &beside(&world, &command, &names, (&RULES, 3))?);
     }
     let mut shell = world
         .agent(policy("search", &["git.corp.example:443"]))
         .shell()?;
     let said = shell.run("dig +search +short git")?;
     ensure!(said.text.trim() == "203.0.113.20", "dig: {said:?}");
+    Ok(())
+}
+
+/// The first of two servers is silent, which the agent knows since its start.
+#[test]
+fn no_resolver_waits_longer_for_a_server_that_is_gone() -> Result<()> {
+    let world = World::new()?;
+    let _silent = Server::start(&world, SECOND, -1, &[])?;
+    world.set_resolv_conf(&servers(&[SECOND, "203.0.113.53"]))?;
+    let rules = ["allowed.example:443", "\"*.ingest.sentry.io:443\""];
+    let names = [("one.ingest.sentry.io", "203.0.113.50")];
+    for (library, command) in libraries(&world)? {
+        print_row(library, &beside(&world, &command, &names, (&rules, 1))?);
+    }
+    Ok(())
+}
+
+/// The host's resolver is systemd-resolved, by its stub.
+#[test]
+fn behind_the_stub_of_systemd_resolved() -> Result<()> {
+    let world = searching()?;
+    let (program, library) = programs::resolved()?;
+    let mut command = world.command("unshare");
+    command.args(["--mount", "--propagation", "private", "/bin/bash", "-c"]);
+    command.args([include_str!("../fixtures/networks/resolved.sh"), "resolved"]);
+    command.arg(program).arg("203.0.113.53");
+    if let Some(library) = library {
+        command.env("LD_LIBRARY_PATH", library);
+    }
+    let _stub = Server(command.stderr(Stdio::null()).spawn()?);
+    world.set_resolv_conf(&format!("{}{SEARCHING}", servers(&["127.0.0.53"])))?;
+    let end = Instant::now() + Duration::from_secs(20) * patience();
+    loop {
+        let dig = [
+            "+short",
+            "+time=1",
+            "+tries=1",
+            "@127.0.0.53",
+            "git.corp.example",
+        ];
+        let said = process::run(with(world.command("dig"), &dig), LIMIT)?;
+        if said.text().trim() == "203.0.113.20" {
+            break;
+        }
+        ensure!(Instant::now() < end, "the stub does not answer: {said:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+    for (library, command) in libraries(&world)? {
+        if ["glibc", "musl", "Go"].contains(&library) {
+            let row = beside(&world, &command, &FOUND, (&RULES, 3))?;
+            print_row(&format!("{library}, stub"), &row);
+        }
+    }
     Ok(())
 }
 
@@ -446,10 +542,10 @@ struct Line {
     took: Duration,
 }
 
-/// Of three runs, the shortest time for each name.
-fn best(run: impl Fn() -> Result<String>) -> Result<Vec<Line>> {
+/// Of some runs, the shortest time for each name. The first time programs are read from the disk.
+fn best(runs: usize, run: impl Fn() -> Result<String>) -> Result<Vec<Line>> {
     let mut best: Vec<Line> = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..runs {
         let text = run()?;
         let lines: Vec<Line> = text.lines().filter_map(line).collect();
         if best.is_empty() {

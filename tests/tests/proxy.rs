@@ -293,6 +293,12 @@ fn nobody_else_is_reached_through_it() -> Result<()> {
     shell
         .confined
         .denial(&Denial::of_address(PROXY).port(PORT))?;
+    // Nobody but the proxy is asked about the name, for its services neither.
+    shell.run(&format!(
+        "dig +short +time=5 +tries=1 SRV _sip._tcp.{INSIDE}"
+    ))?;
+    let services = Denial::of_name(&format!("_sip._tcp.{INSIDE}"));
+    shell.confined.denial(&services.because(&["record-type"]))?;
     // A port of the name's that no rule permits, and an address that stands for nothing.
     let (code, _) = gets(&mut shell, "-k", &format!("https://{INSIDE}:4443/"))?;
     ensure!(code != 0, "a port without a rule was reached");

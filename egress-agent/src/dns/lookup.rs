@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use egress_common::abi::RULE_NONE;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -24,7 +25,10 @@ use super::{
     upstream::{Reply, Upstream, UpstreamError},
     verdict::{Family, Wanted},
 };
-use crate::policy::{model::DnsSettings, name::Name};
+use crate::policy::{
+    model::{DnsSettings, LOOKUPS_PER_MINUTE},
+    name::Name,
+};
 
 /// Questions to upstream servers at once.
 const MAX_UPSTREAM: usize = 128;
@@ -40,6 +44,19 @@ pub(super) enum Asker {
     /// The connector: one that is kept, or one that its budget pays for. The budget is named as
     /// for [`Budget::spend`]; `None`: it needs none.
     Connector(Upkeep, Option<(u32, u32)>),
+}
+
+impl Asker {
+    /// The connector, for a name below a wildcard with this budget, or for an exact one.
+    pub(super) fn connector(wanted: Wanted, wildcard: Option<(u32, u32)>) -> Self {
+        let exact = Some((RULE_NONE, LOOKUPS_PER_MINUTE));
+        match (wildcard, wanted) {
+            (Some(budget), _) => Self::Connector(Upkeep::Asked, Some(budget)),
+            (None, Wanted::Addresses(_)) => Self::Connector(Upkeep::Refreshed, exact),
+            // Nobody asks for services by the clock.
+            (None, Wanted::Services) => Self::Connector(Upkeep::Asked, exact),
+        }
+    }
 }
 
 /// Where answers come from.

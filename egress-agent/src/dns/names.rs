@@ -216,14 +216,25 @@ impl Names {
     /// Answers a question from what is kept, or has it answered.
     pub(super) fn begin(&self, name: &Name, wanted: Wanted, asker: Asker) -> Begun {
         let current = self.current();
-        let source = match &self.proxied {
-            Some(proxied) if proxied.takes(&current.policy, &whose(name, wanted)) => {
-                Source::Proxy(Arc::clone(proxied))
-            }
-            _ => Source::Upstream(Arc::clone(&current.upstream)),
+        let source = match self.carrier(&current.policy, name, wanted) {
+            Some(proxied) => Source::Proxy(Arc::clone(proxied)),
+            None => Source::Upstream(Arc::clone(&current.upstream)),
         };
         let from = (&source, &current.policy.dns);
         self.lookups.begin((name, wanted), asker, from, self.now_ns)
+    }
+
+    /// The proxy that a name goes through, which alone resolves it.
+    pub(super) fn carrier(
+        &self,
+        policy: &Policy,
+        name: &Name,
+        wanted: Wanted,
+    ) -> Option<&Arc<Proxied>> {
+        let proxied = self.proxied.as_ref()?;
+        proxied
+            .takes(policy, &whose(name, wanted))
+            .then_some(proxied)
     }
 
     /// Filters and grants an answer. When it returns `Ok`, every address is in the kernel's

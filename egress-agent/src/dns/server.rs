@@ -9,7 +9,7 @@ use std::{
 };
 
 use egress_common::{
-    abi::{RULE_NONE, TCP, UDP},
+    abi::{TCP, UDP},
     verdict::Reason,
 };
 use tokio::{
@@ -30,10 +30,7 @@ use super::{
 };
 use crate::{
     host::switch::{self, Part},
-    policy::{
-        model::{LOOKUPS_PER_MINUTE, Policy},
-        name::Name,
-    },
+    policy::{model::Policy, name::Name},
 };
 
 /// Ports tried before binding gives up.
@@ -188,37 +185,27 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
     let current = names.current();
     let policy = &current.policy;
     match judge(policy, &query.name, query.kind) {
-        Verdict::Empty => {
-            // Clients ask for these by the way and go on without (RFC 9460 section 3).
-            if !matches!(query.kind, wire::SVCB | wire::HTTPS) {
-                let denial = Denial {
-                    message: advice(query.kind).map(str::to_owned),
-                    ..Denial::because(Reason::RecordType)
-                };
-                report(names, shown(&query), denial, client, audited(policy));
-            }
-            reply(&query.echo, Code::NoError, client)
-        }
+        Verdict::Empty => never_given(names, policy, &query, advice(query.kind), client),
         Verdict::Refuse(denial) => refuse(names, policy, query, (denial, Code::Refused), client),
+        Verdict::Resolve {
+            wanted: Wanted::Services,
+            ..
+        } if names
+            .carrier(policy, &query.name, Wanted::Services)
+            .is_some() =>
+        {
+            let why = "the proxy alone resolves names, and it tells no services";
+            never_given(names, policy, &query, Some(why), client)
+        }
         Verdict::Resolve {
             wanted,
             rule,
             wildcard,
         } => {
             let rate = policy.allow.get(rule).map(|rule| rule.lookups_per_minute);
-            let asker = match rate {
-                Some(rate) if wildcard => {
-                    Asker::Connector(Upkeep::Asked, Some((current.holder.slot(rule), rate)))
-                }
-                _ => {
-                    // Nobody asks for services by the clock.
-                    let upkeep = match wanted {
-                        Wanted::Addresses(_) => Upkeep::Refreshed,
-                        Wanted::Services => Upkeep::Asked,
-                    };
-                    Asker::Connector(upkeep, Some((RULE_NONE, LOOKUPS_PER_MINUTE)))
-                }
-            };
+            let budget = rate.filter(|_| wildcard);
+            let budget = budget.map(|rate| (current.holder.slot(rule), rate));
+            let asker = Asker::connector(wanted, budget);
             match names.begin(&query.name, wanted, asker) {
                 Begun::OverBudget => {
                     // What comes back later: REFUSED would make clients give up.
@@ -229,6 +216,25 @@ pub(super) fn receive(names: &Names, bytes: &[u8], client: Client) -> Step {
             }
         }
     }
+}
+
+/// Records that nobody is given, of a permitted name: an empty answer, and a line.
+fn never_given(
+    names: &Names,
+    policy: &Policy,
+    query: &Query,
+    message: Option<&str>,
+    client: Client,
+) -> Step {
+    // Clients ask for these by the way and go on without (RFC 9460 section 3).
+    if !matches!(query.kind, wire::SVCB | wire::HTTPS) {
+        let denial = Denial {
+            message: message.map(str::to_owned),
+            ..Denial::because(Reason::RecordType)
+        };
+        report(names, shown(query), denial, client, audited(policy));
+    }
+    reply(&query.echo, Code::NoError, client)
 }
 
 /// Reports a TCP message of a length that no query has.

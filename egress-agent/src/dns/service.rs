@@ -9,11 +9,8 @@
 
 use egress_common::abi::{TCP, UDP};
 
-use super::{
-    opening::openings,
-    verdict::{Cover, covered_by},
-};
-use crate::policy::{model::Policy, name::Name};
+use super::{opening::openings, verdict::covered_by};
+use crate::policy::{cover::Cover, model::Policy, name::Name};
 
 /// Most services of one answer.
 pub const MAX_SERVICES: usize = 64;

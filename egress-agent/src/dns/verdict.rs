@@ -10,7 +10,8 @@ use super::{
     wire,
 };
 use crate::policy::{
-    model::{Mode, Policy, Rule, Target},
+    cover::{self, Cover, cover},
+    model::{LOOKUPS_PER_MINUTE, Mode, Policy, Rule, Target},
     name::{HostPattern, Name},
 };
 
@@ -107,11 +108,6 @@ impl Denial {
     }
 }
 
-/// Most labels a name may have in the place of a wildcard's `*`.
-pub const MAX_WILDCARD_LABELS: usize = 4;
-/// Most bytes a name may have in the place of a wildcard's `*`, dots included.
-pub const MAX_WILDCARD_BYTES: usize = 63;
-
 /// Decides a query by its name and QTYPE.
 pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
     if kind == wire::SRV
@@ -130,7 +126,7 @@ pub fn judge(policy: &Policy, name: &Name, kind: u16) -> Verdict {
     let (rule, wildcard) = match covered_by(policy, name, &openings) {
         Cover::Exact(rule) => (rule, false),
         Cover::Wildcard(rule) => (rule, true),
-        Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
+        Cover::TooLong(rule) => return Verdict::Refuse(too_long(policy, rule)),
     };
     Verdict::Resolve {
         wanted,
@@ -175,7 +171,7 @@ fn judge_service(policy: &Policy, name: &Name, asked: &Asked<'_>) -> Verdict {
     let (rule, wildcard) = match cover {
         Cover::Exact(rule) => (rule, false),
         Cover::Wildcard(rule) => (rule, true),
-        Cover::TooLong(rule) => return Verdict::Refuse(over_budget(policy, rule)),
+        Cover::TooLong(rule) => return Verdict::Refuse(too_long(policy, rule)),
     };
     Verdict::Resolve {
         wanted: Wanted::Services,
@@ -184,9 +180,36 @@ fn judge_service(policy: &Policy, name: &Name, asked: &Asked<'_>) -> Verdict {
     }
 }
 
-/// The denial of a name that says more through its rule than it may.
+/// The denial of a name that says more than one may below its wildcard. It never comes later.
+pub fn too_long(policy: &Policy, rule: usize) -> Denial {
+    Denial {
+        message: Some(cover::too_long()),
+        ..Denial::by(Reason::NameBudget, policy.allow.get(rule))
+    }
+}
+
+/// The denial of a name for whose look-up nothing is left now.
 pub fn over_budget(policy: &Policy, rule: usize) -> Denial {
-    Denial::by(Reason::NameBudget, policy.allow.get(rule))
+    let rule = policy.allow.get(rule);
+    let exact = matches!(
+        rule.map(|rule| &rule.target),
+        Some(Target::Host(HostPattern::Exact(_)))
+    );
+    let rate = rule.map_or(LOOKUPS_PER_MINUTE, |rule| rule.lookups_per_minute);
+    Denial {
+        message: Some(if exact {
+            format!(
+                "exact names have {LOOKUPS_PER_MINUTE} look-ups a minute together, beside those \
+                 that keep them fresh; it works again in a moment"
+            )
+        } else {
+            format!(
+                "{rate} new names a minute, `lookups-per-minute` of the rule; it works again in a \
+                 moment"
+            )
+        }),
+        ..Denial::by(Reason::NameBudget, rule)
+    }
 }
 
 /// Whether refusals are only reported.
@@ -202,60 +225,13 @@ pub fn not_open(policy: &Policy, name: &Name) -> Denial {
     }
 }
 
-/// The rule of `allow` that covers a name, by its place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Cover {
-    /// By exactly this name.
-    Exact(usize),
-    /// Below a wildcard, or as any public name.
-    Wildcard(usize),
-    /// Below a wildcard, and it says more than a name may there.
-    TooLong(usize),
-}
-
-/// The most generous pattern counts: an exact rule has no bounds, and of two wildcards the
-/// longer leaves fewer labels for the connector to choose.
+/// The cover of a name by the rules that leave something open for it.
 pub(super) fn covered_by(policy: &Policy, name: &Name, openings: &[Opening]) -> Cover {
-    let mut tightest: Option<(usize, &str)> = None;
-    let mut public = None;
-    for opening in openings {
-        let Some(rule) = policy.allow.get(opening.rule) else {
-            continue;
-        };
-        let Target::Host(pattern) = &rule.target else {
-            continue;
-        };
-        let parent = match pattern {
-            HostPattern::Exact(_) => return Cover::Exact(opening.rule),
-            HostPattern::Below(parent) => parent,
-            HostPattern::Public => {
-                public = Some(opening.rule);
-                continue;
-            }
-        };
-        let chosen = name
-            .as_str()
-            .strip_suffix(parent.as_str())
-            .map_or(name.as_str(), |rest| rest.trim_end_matches('.'));
-        if tightest.is_none_or(|(_, other)| chosen.len() < other.len()) {
-            tightest = Some((opening.rule, chosen));
-        }
-    }
-    // Who may connect to anybody needs no name to tell them something.
-    if let Some(rule) = public {
-        return Cover::Wildcard(rule);
-    }
-    match tightest {
-        None => Cover::Exact(0),
-        Some((rule, chosen)) => {
-            if chosen.len() > MAX_WILDCARD_BYTES || chosen.split('.').count() > MAX_WILDCARD_LABELS
-            {
-                Cover::TooLong(rule)
-            } else {
-                Cover::Wildcard(rule)
-            }
-        }
-    }
+    let rules = openings.iter().filter_map(|opening| {
+        let rule = policy.allow.get(opening.rule)?;
+        Some((opening.rule, rule))
+    });
+    cover(rules, name).unwrap_or(Cover::Exact(0))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 pub mod change;
 pub mod compile;
+pub mod cover;
 mod credentials;
 pub mod explain;
 pub mod fault;

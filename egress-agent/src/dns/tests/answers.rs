@@ -134,6 +134,7 @@ async fn what_is_left_out_is_named_with_the_key_that_permits_it() {
             Reason::PrivateAnswer,
             &["loopback", "`private: true`"],
         ),
+        ("64:ff9b::cb00:7163", Reason::DenyRule, &["`deny`"]),
         ("203.0.113.99", Reason::DenyRule, &["`deny`"]),
         (
             "203.0.113.244",
@@ -398,4 +399,27 @@ async fn one_kind_that_is_silent_makes_no_name_late() {
     assert!(begin.elapsed() < std::time::Duration::from_secs(4));
     assert!(matches!(prefetched[0].result, Ok(1)), "{prefetched:?}");
     assert!(fixture.table.granted(V4, 443, TCP).is_some());
+}
+
+/// Names of exact rules, which nobody keeps while their servers say that there are none: either
+/// kind by turns, and the cache emptied each time, as if nothing was kept.
+#[tokio::test]
+async fn exact_names_have_one_budget_together() {
+    let names: Vec<String> = (0..40).map(|n| format!("n{n}.example.com")).collect();
+    let rules = names.iter().map(|name| host(name, HTTPS)).collect();
+    let fixture = Fixture::start(policy(rules)).await;
+    for round in 0..4 {
+        fixture.names.forget();
+        for (number, name) in names.iter().enumerate() {
+            let kind = [RecordType::A, RecordType::AAAA][(round + number) % 2];
+            fixture.ask(name, kind).await;
+        }
+    }
+    let asked = asked(&fixture);
+    let most = usize::try_from(lookups_at_once(LOOKUPS_PER_MINUTE)).unwrap() + 2;
+    for kind in [RecordType::A, RecordType::AAAA] {
+        let of_kind = asked.iter().filter(|(_, asked)| *asked == kind).count();
+        assert!((64..=most).contains(&of_kind), "{kind}: {of_kind}");
+    }
+    assert!(fixture.names.stats().refused(Reason::NameBudget) > 0);
 }

@@ -7,6 +7,7 @@ use egress_common::{abi::OWN_FOLDER, unix};
 use super::dest::{Dest, Place};
 use crate::policy::{
     compile,
+    cover::{self, Cover, cover},
     fault::quote,
     model::{Mode, Policy, Rule, Target, lookups_at_once},
     name::{HostPattern, Name},
@@ -53,6 +54,9 @@ fn names(policy: &Policy, dest: &Dest, name: &Name, refused: bool, hints: &mut V
     if let Some(rule) = own.first()
         && !own.iter().any(|rule| exact(&rule))
     {
+        if matches!(cover(policy.rules_for(name), name), Some(Cover::TooLong(_))) {
+            hints.push(cover::too_long());
+        }
         let rate = rule.lookups_per_minute;
         hints.push(format!(
             "names below {} are looked up {} at once and {rate} a minute at most \

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::policy::{
     compile::{self, Tables},
+    cover::{Cover, cover},
     fault::Faults,
     model::{Mode, Policy, Rule, Target},
     name::Name,
@@ -222,7 +223,12 @@ impl<'a> Case<'a> {
 
     fn dns(&self, name: &Name) -> Stage {
         let covering = self.policy.allow.iter().find(|rule| covers(rule, name));
-        match (self.policy.rules_for(name).next(), covering) {
+        let rules = || self.policy.rules_for(name);
+        if let Some(Cover::TooLong(place)) = cover(rules(), name) {
+            let rule = self.policy.allow.get(place);
+            return self.stage(Layer::Dns, refusal(Reason::NameBudget), rule);
+        }
+        match (rules().next(), covering) {
             (Some((_, rule)), _) => self.stage(Layer::Dns, PERMITTED, Some(rule)),
             (None, Some(_)) => {
                 let deny = self.policy.deny.iter().find(|rule| covers(rule, name));

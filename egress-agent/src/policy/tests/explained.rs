@@ -43,6 +43,21 @@ fn hints(explanation: &Explanation, expected: &str) {
 }
 
 #[test]
+fn names_below_a_wildcard_are_counted_and_bounded() {
+    let cdn = Some("*.cdn.example.org:443/tcp");
+    let counted = says("a.b.c.d.cdn.example.org", ("allow", "sni", "none", cdn));
+    hints(
+        &counted,
+        "64 at once and 30 a minute at most (“lookups-per-minute”",
+    );
+    let long = says(
+        "a.b.c.d.e.cdn.example.org",
+        ("deny", "dns", "name-budget", cdn),
+    );
+    hints(&long, "at most 4 labels and 63 bytes");
+}
+
+#[test]
 fn names() {
     let api = Some("api.example.org:443/tcp");
     says("api.example.org", ("allow", "sni", "none", api));
