@@ -113,10 +113,10 @@ fn written(query: &wire::Query, data: &[u8]) {
         assert_eq!(bytes[..2], data[..2]);
         assert_eq!(answer.queries.len(), 1);
         let truncated = answer.metadata.truncation;
-        assert_eq!(
-            answer.answers.len(),
-            if truncated { 0 } else { given.len() }
-        );
+        // A long name's service does not fit; what does is told.
+        let left_out = given.len() - answer.answers.len();
+        assert_eq!(truncated, left_out > 0);
+        assert!(left_out <= 1, "addresses always fit");
         let plain = answer.metadata.response_code == ResponseCode::NoError;
         assert!(code != Code::NoError || plain);
     }
