@@ -63,7 +63,7 @@ fn judged(name: &str, query: &wire::Query) {
                 let parent = format!("._{protocol}.api.example.com");
                 name.strip_suffix(&parent).is_some_and(|service| {
                     let listed = |known: &&str| service == format!("_{known}");
-                    SERVICES.iter().any(|known| listed(&known))
+                    SERVICES.iter().any(listed)
                 })
             });
             let parent = name
