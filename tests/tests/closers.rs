@@ -14,13 +14,9 @@ fn the_packet_hook() -> Result<()> {
     gets_out_without("packet", &["udp4-connected", "detour-pktinfo4"])?;
     // Whoever calls in without a rule is not heard in the first place.
     gets_out_without("packet,ingress", &["accept-reply"])?;
-    let late = [
-        "own-backlog",
-        "own-fastopen",
-        "late-fastopen",
-        "late-datagram",
-    ];
-    gets_out_without("packet", &late)
+    // Late starts are not among them: they need a name, and the DNS proxy answers nobody whose
+    // packets this hook did not mark.
+    gets_out_without("packet", &["own-backlog", "own-fastopen"])
 }
 
 #[test]
