@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::{
-    sys::signal::{Signal, kill, killpg},
+    sys::signal::{SigHandler, Signal, kill, killpg, signal},
     unistd::Pid,
 };
 
@@ -54,8 +54,20 @@ pub struct Outcome {
 impl Running {
     /// Starts a command, with its deadline. Standard input is a pipe that stays open until
     /// [`Running::close_stdin`] or the end.
+    ///
+    /// Signals that whoever runs the tests has ignored (nohup(1), a shell's `&`) act again: what
+    /// is started here looks at them.
     pub fn start(mut command: Command, limit: Duration) -> Result<Self> {
         let text = format!("{command:?}");
+        // SAFETY: signal(2) is async-signal-safe (signal-safety(7)) and takes no memory.
+        unsafe {
+            command.pre_exec(|| {
+                for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+                    signal(ignored, SigHandler::SigDfl)?;
+                }
+                Ok(())
+            });
+        }
         let mut child = command
             .process_group(0)
             .stdin(Stdio::piped())
