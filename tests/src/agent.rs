@@ -271,7 +271,23 @@ impl Confined {
 
     /// Kills the agent itself so that it can do nothing any more.
     pub fn kill_agent(&self) -> Result<()> {
-        self.agent.signal(Signal::SIGKILL)
+        self.agent.signal(Signal::SIGKILL)?;
+        // Dead it is when the last of its threads has let go of its files, locks among them: a
+        // zombie, and alone.
+        let process = format!("/proc/{}", self.agent.pid());
+        let end = Instant::now() + LIMIT;
+        loop {
+            let text = fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+            // The state follows the name, which may hold anything (proc(5)).
+            let state = text.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
+            let threads = fs::read_dir(format!("{process}/task")).map_or(0, Iterator::count);
+            let runs = matches!(state, Some(Some(state)) if state != 'Z');
+            if !runs && threads <= 1 {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < end, "the agent does not die");
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Process 1 of the connector's PID namespace, the parent of its first process, stopped: it

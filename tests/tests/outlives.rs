@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use egress_tests::{
     agent::{self, policy},
     leftovers::{self, Leftovers},
@@ -154,7 +154,9 @@ fn sockets_are_ended_where_they_are() -> Result<()> {
             .behind(ALONE)
             .run(&["true"])?;
         ensure!(report.outcome.ok(), "{report}");
-        before.ensure_nothing_new()?;
+        before
+            .ensure_nothing_new()
+            .with_context(|| format!("connector alive: {is_alive}: {report}"))?;
         // Longer than the kernel waits before it tries again.
         thread::sleep(WHILE_DEAD);
         world.fence()?;
