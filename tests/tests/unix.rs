@@ -540,7 +540,7 @@ for name in ('permitted.s', 'permitted.q'):
             out.connect(f'{folder}/{name}'); out.send(word.encode()); print('REACHED')
     except OSError as error: print('refused', error.errno)
 ";
-    if lacks(HOOKS, RULES) || unconfined() {
+    if lacks(HOOKS, RULES) {
         return Ok(());
     }
     let world = World::new()?;
@@ -558,12 +558,15 @@ for name in ('permitted.s', 'permitted.q'):
         &file,
         format!("{first}    id: again\n  - unix: {folder}/permitted.s\n"),
     )?;
-    confined.agent.signal(Signal::SIGHUP)?;
+    if !unconfined() {
+        confined.agent.signal(Signal::SIGHUP)?;
+    }
     let end = Instant::now() + Duration::from_secs(10);
-    while !confined
-        .events()?
-        .iter()
-        .any(|event| event.kind == "policy")
+    while !unconfined()
+        && !confined
+            .events()?
+            .iter()
+            .any(|event| event.kind == "policy")
     {
         ensure!(Instant::now() < end, "the policy was not taken");
         thread::sleep(Duration::from_millis(20));
