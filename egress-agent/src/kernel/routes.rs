@@ -31,21 +31,24 @@ impl RouteTable {
     }
 
     /// Puts other entries in the place of those that are there, in the order of
-    /// [`steps`]. After an error the connector's datagrams may leave by no interface.
+    /// [`steps`]. After an error the connector's datagrams may leave by no interface, but for
+    /// entries that could not be deleted either.
     pub fn replace(&mut self, connector: u32, ways: Ways) -> Result<(), PlaneError> {
         let steps = steps(&self.installed, &ways);
         let result = steps
             .iter()
             .try_for_each(|step| self.carry_out(connector, step));
         if result.is_err() {
-            // What permits is among these, whether or not it was deleted already.
+            // What permits is among these, whether or not it was deleted already. Each is tried,
+            // whatever became of the one before; what is left is tried again with the next table.
             let installed = std::mem::take(&mut self.installed);
-            let all = installed.keys().chain(ways.keys());
-            // Each is tried, whatever became of the one before.
-            let deleted: Vec<_> = all
-                .map(|&(index, prefix)| self.carry_out(connector, &Step::Delete(index, prefix)))
-                .collect();
-            return deleted.into_iter().fold(result, Result::and);
+            for &(index, prefix) in installed.keys().chain(ways.keys()) {
+                let step = Step::Delete(index, prefix);
+                if self.carry_out(connector, &step).is_err() {
+                    self.installed.insert((index, prefix), true);
+                }
+            }
+            return result;
         }
         self.installed = ways;
         Ok(())

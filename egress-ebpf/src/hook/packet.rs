@@ -172,13 +172,13 @@ unsafe fn fast(skb: *mut __sk_buff, sk: *mut bpf_sock, state: *mut SocketState) 
     Some(rule)
 }
 
-/// Whether a TCP segment asks for a connection. `first`: the first byte of its packet, whose IP
-/// header has no options. Behind the header that the kernel puts before a segment of over 64 KiB it
-/// reads something else; such a one opens nothing.
+/// Whether a TCP segment asks for a connection; so does one whose flags cannot be read. `first`: the
+/// first byte of its packet, whose IP header has no options. Behind the header that the kernel puts
+/// before a segment of over 64 KiB it reads something else; such a one opens nothing.
 #[inline(always)]
 fn opens(skb: *mut __sk_buff, first: u8) -> bool {
     let header = if first == 0x45 { 20 } else { 40 };
-    header::octet(skb, header + TCP_FLAGS as u32) & SYN != 0
+    header::load::<1>(skb, header + TCP_FLAGS as u32).is_none_or(|[flags]| flags & SYN != 0)
 }
 
 /// Ticks since the approval was decided.

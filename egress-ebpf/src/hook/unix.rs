@@ -140,6 +140,7 @@ fn is_temporary(key: &UnixKey, led: &mut UnixKey, maps: &Maps) -> bool {
         *to = *from;
     }
     let Some(rest) = led.name.get_mut(OWN_TEMPORARY.len()..) else {
+        *led = *key;
         return false;
     };
     // SAFETY: exactly the rest of the one name; the other ends in a NUL, which is its last byte
