@@ -366,13 +366,24 @@ fn detour() {
 /// its `signal` endpoints to whoever connects. Kernels built without multipath TCP (Debian's
 /// 5.10) have nobody to serve, and vectors that need it say so.
 pub(super) fn serve_multipath() -> Result<()> {
-    let socket = match sys::socket(libc::AF_INET, SOCK_STREAM, sys::MPTCP) {
+    match sys::socket(libc::AF_INET, SOCK_STREAM, sys::MPTCP) {
+        // It stays, as the others do: who starts it waits for its first line, and takes one
+        // that has ended for one that failed.
         Err(Errno::EPROTONOSUPPORT | Errno::ENOPROTOOPT) => {
             println!("this kernel has no multipath TCP");
-            return Ok(());
         }
-        other => other?,
-    };
+        socket => {
+            listen_multipath(socket?)?;
+            println!("ready");
+        }
+    }
+    io::stdout().flush()?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+/// Takes every caller and whatever it sends.
+fn listen_multipath(socket: OwnedFd) -> Result<()> {
     sys::set(&socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &[0; 16])?;
     let one = 1i32.to_ne_bytes();
     sys::set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &one)?;
@@ -386,8 +397,5 @@ pub(super) fn serve_multipath() -> Result<()> {
             thread::spawn(move || while sys::receive(&peer).is_ok_and(|data| !data.is_empty()) {});
         }
     });
-    println!("ready");
-    io::stdout().flush()?;
-    io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }
