@@ -24,11 +24,13 @@ pub mod proxy;
 mod ranges;
 pub mod schema;
 pub mod server;
+pub mod services;
 pub mod session;
 pub mod slots;
 pub mod special;
 pub mod tables;
 pub mod tree;
+pub mod written;
 
 pub use compile::{CompiledRule, Tables, compile};
 pub use fault::{Fault, Faults};

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use egress_common::abi::{TCP, UDP};
+use egress_envelope::judge::{self, Inspect};
 use ipnet::IpNet;
 
 use super::{
@@ -83,6 +84,9 @@ pub struct Rule {
     pub tls: bool,
     /// Such a ClientHello may carry an encrypted one.
     pub ech: bool,
+    /// How requests are judged, where they are: then the target is one name, the protocol TCP,
+    /// and `tls` holds on every port.
+    pub inspect: Option<Box<Inspect>>,
 }
 
 /// Names below a wildcard that may be looked up each minute, where its rule does not say how
@@ -321,6 +325,22 @@ impl Policy {
     pub fn written(&self) -> impl Iterator<Item = &Rule> {
         let rules = self.allow.chunk_by(|one, next| one.id == next.id);
         rules.filter_map(|parts| parts.first())
+    }
+
+    /// The rules whose requests are judged, with their place in `allow`, their name, and how.
+    /// Where the policy only reports, so does each of them.
+    pub fn inspected(&self) -> impl Iterator<Item = (usize, &Name, Inspect)> {
+        self.allow.iter().enumerate().filter_map(|(index, rule)| {
+            let inspect = rule.inspect.as_deref()?;
+            let Target::Host(HostPattern::Exact(name)) = &rule.target else {
+                return None;
+            };
+            let mut inspect = inspect.clone();
+            if self.mode == Mode::Audit {
+                inspect.mode = judge::Mode::Report;
+            }
+            Some((index, name, inspect))
+        })
     }
 
     /// The proxy, where there is one.

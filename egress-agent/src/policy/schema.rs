@@ -4,12 +4,17 @@
 //! ([`Loose::Bad`]) and unknown keys are kept, so that [`super::lower`] can report every
 //! fault of a file at once. The JSON Schema for editors is generated from these types.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_yaml::Value;
 
+use super::written::Inspect;
 use crate::host::layers::Layer;
 
 /// A value of its kind, or whatever else was written.
@@ -169,6 +174,9 @@ pub struct Long {
     /// Where names are checked: whether the ClientHello may carry an encrypted one, whose name
     /// nobody can read. refuse is the default.
     pub ech: Option<Loose<Ech>>,
+    /// Rules for one host name over TLS only: requests to it are read and judged before they are
+    /// sent on.
+    pub inspect: Option<Loose<Inspect>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -389,12 +397,20 @@ pub struct Env {
 
 /// The keys a mapping of this type may have.
 pub fn keys<T: JsonSchema>() -> Vec<String> {
-    let schema = SchemaGenerator::default().into_root_schema_for::<T>();
-    schema
-        .get("properties")
-        .and_then(|properties| properties.as_object())
-        .map(|properties| properties.keys().cloned().collect())
-        .unwrap_or_default()
+    // A file with a thousand faults asks as often, and the schema of a rule is large.
+    static KNOWN: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let keys = known.entry(T::schema_id().into_owned());
+    keys.or_insert_with(|| {
+        let schema = SchemaGenerator::default().into_root_schema_for::<T>();
+        let properties = schema
+            .get("properties")
+            .and_then(|properties| properties.as_object());
+        properties
+            .map(|properties| properties.keys().cloned().collect())
+            .unwrap_or_default()
+    })
+    .clone()
 }
 
 /// The JSON Schema of a policy, ended by a line break: what `policies/schema.json` holds.

@@ -44,6 +44,8 @@ pub struct OutOfSlots {
 #[derive(Clone, PartialEq, Debug)]
 struct Meaning {
     says: Says,
+    /// Requests are judged: then the addresses that are granted are others.
+    inspected: bool,
     /// Denied names, for a rule about names. A denial of a name takes addresses away that
     /// cannot be told from those it leaves, so such a rule becomes another one with it.
     /// Denied prefixes are not here: they are seen by address.
@@ -126,6 +128,7 @@ fn meanings(policy: &Policy) -> Vec<Meaning> {
     let denied_names: Vec<Rule> = policy.deny.iter().filter(is_host).map(plain).collect();
     let allow = policy.allow.iter().map(|rule| Meaning {
         says: Says::Allow(plain(rule)),
+        inspected: rule.inspect.is_some(),
         denied_names: if is_host(&rule) {
             denied_names.clone()
         } else {
@@ -134,6 +137,7 @@ fn meanings(policy: &Policy) -> Vec<Meaning> {
     });
     let deny = policy.deny.iter().map(|rule| Meaning {
         says: Says::Deny(plain(rule)),
+        inspected: false,
         denied_names: Vec::new(),
     });
     let listen = policy.listen.iter().map(|rule| Meaning {
@@ -141,15 +145,18 @@ fn meanings(policy: &Policy) -> Vec<Meaning> {
             why: None,
             ..rule.clone()
         }),
+        inspected: false,
         denied_names: Vec::new(),
     });
     allow.chain(deny).chain(listen).collect()
 }
 
-/// A rule without what is only said about it.
+/// A rule without what is only said about it. How requests are judged can change while flows live:
+/// the process that judges is told.
 fn plain(rule: &Rule) -> Rule {
     Rule {
         why: None,
+        inspect: None,
         ..rule.clone()
     }
 }

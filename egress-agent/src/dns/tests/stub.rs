@@ -286,6 +286,7 @@ fn rule(id: &str, target: Target, ports: &[(u16, u16)]) -> Rule {
         lookups_per_minute: crate::policy::model::LOOKUPS_PER_MINUTE,
         tls: false,
         ech: false,
+        inspect: None,
     }
 }
 

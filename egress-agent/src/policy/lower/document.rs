@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{listen, proxy, rule, run as start, settings, tls::Written, value};
+use super::{inspect, listen, proxy, rule, run as start, settings, tls::Written, value};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
@@ -38,6 +38,7 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
     }
     let proxy = proxy::lower(&document.proxy, findings);
     proxy::not_passed(&proxy, &allow, findings);
+    inspect::not_passed_by(&proxy, &allow, findings);
     Policy {
         connector,
         mode: mode(document, findings),
@@ -190,7 +191,7 @@ fn repeats(allow: &[Placed], deny: &[Placed], listen: &[Placed<Listen>], finding
 }
 
 /// A rule's place for a message: “allow entry 2”, counted from 1.
-fn spoken(path: &[Step]) -> String {
+pub(super) fn spoken(path: &[Step]) -> String {
     match path {
         [Step::Key(list), Step::Index(index)] => format!("entry {} of “{list}”", index + 1),
         _ => "another".into(),

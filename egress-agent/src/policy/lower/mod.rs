@@ -2,7 +2,9 @@
 //! fault collected on the way.
 
 mod document;
+mod inspect;
 mod listen;
+mod operation;
 mod ports;
 mod proxy;
 mod rule;

@@ -1,6 +1,6 @@
 //! One entry of `allow:` or `deny:`.
 
-use super::{ports, target, tls::Written, value};
+use super::{inspect, ports, target, tls::Written, value};
 use crate::policy::{
     fault::{Complaint, Findings, quote},
     model::{LOOKUPS_PER_MINUTE, PortSpan, Protocols, Rule, Target},
@@ -26,7 +26,10 @@ pub(super) fn lower(entry: &Loose<Entry>, deny: bool, findings: &mut Findings) -
         Entry::Short(text) => Written::silent(short(text, deny, findings)?, deny),
         Entry::Long(long) => {
             let rule = self::long(long, deny, findings)?;
-            Written::said(rule, long, deny, findings)
+            let mut written = Written::said(rule, long, deny, findings);
+            let plain = written.unchecked();
+            written.rule.inspect = inspect::lower(long, &written.rule, &plain, deny, findings);
+            written
         }
     };
     if written.rule.id.is_empty() {
@@ -76,6 +79,7 @@ fn short(text: &str, deny: bool, findings: &mut Findings) -> Option<Rule> {
                 lookups_per_minute: LOOKUPS_PER_MINUTE,
                 tls: false,
                 ech: false,
+                inspect: None,
             })
         }
         Err(complaint) => {
@@ -126,6 +130,7 @@ fn long(long: &Long, deny: bool, findings: &mut Findings) -> Option<Rule> {
         lookups_per_minute: lookups,
         tls: false,
         ech: false,
+        inspect: None,
     })
 }
 

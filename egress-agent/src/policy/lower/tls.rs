@@ -83,6 +83,15 @@ impl Written {
         }
     }
 
+    /// Ports on which no name is checked.
+    pub(super) fn unchecked(&self) -> Vec<PortSpan> {
+        match self.checked {
+            Checked::None => self.rule.ports.clone(),
+            Checked::Https => self.rule.ports.iter().flat_map(around_https).collect(),
+            Checked::All => Vec::new(),
+        }
+    }
+
     /// The rule as the data plane takes it: in two where only some ports are checked, both
     /// with one id.
     pub(super) fn parts(self) -> impl Iterator<Item = Rule> {

@@ -10,6 +10,7 @@ mod changes;
 mod explained;
 mod faults;
 mod hostile;
+mod inspect;
 mod internet;
 mod made;
 mod meaning;

@@ -109,6 +109,7 @@ pub(super) fn host_rule() -> impl Strategy<Value = Rule> {
         lookups_per_minute: crate::policy::model::LOOKUPS_PER_MINUTE,
         tls,
         ech: false,
+        inspect: None,
     })
 }
 

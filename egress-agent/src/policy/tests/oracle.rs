@@ -215,6 +215,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
         lookups_per_minute: crate::policy::model::LOOKUPS_PER_MINUTE,
         tls: false,
         ech: false,
+        inspect: None,
     })
 }
 

@@ -1,0 +1,403 @@
+//! What `inspect:` means, and what is no `inspect:`.
+
+use std::path::Path;
+
+use egress_envelope::{
+    judge::{Inspect, Mode, Recipients, Unlisted},
+    value::Kind,
+};
+
+use super::{faults, policy};
+use crate::policy::{model::Policy, parse, slots::Slots};
+
+/// A rule for Postmark with more keys, on a line of its own.
+fn rule(rest: &str) -> String {
+    format!("allow:\n  - {{host: api.postmarkapp.com, ports: [443], {rest}}}\n")
+}
+
+fn inspect(policy: &Policy) -> Inspect {
+    match policy.inspected().next() {
+        Some((0, name, inspect)) if name.as_str() == "api.postmarkapp.com" => inspect,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asserts that a policy has exactly one fault, at a place, that says so, with advice.
+#[track_caller]
+fn fault(rest: &str, place: &str, message: &str) {
+    let found = faults(rest);
+    assert_eq!(found.len(), 1, "{rest}: {found:#?}");
+    assert!(
+        found[0].starts_with(&format!("p.yaml:{place}: ")),
+        "{found:?}"
+    );
+    assert!(
+        found[0].contains(message) && found[0].contains("; "),
+        "{found:?} lacks {message:?}"
+    );
+}
+
+#[test]
+fn what_is_not_said_is_the_strict_one() {
+    let policy = policy(&rule("inspect: {service: postmark}"));
+    let inspect = inspect(&policy);
+    assert_eq!(inspect.recipients, Recipients::FromCall);
+    assert_eq!(inspect.unlisted, Unlisted::Refuse);
+    assert_eq!(inspect.mode, Mode::Enforce);
+    assert_eq!(inspect.limits.body, 1 << 20);
+    assert_eq!(inspect.listed, []);
+    assert!(
+        inspect
+            .service
+            .operations
+            .iter()
+            .any(|operation| operation.id == "send")
+    );
+    assert!(policy.allow.iter().all(|rule| rule.tls));
+}
+
+#[test]
+fn everything_that_can_be_said() {
+    let policy = policy(
+        r#"allow:
+  - host: api.postmarkapp.com
+    ports: [443, 8443]
+    tls: require
+    inspect:
+      service: postmark
+      recipients: listed
+      listed: [Bob@Example.com, "*@example.org", "+4930123456", C0123ABC]
+      unlisted: report
+      mode: report
+      limits: {body: 512KiB}
+      credentials: [header X-Other]
+      operations:
+        - {id: own, method: POST, path: "/own/{account}", body: form, recipients: {mail: /to, id: [path account]}}
+"#,
+    );
+    let inspect = inspect(&policy);
+    assert_eq!(inspect.recipients, Recipients::Listed);
+    assert_eq!(inspect.listed.len(), 4);
+    assert_eq!(
+        (inspect.unlisted, inspect.mode),
+        (Unlisted::Report, Mode::Report)
+    );
+    assert_eq!(inspect.limits.body, 512 << 10);
+    assert_eq!(inspect.service.credentials.len(), 2);
+    let own = inspect
+        .service
+        .operations
+        .iter()
+        .find(|operation| operation.id == "own");
+    let own = own.unwrap_or_else(|| panic!("{inspect:?}"));
+    assert_eq!(
+        own.recipients.keys().copied().collect::<Vec<_>>(),
+        [Kind::Mail, Kind::Id]
+    );
+}
+
+#[test]
+fn a_policy_that_only_reports_judges_so() {
+    let text = rule("inspect: {service: postmark}");
+    let policy = policy(&format!("mode: audit\n{text}"));
+    assert_eq!(inspect(&policy).mode, Mode::Report);
+}
+
+#[test]
+fn where_nothing_can_be_read() {
+    let table = "inspect: {service: postmark}";
+    let cases = [
+        (
+            format!("host: \"*.postmarkapp.com\", ports: [443], {table}"),
+            "this is a wildcard",
+        ),
+        (
+            format!("internet: [443], why: x, {table}"),
+            "for the whole Internet",
+        ),
+        (
+            format!("cidr: 192.0.2.1, ports: [443], {table}"),
+            "needs a host name",
+        ),
+        (
+            format!("host: 192.0.2.1, ports: [443], {table}"),
+            "needs a host name",
+        ),
+        (format!("unix: /run/x, {table}"), "no TLS is spoken here"),
+        (
+            format!("host: api.postmarkapp.com, ports: [443], protocol: any, {table}"),
+            "QUIC",
+        ),
+        (
+            format!("host: api.postmarkapp.com, ports: [80], {table}"),
+            "port 80 may go without",
+        ),
+        (
+            format!("host: api.postmarkapp.com, ports: [443, \"8000-8010\"], {table}"),
+            "ports 8000-8010",
+        ),
+        (
+            format!("host: api.postmarkapp.com, ports: [443], tls: off, {table}"),
+            "port 443 may go without",
+        ),
+        (
+            format!("host: api.postmarkapp.com, ports: [443], ech: allow, {table}"),
+            "“ech” has no meaning",
+        ),
+    ];
+    for (rule, message) in cases {
+        let rest = format!("allow:\n  - {{{rule}}}\n");
+        let found = faults(&rest);
+        assert_eq!(found.len(), 1, "{rule}: {found:#?}");
+        assert!(found[0].starts_with("p.yaml:4:"), "{found:?}");
+        assert!(found[0].contains(message), "{found:?} lacks {message}");
+    }
+    let denied =
+        "deny:\n  - {host: api.postmarkapp.com, ports: [443], inspect: {service: postmark}}\n";
+    fault(denied, "4:47", "belongs to “host” rules of “allow” only");
+    policy(
+        "allow:\n  - {host: api.postmarkapp.com, ports: [80], tls: require, inspect: {service: postmark}}\n",
+    );
+}
+
+#[test]
+fn keys_that_are_none() {
+    for (inspect, message) in [
+        ("{service: postmrak}", "did you mean “postmark”?"),
+        ("{service: nothing-like-it}", "known here: "),
+        (
+            "{service: slack}",
+            "the service slack is at slack.com, and this rule is for api.postmarkapp.com",
+        ),
+        ("{service: 7}", "“service” is the number 7"),
+        ("postmark", "“inspect” is “postmark”"),
+        ("{}", "no operation is known here, so no request would pass"),
+        ("{operations: []}", "no operation is known here"),
+        (
+            "{service: postmark, shape: report}",
+            "unknown key “shape” in “inspect”",
+        ),
+        (
+            "{service: postmark, budget: 1MiB}",
+            "unknown key “budget” in “inspect”",
+        ),
+        (
+            "{service: postmark, recipient: any}",
+            "did you mean “recipients:”?",
+        ),
+        (
+            "{service: postmark, recipients: all}",
+            "“recipients” is “all”",
+        ),
+        (
+            "{service: postmark, recipients: listed}",
+            "nobody is listed",
+        ),
+        (
+            "{service: postmark, recipients: any, listed: [a@b.example]}",
+            "“listed” says nothing",
+        ),
+        (
+            "{service: postmark, unlisted: allow}",
+            "write “unlisted: refuse” or “unlisted: report”",
+        ),
+        (
+            "{service: postmark, mode: audit}",
+            "write “mode: enforce” or “mode: report”",
+        ),
+        (
+            "{service: postmark, limits: {requests: 60/m}}",
+            "unknown key “requests” in “limits”",
+        ),
+        (
+            "{service: postmark, limits: {body: 0KiB}}",
+            "“0KiB” is no size",
+        ),
+        (
+            "{service: postmark, limits: {body: 17MiB}}",
+            "at most 16MiB",
+        ),
+        (
+            "{service: postmark, limits: {body: 1MB}}",
+            "“1MB” is no size",
+        ),
+        (
+            "{service: postmark, limits: {body: 1024}}",
+            "“body” is the number 1024",
+        ),
+        (
+            "{service: postmark, credentials: [X-Token]}",
+            "“X-Token” is no place",
+        ),
+    ] {
+        let found = faults(&rule(&format!("inspect: {inspect}")));
+        assert_eq!(found.len(), 1, "{inspect}: {found:#?}");
+        assert!(found[0].contains(message), "{found:?} lacks {message}");
+    }
+    policy(&rule("inspect: {unlisted: report}"));
+}
+
+#[test]
+fn patterns_that_list_too_many() {
+    for (pattern, message) in [
+        ("*", "more than one recipient"),
+        ("*@*", "everybody"),
+        ("*@*.com", "everybody"),
+        ("*@com", "everybody"),
+        ("bob@*", "everybody"),
+        ("C*", "more than one recipient"),
+        ("*@*.example.com", "no usable pattern"),
+        ("b*@example.com", "no usable pattern"),
+        ("@example.com", "no usable pattern"),
+        ("Bob <bob@example.com>", "no recipient"),
+        ("", "no recipient"),
+    ] {
+        let found = faults(&rule(&format!(
+            "inspect: {{service: postmark, listed: [\"{pattern}\"]}}"
+        )));
+        assert_eq!(found.len(), 1, "{pattern}: {found:#?}");
+        assert!(found[0].contains(message), "{found:?} lacks {message}");
+    }
+    fault(
+        &rule("inspect: {service: postmark, listed: [a@b.example, A@b.example]}"),
+        "4:98",
+        "stands here twice",
+    );
+}
+
+#[test]
+fn operations_that_cannot_match() {
+    for (operation, message) in [
+        ("{method: GET, path: /x}", "the operation has no “id”"),
+        ("{id: x, path: /x}", "the operation has no “method”"),
+        ("{id: x, method: GET}", "the operation has no “path”"),
+        (
+            "{id: X y, method: GET, path: /x}",
+            "no name of an operation",
+        ),
+        ("{id: x, method: get, path: /x}", "“get” is no method"),
+        (
+            "{id: x, method: GET, path: x}",
+            "does not begin with a slash",
+        ),
+        ("{id: x, method: GET, path: \"/x?y=1\"}", "no plain path"),
+        ("{id: x, method: GET, path: /a%20b}", "no plain path"),
+        ("{id: x, method: GET, path: /a/../b}", "servers take away"),
+        ("{id: x, method: GET, path: \"/a/{}\"}", "no whole segment"),
+        (
+            "{id: x, method: GET, path: \"/a/b{c}\"}",
+            "no whole segment",
+        ),
+        (
+            "{id: x, method: GET, path: /x, body: json}",
+            "a GET has no body that counts",
+        ),
+        (
+            "{id: x, method: POST, path: /x, body: xml}",
+            "“body” is “xml”",
+        ),
+        (
+            "{id: x, method: POST, path: /x, recipients: {mail: /to}}",
+            "a field of a body, and the operation has none",
+        ),
+        (
+            "{id: x, method: POST, path: /x, body: json, recipients: {email: /to}}",
+            "did you mean “mail:”?",
+        ),
+        (
+            "{id: x, method: POST, path: /x, body: json, recipients: {mail: to}}",
+            "“to” is no place",
+        ),
+        (
+            "{id: x, method: POST, path: \"/x/{a}\", destinations: {id: path b}}",
+            "the path has no “{b}”",
+        ),
+        (
+            "{id: x, method: POST, path: /x, body: json, recipients: {mail: []}}",
+            "0 places",
+        ),
+        (
+            "{id: x, method: POST, path: /email, body: json}",
+            "“send” takes the same requests already",
+        ),
+        (
+            "{id: x, method: GET, path: \"/bounces/{other}\"}",
+            "“bounce” takes the same requests already",
+        ),
+        (
+            "{id: x, method: GET, path: /x, host: y}",
+            "unknown key “host” in an operation",
+        ),
+        ("7", "an operation is the number 7"),
+    ] {
+        let found = faults(&rule(&format!(
+            "inspect: {{service: postmark, operations: [{operation}]}}"
+        )));
+        assert_eq!(found.len(), 1, "{operation}: {found:#?}");
+        assert!(found[0].contains(message), "{found:?} lacks {message}");
+    }
+}
+
+#[test]
+fn no_rule_leads_round_it() {
+    let judged = "{host: api.postmarkapp.com, ports: [443], inspect: {service: postmark}}";
+    for (other, message) in [
+        (
+            "{host: \"*.postmarkapp.com\", ports: [443]}",
+            "name the hosts that are meant",
+        ),
+        (
+            "{host: api.postmarkapp.com, ports: [8443]}",
+            "write one rule for the host",
+        ),
+        ("{internet: [443], why: x}", "remove one of the two"),
+        (
+            "{host: api.postmarkapp.com, ports: [8443], tls: require, inspect: {service: postmark, recipients: any}}",
+            "write one rule for the host",
+        ),
+    ] {
+        let found = faults(&format!("allow:\n  - {judged}\n  - {other}\n"));
+        assert!(
+            found.iter().any(|fault| fault.starts_with("p.yaml:5:5: ")),
+            "{found:#?}"
+        );
+        assert!(
+            found
+                .iter()
+                .all(|fault| fault.contains("round “inspect” of entry")),
+            "{found:#?}"
+        );
+        assert!(
+            found.iter().any(|fault| fault.contains(message)),
+            "{found:#?}"
+        );
+    }
+    policy(&format!(
+        "allow:\n  - {judged}\n  - {{host: postmarkapp.com, ports: [443]}}\n"
+    ));
+    policy(&format!(
+        "allow:\n  - {judged}\ndeny:\n  - {{host: \"*.postmarkapp.com\", ports: [25]}}\n"
+    ));
+    let proxied = |direct: &str| {
+        let text = format!(
+            "version: 1\nconnector: x\nproxy: {{url: \"http://proxy.corp.example:3128\"{direct}}}\nallow:\n  - {judged}\n"
+        );
+        parse(Path::new("p.yaml"), &text).map_err(|faults| faults.to_string())
+    };
+    let found = proxied("").err().unwrap_or_default();
+    assert!(
+        found.starts_with("p.yaml:5:") && found.contains("where nothing is judged"),
+        "{found}"
+    );
+    assert!(proxied(", direct: [api.postmarkapp.com]").is_ok());
+}
+
+#[test]
+fn how_it_is_judged_may_change_while_flows_live() {
+    let mut slots = Slots::new(64);
+    let mut slot = |rest: &str| slots.assign(&policy(&rule(rest)));
+    let first = slot("inspect: {service: postmark}");
+    assert_eq!(slot("inspect: {service: postmark, mode: report}"), first);
+    assert_ne!(slot("why: it is not judged at all"), first);
+    assert_eq!(slot("inspect: {service: postmark}"), first);
+}

@@ -1,0 +1,9 @@
+//! Reads and judges the requests of connectors, without a socket, a clock or a file.
+#![forbid(unsafe_code)]
+
+pub mod judge;
+pub mod leaves;
+pub mod mcp;
+pub mod messages;
+pub mod service;
+pub mod value;
