@@ -3,6 +3,7 @@
 
 pub mod judge;
 pub mod leaves;
+pub mod ledger;
 pub mod mcp;
 pub mod messages;
 pub mod service;

@@ -1,4 +1,5 @@
-//! Values that name somebody or something, by their kinds.
+//! Values that name somebody or something, each kind in one canonical form: two texts that a
+//! service takes for the same have the same form, and what cannot be told is no value.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +13,235 @@ pub enum Kind {
     Phone,
     /// A web address.
     Url,
-    /// An identifier, compared as it is.
+    /// An identifier: a word, compared as it is.
     Id,
     /// A channel or chat, by id or name.
     Channel,
     /// An address on a block chain.
     Address,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Mail,
+        Self::Phone,
+        Self::Url,
+        Self::Id,
+        Self::Channel,
+        Self::Address,
+    ];
+
+    /// A bit of its own.
+    pub(crate) const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Bytes of one value.
+const MAX_VALUE: usize = 512;
+
+/// The values of a kind that a text says and nothing else, in their canonical forms. Empty: the
+/// text is none, or says something besides.
+pub fn canonical(kind: Kind, text: &str) -> Vec<String> {
+    let one = |value: Option<String>| value.into_iter().collect();
+    match kind {
+        Kind::Mail => mails(text).unwrap_or_default(),
+        Kind::Phone => one(phone(text)),
+        Kind::Url => one(url(text)),
+        Kind::Id => one(plain(text).map(str::to_owned)),
+        Kind::Channel => one(plain(text).map(|text| text.trim_start_matches('#').to_lowercase())),
+        Kind::Address => one(address(text)),
+    }
+}
+
+/// A word: printable characters without blanks, but for those around it.
+fn plain(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let odd = |c: char| c.is_control() || c.is_whitespace();
+    let good = !text.is_empty() && text.len() <= MAX_VALUE && !text.contains(odd);
+    good.then_some(text)
+}
+
+/// The addresses of a list such as `a@b.example, Bob <bob@c.example>` (RFC 5322 section 3.4).
+fn mails(text: &str) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let (mut quoted, mut start) = (false, 0);
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ',' | ';' | '\n' if !quoted => {
+                found.extend(mailbox(text.get(start..at)?)?);
+                start = at.checked_add(c.len_utf8())?;
+            }
+            _ => {}
+        }
+    }
+    if quoted {
+        return None;
+    }
+    found.extend(mailbox(text.get(start..)?)?);
+    Some(found)
+}
+
+/// One address, with or without a name before it; none where there is nothing.
+fn mailbox(text: &str) -> Option<Vec<String>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    let address = match text.strip_suffix('>') {
+        None => text,
+        Some(rest) => {
+            let (name, address) = rest.rsplit_once('<')?;
+            let name = name.trim();
+            let quoted = name.len() >= 2 && name.starts_with('"') && name.ends_with('"');
+            // A name that could be an address, a comment or a second one is not told apart.
+            let odd = |c: char| matches!(c, '<' | '>' | '@' | '(' | ')' | ':' | '"' | '\\');
+            if !quoted && name.contains(odd) {
+                return None;
+            }
+            address.trim()
+        }
+    };
+    let (local, domain) = address.rsplit_once('@')?;
+    let atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+    let dots = local
+        .split('.')
+        .all(|part| !part.is_empty() && part.chars().all(atom));
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let good = dots && address.len() <= 254 && domain.contains('.') && domain.split('.').all(label);
+    good.then(|| vec![address.to_ascii_lowercase()])
+}
+
+/// A number as people write it, `+49 30 1234-56` (E.164); also behind `tel:`, `sms:`, `whatsapp:`.
+fn phone(text: &str) -> Option<String> {
+    let mut text = text.trim();
+    for scheme in ["tel:", "sms:", "whatsapp:"] {
+        text = text.strip_prefix(scheme).unwrap_or(text);
+    }
+    let (plus, rest) = text
+        .strip_prefix('+')
+        .map_or((false, text), |rest| (true, rest));
+    let mut digits = String::new();
+    for c in rest.chars() {
+        match c {
+            '0'..='9' => digits.push(c),
+            ' ' | '-' | '.' | '(' | ')' | '/' | '\u{a0}' => {}
+            _ => return None,
+        }
+    }
+    let number = if plus {
+        digits.as_str()
+    } else {
+        digits.strip_prefix("00").unwrap_or(&digits)
+    };
+    (5..=15).contains(&number.len()).then(|| number.to_owned())
+}
+
+/// A web address: scheme and host in lower case, without a standard port and a fragment.
+fn url(text: &str) -> Option<String> {
+    let text = plain(text).filter(|text| text.chars().all(|c| c.is_ascii_graphic()))?;
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let port = match scheme.as_str() {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return None,
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at_checked(end)?;
+    if host.is_empty() || host.contains(['@', '\\', '%']) {
+        return None;
+    }
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix(port).unwrap_or(&host);
+    let path = path.split('#').next().unwrap_or_default();
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Some(format!("{scheme}://{host}{slash}{path}"))
+}
+
+/// An account of Ethereum in lower case, or one in a form whose case counts.
+fn address(text: &str) -> Option<String> {
+    let text = text.trim();
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    if let Some(hex) = hex {
+        let good = hex.len() == 40 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        return good.then(|| format!("0x{}", hex.to_ascii_lowercase()));
+    }
+    let good =
+        (26..=90).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    good.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, canonical};
+
+    #[test]
+    fn one_form_for_what_is_the_same() {
+        for (kind, text, forms) in [
+            (Kind::Mail, "Bob@Shop.Example", &["bob@shop.example"][..]),
+            (
+                Kind::Mail,
+                "\"Doe, Bob\" <bob@shop.example>, a.b+c@d.example;",
+                &["bob@shop.example", "a.b+c@d.example"],
+            ),
+            (
+                Kind::Mail,
+                "a@b.example\nc@d.example\n",
+                &["a@b.example", "c@d.example"],
+            ),
+            (Kind::Phone, "+49 (30) 1234-56", &["4930123456"]),
+            (Kind::Phone, "0049 30 123456", &["4930123456"]),
+            (Kind::Phone, "whatsapp:+4930123456", &["4930123456"]),
+            (
+                Kind::Url,
+                "HTTPS://A.example:443?x#y",
+                &["https://a.example/?x"],
+            ),
+            (Kind::Id, " 12 ", &["12"]),
+            (Kind::Channel, "#General", &["general"]),
+            (
+                Kind::Address,
+                "0xABCDEF0123456789abcdef0123456789ABCDEF01",
+                &["0xabcdef0123456789abcdef0123456789abcdef01"],
+            ),
+        ] {
+            assert_eq!(canonical(kind, text), forms, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_says_something_besides_is_no_value() {
+        for (kind, text) in [
+            (Kind::Mail, "write to bob@shop.example"),
+            (Kind::Mail, "bob@shop.example and more"),
+            (Kind::Mail, "a@b.example <c@d.example>"),
+            (Kind::Mail, "a@b.example (c@d.example)"),
+            (Kind::Mail, "a@b.example, whoever"),
+            (Kind::Mail, "bob@localhost"),
+            (Kind::Mail, "\"a"),
+            (Kind::Mail, "a@b@c.example"),
+            (Kind::Phone, "call +4930123456"),
+            (Kind::Phone, "1234"),
+            (Kind::Url, "see https://a.example"),
+            (Kind::Url, "https://a@b.example"),
+            (Kind::Url, "ftp://b.example"),
+            (Kind::Id, ""),
+            (Kind::Id, "two words"),
+            (Kind::Address, "0x12"),
+        ] {
+            assert_eq!(canonical(kind, text), [""; 0], "{text}");
+        }
+    }
 }
