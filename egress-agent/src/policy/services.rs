@@ -6,14 +6,34 @@ use std::sync::LazyLock;
 use egress_envelope::service::Service;
 
 /// Name and text of each.
-const TEXTS: [(&str, &str); 7] = [
+pub(super) const TEXTS: [(&str, &str); 15] = [
     (
         "discord",
         include_str!("../../../policies/services/discord.yaml"),
     ),
     (
+        "ethereum",
+        include_str!("../../../policies/services/ethereum.yaml"),
+    ),
+    (
+        "github",
+        include_str!("../../../policies/services/github.yaml"),
+    ),
+    (
+        "gmail",
+        include_str!("../../../policies/services/gmail.yaml"),
+    ),
+    (
+        "graph",
+        include_str!("../../../policies/services/graph.yaml"),
+    ),
+    (
         "mailgun",
         include_str!("../../../policies/services/mailgun.yaml"),
+    ),
+    (
+        "notion",
+        include_str!("../../../policies/services/notion.yaml"),
     ),
     (
         "postmark",
@@ -27,9 +47,18 @@ const TEXTS: [(&str, &str); 7] = [
         "sendgrid",
         include_str!("../../../policies/services/sendgrid.yaml"),
     ),
+    ("ses", include_str!("../../../policies/services/ses.yaml")),
     (
         "slack",
         include_str!("../../../policies/services/slack.yaml"),
+    ),
+    (
+        "stripe",
+        include_str!("../../../policies/services/stripe.yaml"),
+    ),
+    (
+        "telegram",
+        include_str!("../../../policies/services/telegram.yaml"),
     ),
     (
         "twilio",
@@ -43,7 +72,7 @@ static TABLES: LazyLock<Vec<Service>> = LazyLock::new(|| {
     tables.collect()
 });
 
-fn read(text: &str) -> Result<Service, serde_yaml::Error> {
+pub(super) fn read(text: &str) -> Result<Service, serde_yaml::Error> {
     serde_yaml::from_str(text)
 }
 

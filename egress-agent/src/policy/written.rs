@@ -52,11 +52,14 @@ pub struct Operation {
     /// The request's method, in capitals.
     #[schemars(required)]
     pub method: Option<Loose<String>>,
-    /// The path, where `{name}` stands for one segment: `/v1/{account}/mails`.
+    /// The path, where `{name}` stands for one segment and `{name...}` for all that follow:
+    /// `/v1/{account}/mails`.
     #[schemars(required)]
     pub path: Option<Loose<String>>,
     /// What the body is; none if missing.
     pub body: Option<Loose<Body>>,
+    /// For `body: json-rpc`, the method of the call.
+    pub rpc: Option<Loose<String>>,
     /// Where the request says who gets something: by kind (mail, phone, url, id, channel, address)
     /// the places, `/to`, `/copies/*/address`, `path NAME`, `query NAME` or `header NAME`.
     pub recipients: Option<Loose<BTreeMap<String, Loose<Places>>>>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use egress_envelope::{
-    service::{self, OperationRule, Service},
+    service::{self, OperationRule, Place, Service, Template},
     value::Kind,
 };
 
@@ -65,12 +65,15 @@ pub(super) fn add_credentials(table: &mut Service, inspect: &Inspect, findings: 
                 let Some(place) = value::entry("a place", place, HELP, findings) else {
                     return;
                 };
-                let is_one = place.starts_with('/')
-                    || ["header ", "query "]
-                        .iter()
-                        .any(|part| place.len() > part.len() && place.starts_with(part));
-                if !is_one {
-                    findings.note(format!("{} is no place in a request", quote(place)), HELP);
+                match Place::parse(place) {
+                    Ok(Place::Mime(_) | Place::Transaction(_)) => {
+                        findings.note(
+                            format!("{} holds nothing that authenticates", quote(place)),
+                            HELP,
+                        );
+                    }
+                    Ok(_) => {}
+                    Err(error) => findings.note(format!("{} {error}", quote(place)), HELP),
                 }
                 table.credentials.push(place.clone());
             });
@@ -80,19 +83,11 @@ pub(super) fn add_credentials(table: &mut Service, inspect: &Inspect, findings: 
 
 /// Whether two operations take the same requests.
 fn same(one: &OperationRule, other: &OperationRule) -> bool {
-    let blank = |path: &str| -> Vec<String> {
-        let segments = path.split('/');
-        segments
-            .map(|part| {
-                if part.starts_with('{') {
-                    "{}".to_owned()
-                } else {
-                    part.to_owned()
-                }
-            })
-            .collect()
-    };
-    one.method == other.method && one.body == other.body && blank(&one.path) == blank(&other.path)
+    let paths = Template::parse(&one.path)
+        .ok()
+        .zip(Template::parse(&other.path).ok());
+    let alike = paths.is_some_and(|(one, other)| one.is_like(&other));
+    alike && (&one.method, one.body, &one.rpc) == (&other.method, other.body, &other.rpc)
 }
 
 fn lower(operation: &Operation, findings: &mut Findings) -> Option<OperationRule> {
@@ -114,10 +109,17 @@ fn lower(operation: &Operation, findings: &mut Findings) -> Option<OperationRule
     let path = value::field("path", &operation.path, PATH, findings);
     let help = "write “none”, “json”, “form”, “multipart”, “mime”, “json-rpc” or “any”";
     let body = value::field("body", &operation.body, help, findings);
+    let rpc = value::field(
+        "rpc",
+        &operation.rpc,
+        "write the method of the call, such as “eth_call”",
+        findings,
+    );
     let operation = OperationRule {
         id: id?.clone(),
         method: method?.clone(),
         path: path?.clone(),
+        rpc: rpc.cloned(),
         body: body.map_or_else(service::Body::default, |body| self::body(*body)),
         recipients: places("recipients", &operation.recipients, findings),
         destinations: places("destinations", &operation.destinations, findings),
@@ -241,10 +243,22 @@ fn faults(operation: &OperationRule, findings: &mut Findings) {
             findings.note(format!("{} is no method", quote(method)), METHOD);
         });
     }
-    if let Some(message) = no_path(path) {
+    let template = Template::parse(path);
+    if let Err(error) = &template {
         findings.within("path", |findings| {
-            findings.note(format!("{} {message}", quote(path)), PATH)
+            findings.note(format!("{} {error}", quote(path)), PATH)
         });
+    }
+    match (&operation.rpc, *body == service::Body::JsonRpc) {
+        (None, true) => findings.note(
+            "“body: json-rpc” needs “rpc:”: every call is a request of its own there",
+            "add the method of the call, such as “rpc: eth_call”",
+        ),
+        (Some(_), false) => {
+            let help = "remove it, or write “body: json-rpc”";
+            findings.note_key("rpc", 0, "“rpc” belongs to “body: json-rpc” only", help);
+        }
+        _ => {}
     }
     if *body != service::Body::None && matches!(method.as_str(), "GET" | "HEAD") {
         let help = "remove “body”: what such a request carries in one is refused";
@@ -274,66 +288,27 @@ fn faults(operation: &OperationRule, findings: &mut Findings) {
     }
 }
 
-fn no_path(path: &str) -> Option<&'static str> {
-    let Some(rest) = path.strip_prefix('/') else {
-        return Some("does not begin with a slash");
-    };
-    if path.len() > 512
-        || path.contains(['?', '#', '%', '\\'])
-        || path.contains(|c: char| !c.is_ascii_graphic())
-    {
-        return Some(
-            "is no plain path: the query, fragments, escapes and blanks have no place in it",
-        );
-    }
-    for segment in rest.split('/') {
-        let inner = segment
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'));
-        let name = inner.unwrap_or_default();
-        let named = !name.is_empty()
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        if segment.contains(['{', '}']) && !named {
-            return Some("has a “{…}” that is no whole segment");
-        }
-        if matches!(segment, "." | "..") {
-            return Some("has a segment that servers take away");
-        }
-    }
-    None
-}
-
 /// Why a place is none of an operation, and what to write.
-fn no_place(place: &str, operation: &OperationRule) -> Option<(String, &'static str)> {
-    const PLACES: &str = "write a field such as “/to” or “/copies/*/address”, or “path NAME”, “query NAME” or “header NAME”";
-    if place.starts_with('/') {
-        return (operation.body == service::Body::None).then(|| {
-            (
-                format!(
-                    "{} is a field of a body, and the operation has none",
-                    quote(place)
-                ),
-                "add “body:”, for example “body: json”",
-            )
-        });
-    }
-    let Some((part, name)) = place.split_once(' ').filter(|(_, name)| !name.is_empty()) else {
-        return Some((format!("{} is no place in a request", quote(place)), PLACES));
+fn no_place(text: &str, operation: &OperationRule) -> Option<(String, &'static str)> {
+    const PLACES: &str = "write a field such as “/to” or “/copies/*/address”, or “path NAME”, “query \
+                          NAME” or “header NAME”";
+    let place = match Place::parse(text) {
+        Ok(place) => place,
+        Err(error) => return Some((format!("{} {error}", quote(text)), PLACES)),
     };
-    match part {
-        "query" | "header" => None,
-        "path" => (!operation
-            .path
-            .split('/')
-            .any(|segment| segment == format!("{{{name}}}")))
-        .then(|| {
-            (
-                format!("the path has no “{{{name}}}”"),
-                "name a segment of “path:” that stands in braces",
-            )
-        }),
-        _ => Some((format!("{} is no place in a request", quote(place)), PLACES)),
+    if place.is_in_body() && matches!(operation.body, service::Body::None | service::Body::Any) {
+        let message = format!(
+            "{} is a field of a body, and here none is read",
+            quote(text)
+        );
+        return Some((message, "add “body:”, for example “body: json”"));
+    }
+    let template = Template::parse(&operation.path).ok()?;
+    match place {
+        Place::Path(name) if !template.variables().any(|variable| variable == name) => Some((
+            format!("the path has no “{{{name}}}”"),
+            "name a variable of “path:”, which stands in braces",
+        )),
+        _ => None,
     }
 }

@@ -283,11 +283,8 @@ fn operations_that_cannot_match() {
         ("{id: x, method: GET, path: \"/x?y=1\"}", "no plain path"),
         ("{id: x, method: GET, path: /a%20b}", "no plain path"),
         ("{id: x, method: GET, path: /a/../b}", "servers take away"),
-        ("{id: x, method: GET, path: \"/a/{}\"}", "no whole segment"),
-        (
-            "{id: x, method: GET, path: \"/a/b{c}\"}",
-            "no whole segment",
-        ),
+        ("{id: x, method: GET, path: \"/a/{}\"}", "no variable"),
+        ("{id: x, method: GET, path: \"/a/{b}c\"}", "no variable"),
         (
             "{id: x, method: GET, path: /x, body: json}",
             "a GET has no body that counts",
@@ -298,7 +295,7 @@ fn operations_that_cannot_match() {
         ),
         (
             "{id: x, method: POST, path: /x, recipients: {mail: /to}}",
-            "a field of a body, and the operation has none",
+            "a field of a body, and here none is read",
         ),
         (
             "{id: x, method: POST, path: /x, body: json, recipients: {email: /to}}",
@@ -323,6 +320,14 @@ fn operations_that_cannot_match() {
         (
             "{id: x, method: GET, path: \"/bounces/{other}\"}",
             "“bounce” takes the same requests already",
+        ),
+        (
+            "{id: x, method: POST, path: /x, body: json-rpc}",
+            "needs “rpc:”",
+        ),
+        (
+            "{id: x, method: POST, path: /x, body: json, rpc: eth_call}",
+            "“rpc” belongs to “body: json-rpc” only",
         ),
         (
             "{id: x, method: GET, path: /x, host: y}",

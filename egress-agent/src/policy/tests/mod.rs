@@ -16,6 +16,8 @@ mod made;
 mod meaning;
 mod names;
 mod oracle;
+mod services;
+mod services_examples;
 mod shipped;
 mod slips;
 
