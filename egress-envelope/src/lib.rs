@@ -6,5 +6,6 @@ pub mod leaves;
 pub mod ledger;
 pub mod mcp;
 pub mod messages;
+pub mod origin;
 pub mod service;
 pub mod value;

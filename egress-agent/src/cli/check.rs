@@ -14,6 +14,7 @@ use crate::{
     policy::{
         Policy,
         fault::{Fault, quiet},
+        judged,
         load::{self, load_file},
         model::{Mode, Target},
         name::HostPattern,
@@ -71,6 +72,10 @@ struct Summary<'a> {
     proxy: Option<String>,
     #[serde(skip)]
     addresses_denied: bool,
+    /// What rules with `inspect` mean.
+    judged: Vec<String>,
+    /// Where they mean less than they seem to.
+    cautions: Vec<String>,
     /// What keys beside the rules open, and rules for servers that act outside.
     open: Vec<String>,
     #[serde(skip)]
@@ -163,6 +168,8 @@ fn summary(policy: &Policy) -> Summary<'_> {
             .deny
             .iter()
             .any(|rule| matches!(rule.target, Target::Cidr(_))),
+        judged: judged::meanings(policy),
+        cautions: judged::cautions(policy),
         open: open::all(policy),
         outside: open::servers(policy)
             .map(|(_, server)| server.what)
@@ -228,6 +235,15 @@ fn text(report: &Report<'_>) -> String {
                 policy.connector
             ),
         );
+        for meaning in &policy.judged {
+            add(
+                &mut text,
+                &format!("{file}: {}: {}", policy.connector, quiet(meaning)),
+            );
+        }
+        for caution in &policy.cautions {
+            add(&mut text, &format!("  warning: {}", quiet(caution)));
+        }
         for opened in &policy.open {
             add(
                 &mut text,

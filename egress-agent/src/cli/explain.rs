@@ -9,7 +9,7 @@ use crate::{
     exit,
     policy::{
         self, Faults, Policy,
-        explain::{Call, Dest, Explanation, explain, explain_call},
+        explain::{Call, Dest, Explanation, Request, explain, explain_call, explain_request},
         fault::Complaint,
     },
 };
@@ -23,9 +23,13 @@ pub struct ExplainArgs {
     /// Connector, or its policy file (anything with a slash or .yaml)
     #[arg(value_name = "CONNECTOR")]
     pub connector: String,
-    /// Destination: a host name, an address or unix:/path; with --from, a port of the connector
+    /// Destination: a host name, an address or unix:/path; with --from, a port of the connector; or
+    /// a request, "METHOD https://HOST/PATH"
     #[arg(value_name = "DEST[:PORT][/PROTO]")]
     pub dest: String,
+    /// Ask about a request to this recipient, whom no tool call has named; several times for several
+    #[arg(long, value_name = "RECIPIENT", conflicts_with_all = ["from", "sni"])]
+    pub recipient: Vec<String>,
     /// Ask about a call that comes in from this address; DEST is then :PORT
     #[arg(long, value_name = "ADDRESS")]
     pub from: Option<String>,
@@ -76,6 +80,17 @@ fn explanation(args: &ExplainArgs) -> Result<Explanation, Failure> {
     if let Some(from) = &args.from {
         let call = Call::parse(&args.dest, from).map_err(Failure::Dest)?;
         return explain_call(&policy()?, &call).map_err(Failure::Policy);
+    }
+    if Request::is_one(&args.dest) {
+        let request = Request::parse(&args.dest).map_err(Failure::Dest)?;
+        let found = explain_request(&policy()?, &request, &args.recipient);
+        return found.map_err(Failure::Policy)?.map_err(Failure::Dest);
+    }
+    if !args.recipient.is_empty() {
+        return Err(Failure::Dest(Complaint::new(
+            "“--recipient” is about a request",
+            "write one, such as “POST https://api.example.org/v1/mails”, in quotes",
+        )));
     }
     let dest = Dest::parse(&args.dest).map_err(Failure::Dest)?;
     explain(&policy()?, &dest, args.sni.as_deref()).map_err(Failure::Policy)

@@ -11,6 +11,7 @@ pub mod cover;
 mod credentials;
 pub mod explain;
 pub mod fault;
+pub mod judged;
 pub mod load;
 pub mod locate;
 pub mod lower;

@@ -14,7 +14,9 @@ use serde::Serialize;
 
 use super::{
     dest::{Dest, Place, protocol_name},
-    near, sni,
+    near,
+    operation::Operation,
+    sni,
 };
 use crate::policy::{
     compile::{self, Tables},
@@ -48,6 +50,9 @@ pub struct Explanation {
     pub answers: Vec<Answer>,
     /// What is nearly right, and what else to know.
     pub hints: Vec<String>,
+    /// Of a request that is judged: which operation it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
 }
 
 /// What happens to one destination.
@@ -129,6 +134,7 @@ impl Explanation {
             },
             answers,
             hints,
+            operation: None,
         }
     }
 }

@@ -8,7 +8,13 @@ use egress_envelope::{
 };
 
 use super::{faults, policy};
-use crate::policy::{model::Policy, parse, slots::Slots};
+use crate::policy::{
+    explain::{Request, explain_request},
+    judged,
+    model::Policy,
+    parse,
+    slots::Slots,
+};
 
 /// A rule for Postmark with more keys, on a line of its own.
 fn rule(rest: &str) -> String {
@@ -405,4 +411,233 @@ fn how_it_is_judged_may_change_while_flows_live() {
     assert_eq!(slot("inspect: {service: postmark, mode: report}"), first);
     assert_ne!(slot("why: it is not judged at all"), first);
     assert_eq!(slot("inspect: {service: postmark}"), first);
+}
+
+#[test]
+fn what_it_means_is_said() {
+    let said = |rest: &str| judged::meanings(&policy(rest)).join("\n");
+    let text = said(&rule(
+        "inspect: {service: postmark, listed: [\"*@example.com\"]}",
+    ));
+    assert!(
+        text.starts_with("requests to api.postmarkapp.com are judged (postmark, "),
+        "{text}"
+    );
+    assert!(
+        text.contains("tool calls or the operator named, or the one listed"),
+        "{text}"
+    );
+    assert!(text.ends_with("other operations are refused"), "{text}");
+    let text = said(&rule(
+        "inspect: {unlisted: report, mode: report, recipients: any}",
+    ));
+    assert!(
+        text.contains("(no operation is known): everybody may be a recipient"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("pass and are reported; report mode: nothing is refused"),
+        "{text}"
+    );
+    assert_eq!(said("allow: [api.postmarkapp.com:443]\n"), "");
+}
+
+#[test]
+fn where_it_means_less_is_said() {
+    let said = |rest: &str| judged::cautions(&policy(rest));
+    let judged = rule("inspect: {service: postmark}");
+    assert_eq!(said(&judged), [""; 0]);
+    let called = format!("{judged}listen: [\"8080 from 10.0.0.0/8\"]\n");
+    assert!(matches!(said(&called).as_slice(), [one] if one.contains("(listen)")));
+    let by_address = format!("{judged}  - {{cidr: 192.0.2.0/24, ports: [\"400-500\"]}}\n");
+    assert!(
+        matches!(said(&by_address).as_slice(), [one] if one.contains("rule 192.0.2.0/24:400-500/tcp leads to"))
+    );
+    let elsewhere = format!("{judged}  - {{cidr: 192.0.2.0/24, ports: [5432]}}\n");
+    assert_eq!(said(&elsewhere), [""; 0]);
+    let any = rule("inspect: {service: postmark, recipients: any}");
+    assert_eq!(
+        said(&format!("{any}listen: [\"8080 from 10.0.0.0/8\"]\n")),
+        [""; 0]
+    );
+}
+
+/// What is explained of a request: action, reason, operation, and all hints.
+fn explained(inspect: &str, request: &str, recipients: &[&str]) -> (String, String, String) {
+    let policy = policy(&rule(inspect));
+    let request = Request::parse(request).unwrap_or_else(|complaint| panic!("{complaint}"));
+    let recipients: Vec<String> = recipients.iter().map(|text| (*text).to_owned()).collect();
+    let found = explain_request(&policy, &request, &recipients);
+    let found = found.unwrap_or_else(|faults| panic!("{faults}"));
+    let found = found.unwrap_or_else(|complaint| panic!("{complaint}"));
+    let answer = &found.answers[0];
+    let operation = found
+        .operation
+        .and_then(|operation| operation.id)
+        .unwrap_or_default();
+    (
+        format!("{} {}", answer.action, answer.reason),
+        operation,
+        found.hints.join("; "),
+    )
+}
+
+#[test]
+fn requests_are_explained() {
+    const SEND: &str = "POST https://api.postmarkapp.com/email";
+    const TABLE: &str = "inspect: {service: postmark, listed: [\"*@example.com\"]}";
+    let report = "inspect: {service: postmark, mode: report}";
+    for (inspect, request, to, action, operation, hint) in [
+        (
+            TABLE,
+            SEND,
+            &[][..],
+            "allow none",
+            "send",
+            "has to be named in a tool call",
+        ),
+        (
+            TABLE,
+            SEND,
+            &["Phan <phan@giftshop.club>"],
+            "deny recipient-not-in-call",
+            "send",
+            "“phan@giftshop.club” is right where a tool call",
+        ),
+        (
+            TABLE,
+            SEND,
+            &["a@example.com"],
+            "allow none",
+            "send",
+            "it is listed",
+        ),
+        (
+            TABLE,
+            SEND,
+            &["a@example.com", "b@c.example"],
+            "deny recipient-not-in-call",
+            "send",
+            "b@c.example",
+        ),
+        (
+            report,
+            SEND,
+            &["b@c.example"],
+            "audit recipient-not-in-call",
+            "send",
+            "",
+        ),
+        (
+            "inspect: {service: postmark, recipients: any}",
+            SEND,
+            &["b@c.example"],
+            "allow none",
+            "send",
+            "everybody",
+        ),
+        (
+            "inspect: {service: postmark, recipients: listed, listed: [a@b.example]}",
+            SEND,
+            &["b@c.example"],
+            "deny recipient-not-listed",
+            "send",
+            "is not listed",
+        ),
+        (
+            TABLE,
+            "POST https://api.postmarkapp.com/webhooks?x=1",
+            &[],
+            "deny unlisted-operation",
+            "",
+            "the table of postmark has no such operation",
+        ),
+        (
+            TABLE,
+            "GET https://api.postmarkapp.com/email",
+            &[],
+            "deny unlisted-operation",
+            "",
+            "listed for this path: POST",
+        ),
+        (
+            "inspect: {service: postmark, unlisted: report}",
+            "PUT https://api.postmarkapp.com/server",
+            &[],
+            "audit unlisted-operation",
+            "",
+            "",
+        ),
+        (
+            TABLE,
+            "GET https://api.postmarkapp.com/bounces/7",
+            &[],
+            "allow none",
+            "bounce",
+            "goes to nobody",
+        ),
+        (
+            TABLE,
+            "POST https://api.postmarkapp.com:8443/email",
+            &[],
+            "deny no-rule",
+            "",
+            "",
+        ),
+        (
+            TABLE,
+            "POST https://other.example/email",
+            &[],
+            "deny name-not-allowed",
+            "",
+            "not read",
+        ),
+        (
+            "why: it is not judged",
+            SEND,
+            &["b@c.example"],
+            "allow none",
+            "",
+            "its rule has no “inspect”",
+        ),
+    ] {
+        let found = explained(inspect, request, to);
+        assert_eq!(
+            (found.0.as_str(), found.1.as_str()),
+            (action, operation),
+            "{inspect} {request} {to:?}"
+        );
+        assert!(found.2.contains(hint), "{found:?} lacks {hint}");
+    }
+}
+
+#[test]
+fn what_is_no_request() {
+    for (text, message) in [
+        ("post https://a.example/", "“post” is no method"),
+        ("POST http://a.example/", "none in TLS"),
+        (
+            "POST https://u@a.example/",
+            "names somebody before the host",
+        ),
+        ("POST https://a.example:0/", "is no port"),
+        ("POST https:///x", "empty"),
+    ] {
+        let complaint = Request::parse(text)
+            .err()
+            .map(|complaint| complaint.to_string());
+        assert!(
+            complaint
+                .as_ref()
+                .is_some_and(|said| said.contains(message)),
+            "{text}: {complaint:?}"
+        );
+    }
+    assert!(Request::is_one("POST https://a.example/"));
+    assert!(!Request::is_one("a.example:443"));
+    let policy = policy(&rule("inspect: {service: postmark}"));
+    let request = Request::parse("POST https://api.postmarkapp.com/email");
+    let request = request.unwrap_or_else(|complaint| panic!("{complaint}"));
+    let found = explain_request(&policy, &request, &["whoever".to_owned()]);
+    assert!(matches!(found, Ok(Err(complaint)) if complaint.message.contains("is no recipient")));
 }

@@ -1,0 +1,77 @@
+//! What rules with `inspect:` mean, and where they mean less than they seem to, in words. Pure.
+
+use egress_envelope::judge::{Inspect, Mode, Recipients, Unlisted};
+
+use super::model::{Policy, Rule, Target};
+
+/// One sentence for each such rule.
+pub fn meanings(policy: &Policy) -> Vec<String> {
+    let rules = policy.inspected();
+    rules
+        .map(|(_, name, inspect)| meaning(name.as_str(), &inspect))
+        .collect()
+}
+
+fn meaning(host: &str, inspect: &Inspect) -> String {
+    let count = inspect.service.operations.len();
+    let operations = match (count, inspect.service.service.as_str()) {
+        (0, _) => "no operation is known".to_owned(),
+        (1, "") => "1 operation".to_owned(),
+        (_, "") => format!("{count} operations"),
+        (_, service) => format!("{service}, {count} operations"),
+    };
+    let listed = match inspect.listed.len() {
+        0 => String::new(),
+        1 => ", or the one listed".to_owned(),
+        count => format!(", or one of the {count} listed"),
+    };
+    let recipients = match inspect.recipients {
+        Recipients::FromCall => {
+            format!("recipients are those that tool calls or the operator named{listed}")
+        }
+        Recipients::Listed => format!("recipients are the {} listed", inspect.listed.len()),
+        Recipients::Any => "everybody may be a recipient".to_owned(),
+    };
+    let unlisted = match inspect.unlisted {
+        Unlisted::Refuse => "other operations are refused",
+        Unlisted::Report => "other operations pass and are reported",
+    };
+    let mode = match inspect.mode {
+        Mode::Enforce => "",
+        Mode::Report => "; report mode: nothing is refused",
+    };
+    format!("requests to {host} are judged ({operations}): {recipients}; {unlisted}{mode}")
+}
+
+/// Where they mean less.
+pub fn cautions(policy: &Policy) -> Vec<String> {
+    let mut cautions = Vec::new();
+    for (index, name, inspect) in policy.inspected() {
+        let Some(rule) = policy.allow.get(index) else {
+            continue;
+        };
+        if inspect.recipients == Recipients::FromCall && !policy.listen.is_empty() {
+            cautions.push(format!(
+                "rule {}: recipients come from tool calls on the connector's standard input, and this \
+                 connector is called over the network (listen): calls that come that way are not \
+                 seen, so their recipients are refused unless they are listed",
+                rule.id
+            ));
+        }
+        let round = policy.allow.iter().filter(|other| by_address(other, rule));
+        cautions.extend(round.map(|other| {
+            format!(
+                "rule {} leads to addresses whatever is said there: where it covers one of {name}, \
+                 requests to it are not judged",
+                other.id
+            )
+        }));
+    }
+    cautions
+}
+
+/// Whether a rule permits addresses at a port of another rule.
+fn by_address(rule: &Rule, judged: &Rule) -> bool {
+    let meets = |span| judged.ports.iter().any(|other| other.meets(span));
+    matches!(rule.target, Target::Cidr(_)) && rule.protocols.tcp && rule.ports.iter().any(meets)
+}
