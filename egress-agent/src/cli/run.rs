@@ -10,7 +10,7 @@ use crate::{
     event::sink::{terminal::use_color, text::Color},
     host::{User, calling_user, inherited::Inherited, trust::Changeable, user},
     policy::{
-        Loaded, load,
+        Loaded, judged, load,
         model::{Mode, Policy},
         proxy::{self, Choice},
         session::Session,
@@ -177,8 +177,8 @@ fn proxied(policy: &mut Policy) -> Result<(), String> {
             }
         };
     }
-    match proxy::way_round(policy, &[]) {
-        Some(way) => Err(way),
+    match judged::unfit(policy).or_else(|| proxy::way_round(policy, &[])) {
+        Some(why) => Err(why),
         None => Ok(()),
     }
 }

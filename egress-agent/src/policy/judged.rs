@@ -43,6 +43,26 @@ fn meaning(host: &str, inspect: &Inspect) -> String {
     format!("requests to {host} are judged ({operations}): {recipients}; {unlisted}{mode}")
 }
 
+/// Why a policy cannot be put in force: requests would pass that its rules say are judged.
+pub fn unfit(policy: &Policy) -> Option<String> {
+    let (_, name, _) = policy.inspected().next()?;
+    let proxied = policy.inspected().find_map(|(_, name, _)| {
+        let proxy = policy.through().filter(|proxy| proxy.takes(name))?;
+        Some(format!(
+            "connections to {name} go through the proxy {proxy}, where nothing is judged; add the \
+             name to “proxy.direct”, write “proxy: off”, or remove “inspect”"
+        ))
+    });
+    // Until there is a process that judges: refusing is the only true answer.
+    let nobody = || {
+        format!(
+            "requests to {name} are to be judged (inspect), and nothing in this build does so yet; \
+             remove “inspect” to permit the host whole"
+        )
+    };
+    proxied.or_else(|| Some(nobody()))
+}
+
 /// Where they mean less.
 pub fn cautions(policy: &Policy) -> Vec<String> {
     let mut cautions = Vec::new();

@@ -24,7 +24,7 @@ use crate::{
     grant::Keeper,
     host::{User, layers::Layers, trust::Changeable},
     policy::{
-        self, Faults, load_traced,
+        self, Faults, judged, load_traced,
         model::{Mode, Policy},
         proxy::{self, Choice},
         session::Session,
@@ -187,7 +187,7 @@ impl Reload {
             }
         };
         self.unchangeable(&mut policy, stream);
-        if let Some(way) = self.way_round(&policy) {
+        if let Some(way) = judged::unfit(&policy).or_else(|| self.way_round(&policy)) {
             self.kept(&way, stream);
             return Ok(());
         }

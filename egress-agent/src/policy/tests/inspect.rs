@@ -462,6 +462,22 @@ fn where_it_means_less_is_said() {
     );
 }
 
+#[test]
+fn what_is_not_judged_is_not_put_in_force() {
+    let proxy = "version: 1\nconnector: x\nproxy: http://proxy.corp.example:3128\n";
+    let proxy = parse(Path::new("p.yaml"), proxy).map(|policy| policy.proxy);
+    let mut judged = policy(&rule("inspect: {service: postmark}"));
+    judged.proxy = proxy.clone().unwrap_or_default();
+    let said = judged::unfit(&judged).unwrap_or_default();
+    assert!(
+        said.contains("go through the proxy http://proxy.corp.example:3128"),
+        "{said}"
+    );
+    let mut plain = policy("allow: [api.postmarkapp.com:443]\n");
+    plain.proxy = proxy.unwrap_or_default();
+    assert_eq!(judged::unfit(&plain), None);
+}
+
 /// What is explained of a request: action, reason, operation, and all hints.
 fn explained(inspect: &str, request: &str, recipients: &[&str]) -> (String, String, String) {
     let policy = policy(&rule(inspect));
