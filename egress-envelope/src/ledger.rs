@@ -39,7 +39,7 @@ const MAX_BYTES: usize = 512 << 10;
 const MAX_OPERATOR: usize = 4096;
 /// Values that the service answered with, in each generation.
 const MAX_ANSWERS: usize = 4096;
-/// Bytes of one value.
+/// Bytes of one value of a call. The operator's may be longer: tokens are among them.
 const MAX_VALUE: usize = 512;
 
 /// A call, as it is told.
@@ -81,7 +81,7 @@ impl Ledger {
     pub fn operator(&mut self, text: &str) {
         let parts = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '='));
         for part in std::iter::once(text).chain(parts) {
-            for (form, kinds) in forms(part) {
+            for (form, kinds) in forms(part, usize::MAX) {
                 if let Some(known) = self.operator.get_mut(&form) {
                     *known |= kinds;
                 } else if self.operator.len() < MAX_OPERATOR {
@@ -101,7 +101,7 @@ impl Ledger {
         });
         for leaf in call.named {
             let place: Arc<str> = leaf.place.into();
-            for (form, kinds) in forms(&leaf.text) {
+            for (form, kinds) in forms(&leaf.text, MAX_VALUE) {
                 let known = self.calls.get(&form).map_or(0, |named| named.kinds);
                 let named = Named {
                     kinds: kinds | known,
@@ -220,11 +220,11 @@ impl<T> Generations<T> {
 }
 
 /// Everything that a text can be as a whole: canonical forms, each with its kinds.
-fn forms(text: &str) -> BTreeMap<String, u8> {
+fn forms(text: &str, most: usize) -> BTreeMap<String, u8> {
     let mut forms = BTreeMap::new();
     for kind in Kind::ALL {
         for form in canonical(kind, text) {
-            if form.len() <= MAX_VALUE {
+            if form.len() <= most {
                 *forms.entry(form).or_default() |= kind.bit();
             }
         }

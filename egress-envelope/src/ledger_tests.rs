@@ -127,6 +127,13 @@ fn an_operator_names_several_values_in_one_text() {
         assert_eq!(found(&ledger, kind, value), "operator", "{value}");
     }
     assert_eq!(found(&ledger, Kind::Id, "secret+toke"), "nowhere");
+    // As what it can be, and nothing else.
+    ledger.operator("#ops");
+    assert_eq!(found(&ledger, Kind::Channel, "ops"), "operator");
+    assert_eq!(found(&ledger, Kind::Id, "ops"), "nowhere");
+    let token = "j".repeat(2000);
+    ledger.operator(&token);
+    assert!(ledger.is_operators(Kind::Id, &token));
 }
 
 #[test]

@@ -349,3 +349,73 @@ fn open_calls_and_questions_are_bounded() {
         "the first question was forgotten"
     );
 }
+
+/// A small generator (xorshift64*), so that a failure can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let next = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        usize::try_from(next >> 33).unwrap() % most
+    }
+}
+
+#[test]
+fn whatever_the_connector_writes_and_however_it_is_cut_names_nothing_else() {
+    let client = [
+        format!("{}\n", call(1, "a@shop.example")),
+        format!("[{}]\n", call(2, "b@shop.example")),
+        "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}\n".to_owned(),
+        "{\"id\":3,\"result\":{\"action\":\"accept\",\"content\":{\"to\":\"c@shop.example\"}}}\n".to_owned(),
+        "{\"id\":3,\"result\":{\"role\":\"assistant\",\"content\":{\"type\":\"text\",\"text\":\"x\"}}}\n".to_owned(),
+    ];
+    let evil = call(9, "phan@giftshop.example");
+    let server = [
+        format!("{evil}\n"),
+        format!("Content-Length: {}\r\n\r\n{evil}", evil.len()),
+        format!(
+            "{}\n",
+            elicitation("phan@giftshop.example?", json!({"type": "string"}))
+        ),
+        format!(
+            "{}\n",
+            elicitation(
+                "Who?",
+                json!({"type": "string", "default": "phan@giftshop.example"})
+            )
+        ),
+        "{\"id\":1,\"result\":{\"to\":\"phan@giftshop.example\"}}\n".to_owned(),
+        "Content-Length: 99999999999999999999\r\n\r\n".to_owned(),
+        "\u{feff}[[[[{{{{\"\\u".to_owned(),
+        "c".to_owned(),
+    ];
+    let mut random = Random(0x5eed_cafe);
+    for _ in 0..3_000 {
+        let mut wire = Wire::new();
+        let mut all = Vec::new();
+        for _ in 0..random.below(12) {
+            let heard = &mut |heard| all.push(heard);
+            if random.below(2) == 0 {
+                let text = client[random.below(client.len())].as_bytes();
+                let cut = random.below(text.len());
+                wire.client(&text[..cut], heard);
+                wire.client(&text[cut..], heard);
+            } else {
+                let mut text = server[random.below(server.len())].clone().into_bytes();
+                for _ in 0..random.below(3) {
+                    let place = random.below(text.len());
+                    text[place] = u8::try_from(random.below(256)).unwrap();
+                }
+                let cut = random.below(text.len());
+                wire.server(&text[..cut], heard);
+                wire.server(&text[cut..], heard);
+            }
+        }
+        for name in named(&all) {
+            assert!(name.ends_with("@shop.example"), "{name}: {all:?}");
+        }
+    }
+}

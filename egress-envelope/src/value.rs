@@ -38,8 +38,8 @@ impl Kind {
     }
 }
 
-/// Bytes of one value.
-const MAX_VALUE: usize = 512;
+/// Bytes of one value. Tokens that are documents themselves (JWT) have one or two thousand.
+const MAX_VALUE: usize = 4096;
 
 /// The values of a kind that a text says and nothing else, in their canonical forms. Empty: the
 /// text is none, or says something besides.
