@@ -1,8 +1,10 @@
 //! What a rule's `inspect:` means.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{mcp::Id, service::Service};
+use crate::{ledger::CallRef, mcp::Id, service::Service, value::Kind};
 
 /// How the requests to one host are judged.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -90,4 +92,152 @@ pub enum Origin {
     Listed,
     /// Nobody named it.
     Nowhere,
+}
+
+/// What happens after a head.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// It is refused.
+    Refuse(Refusal),
+    /// There is nothing to judge in the body: it is streamed.
+    Pass,
+    /// The body is judged.
+    Body {
+        /// The longest that it may be. Bytes.
+        most: usize,
+    },
+}
+
+/// A request that was judged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// What it is.
+    pub operation: Operation,
+    /// Why it is refused; empty: it passes.
+    pub refusals: Vec<Refusal>,
+}
+
+/// One request, as it is told: everything but its content.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Operation {
+    /// Of the table; `None`: it is not listed.
+    pub id: Option<String>,
+    /// The method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// Who gets something.
+    pub recipients: Vec<Recipient>,
+    /// The names of its header fields.
+    pub headers: Vec<String>,
+    /// Bytes of the body, where that was read.
+    pub body: u64,
+    /// The call under way, the latest of several.
+    pub call: Option<CallRef>,
+}
+
+/// Somebody who gets something, or a place where something goes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recipient {
+    /// What kind of value it is.
+    pub kind: Kind,
+    /// The value, in its canonical form.
+    pub value: String,
+    /// Where it stands, as tables write it.
+    pub place: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Why a request is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Reason,
+    /// Where in the request, or what there.
+    pub place: Option<String>,
+    /// The value.
+    pub value: Option<String>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// A recipient was named by nobody.
+    RecipientNotInCall,
+    /// A recipient is not listed.
+    RecipientNotListed,
+    /// A recipient is written in a way that is not read.
+    UnreadableRecipient,
+    /// The table has no such operation.
+    UnlistedOperation,
+    /// The request is for another host than its connection.
+    AuthorityMismatch,
+    /// Two servers could read the request in two ways.
+    TwoReadings,
+    /// The body is of a kind that is not read, or no proper one.
+    UnreadableBody,
+    /// The body is longer than what is judged.
+    BodyTooLarge,
+    /// The connection would change to another protocol.
+    Upgrade,
+}
+
+impl Reason {
+    /// Why a recipient is refused.
+    pub(crate) fn of(recipients: Recipients) -> Self {
+        match recipients {
+            Recipients::Listed => Self::RecipientNotListed,
+            Recipients::FromCall | Recipients::Any => Self::RecipientNotInCall,
+        }
+    }
+}
+
+impl Refusal {
+    /// A body that is longer than so many bytes.
+    pub fn too_large(most: usize) -> Self {
+        Self {
+            reason: Reason::BodyTooLarge,
+            place: None,
+            value: Some(most.to_string()),
+        }
+    }
+}
+
+impl Judged {
+    /// A request that could not even be read.
+    pub fn unread(refusal: Refusal) -> Self {
+        Self {
+            operation: Operation::default(),
+            refusals: vec![refusal],
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place.as_deref().unwrap_or("the request");
+        let value = self.value.as_deref().unwrap_or_default();
+        match self.reason {
+            Reason::RecipientNotInCall => {
+                write!(
+                    f,
+                    "{value} in {place} was named in no tool call and not by the operator"
+                )
+            }
+            Reason::RecipientNotListed => write!(f, "{value} in {place} is not listed"),
+            Reason::UnreadableRecipient => {
+                write!(f, "{place} is not a value that is read: {value}")
+            }
+            Reason::UnlistedOperation => f.write_str("no table lists this operation"),
+            Reason::AuthorityMismatch => {
+                write!(f, "the request is for {value}, and its connection is not")
+            }
+            Reason::TwoReadings => write!(f, "it can be read in two ways: {place}"),
+            Reason::UnreadableBody => write!(f, "its body is not read: {place}"),
+            Reason::BodyTooLarge => write!(f, "its body has more than {value} bytes"),
+            Reason::Upgrade => write!(f, "it changes the connection to {value}, which is not read"),
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! Reads and judges the requests of connectors, without a socket, a clock or a file.
 #![forbid(unsafe_code)]
 
+pub mod h1;
+pub mod head;
+mod json;
 pub mod judge;
 pub mod leaves;
 pub mod ledger;
@@ -9,3 +12,4 @@ pub mod messages;
 pub mod origin;
 pub mod service;
 pub mod value;
+mod verdict;
