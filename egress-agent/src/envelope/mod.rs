@@ -1,0 +1,43 @@
+//! The envelope proxy: a small confined process that ends TLS for rules with `inspect:`, reads and
+//! judges requests, and carries those that pass to the name's real addresses.
+//!
+//! ```text
+//! connector ─TLS▶ 127.64.…:443, which stands for a name ─▶ envelope proxy ─TLS▶ the name's addresses
+//! ```
+//!
+//! It knows the name by the address that was called, never by what the connector says; the name in
+//! TLS and every request's authority have to be the same. What is sent on is written from what was
+//! judged. It speaks HTTP/1.1; programs that offer HTTP/2 as well are served with that, programs
+//! that speak nothing else are not served, and told so.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `spec` | what agent and proxy say to each other |
+//! | `why` ◦ | why a connection came to nothing, for people |
+//! | `ca` | its authority, in memory |
+//! | `upstream` | the way to the server |
+//! | `shared` | what every connection needs |
+//! | `answer` ◦ | a server's answer: where it ends, how it is written on |
+//! | `buffer` | bytes that were read and not yet used |
+//! | `relay` | moving bytes between the two sides |
+//! | `incoming` | a request's body |
+//! | `refusal` | what a program is answered that was refused |
+//! | `carry` | one request that passes, to the server and its answer back |
+//! | `h1` | a conversation in HTTP/1.1: head, verdict, body, and again |
+//! | `serve` | its work |
+
+mod answer;
+mod buffer;
+mod ca;
+mod carry;
+mod h1;
+mod incoming;
+mod refusal;
+mod relay;
+mod serve;
+mod shared;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod why;
