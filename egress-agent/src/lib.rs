@@ -5,10 +5,6 @@
 pub mod app;
 pub mod cli;
 pub mod dns;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the agent does not start it yet")
-)]
 pub mod envelope;
 pub mod event;
 pub mod exit;

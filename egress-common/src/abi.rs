@@ -40,6 +40,8 @@ pub const RULE_OWN: u32 = 2;
 pub const RULE_INBOUND: u32 = 3;
 /// The company's proxy: where the forwarder of a connector sends, and nobody else.
 pub const RULE_PROXY: u32 = 4;
+/// Names whose requests are judged: where the envelope proxy of a connector sends, and nobody else.
+pub const RULE_INSPECTED: u32 = 5;
 /// The first number a policy's rules use.
 pub const RULE_FIRST: u32 = 8;
 

@@ -57,7 +57,7 @@ pub enum RunError {
     /// The connector would reach the proxy itself.
     #[error("{0}; nothing was started")]
     Passed(String),
-    /// The forwarder did not start.
+    /// The process beside the connector did not start.
     #[error("{0}; the connector was not started")]
     Forward(#[from] forward::ForwardError),
     /// A signal came before the connector was started.

@@ -1,7 +1,10 @@
 //! One confined run, from its beginning to its end.
 
+mod beside;
 mod cautions;
+mod envelope;
 mod fault;
+mod origin;
 mod proxy;
 mod routes;
 mod run;

@@ -1,17 +1,14 @@
 //! What a run has besides where names go through a company's proxy.
 
-use std::{future::pending, net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use egress_common::abi::map;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::RunError;
 use crate::{
-    dns::{
-        Names,
-        proxied::{Learn, Proxied},
-    },
-    event::pump::Pump,
+    dns::{Carrier, Names, proxied::Proxied, stand::Learn},
+    event::model::Body,
     forward::{Forwarder, Range, Start, Whereabouts},
     grant::Keeper,
     host::Cgroup,
@@ -57,8 +54,8 @@ impl Through {
     }
 
     /// What the connector's names need.
-    pub(super) fn proxied(&self) -> Arc<Proxied> {
-        Arc::clone(&self.proxied)
+    pub(super) fn carrier(&self) -> Carrier {
+        Carrier::Proxy(Arc::clone(&self.proxied))
     }
 
     /// Lets the forwarder into the data plane, which is not attached yet, and the connector to it.
@@ -120,28 +117,25 @@ pub(super) struct Running {
     _range: Range,
 }
 
-/// The next thing people should know of the proxy, if there is one. Safe to cancel.
-pub(super) async fn told(running: &mut Option<Running>) -> String {
-    let Some(running) = running else {
-        return pending().await;
-    };
-    tokio::select! {
-        Some(line) = running.told.recv() => line,
-        line = running.forwarder.next() => line,
+impl Running {
+    /// The next thing people should know of the proxy. Safe to cancel.
+    pub(super) async fn told(&mut self) -> String {
+        tokio::select! {
+            Some(line) = self.told.recv() => line,
+            line = self.forwarder.next() => line,
+        }
+    }
+
+    /// What is left to be said.
+    pub(super) fn last(&mut self) -> Option<String> {
+        let told = self.told.try_recv().ok();
+        told.or_else(|| self.forwarder.last())
     }
 }
 
-/// Says what is left to be said.
-pub(super) fn last(running: &mut Option<Running>, connector: &str, instance: &str, stream: &Pump) {
-    let Some(running) = running else {
-        return;
-    };
-    while let Ok(line) = running.told.try_recv() {
-        stream.say(say::warning(connector, instance, "proxy", line));
-    }
-    while let Some(line) = running.forwarder.last() {
-        stream.say(say::warning(connector, instance, "proxy", line));
-    }
+/// As a line of the stream.
+pub(super) fn body(line: String, connector: &str, instance: &str) -> Body {
+    say::warning(connector, instance, "proxy", line)
 }
 
 impl Drop for Running {

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::{
+    beside::{Beside, Running},
     cautions::{cautions, leftovers},
     fault::RunError,
-    proxy::{self, Running, Through},
     routes::Following,
     start::{binds, layers, proven, spec, temporary, used},
     sweep::sweep,
@@ -132,12 +132,12 @@ async fn confined(
     callers: Callers,
 ) -> Result<u8, RunError> {
     let policy = Arc::new(run.policy.clone());
-    let through = Through::prepare(&policy, instance)?;
+    let beside = Beside::prepare(&policy, instance)?;
     let settings = Settings {
         connector_level: instance.connector().level()?,
-        connectors: 1 + u32::from(through.is_some()),
+        connectors: 1 + beside.count(),
         rules: slots::room(policy.rule_count()),
-        proxy_net: through.as_ref().map(Through::net),
+        proxy_net: beside.net(),
     };
     let mut plane = Plane::load(&settings, instance.pins().clone())?;
     switch::reached(Step::Loaded);
@@ -163,9 +163,7 @@ async fn confined(
     )?;
     let (routes, unknown) = Following::begin(plane.take_routes()?, CONNECTOR, run.user.uid);
     switch::reached(Step::PolicyWritten);
-    if let Some(through) = &through {
-        through.admit(&mut live, &mut plane, instance)?;
-    }
+    beside.admit(&mut live, &mut plane, instance)?;
     plane.attach(instance.parent().path())?;
     switch::reached(Step::Attached);
     let modules = proven(instance, &mut plane);
@@ -187,7 +185,7 @@ async fn confined(
         is_own: own_address::is_own,
         refusals,
         files: Arc::new(Files::of_host(run.user.uid)),
-        proxied: through.as_ref().map(Through::proxied),
+        carrier: beside.carrier(),
     }));
     let ring = plane.take_ring()?;
     let stream = Pump::start(PumpConfig {
@@ -263,10 +261,8 @@ async fn confined(
         hangup,
     });
 
-    let through = match through {
-        Some(through) => Some(through.start(CONNECTOR, instance, &names, &keeper).await?),
-        None => None,
-    };
+    let around = (&names, &keeper);
+    let beside = beside.start(CONNECTOR, (run, instance), around).await?;
     let start = if run.start_unresolved || run.policy.mode == Mode::Audit {
         Start::Lenient
     } else {
@@ -305,7 +301,7 @@ async fn confined(
                 stream: &stream,
                 news: &news,
                 way,
-                through,
+                beside,
                 telling,
             };
             launched(ahead, serving, reload, &mut signals, callers).await
@@ -335,7 +331,8 @@ struct Ahead<'a> {
     news: &'a News,
     /// What is to be told of routes.
     way: mpsc::Receiver<String>,
-    through: Option<Running>,
+    /// The process beside the connector.
+    beside: Running,
     telling: Telling,
 }
 
@@ -356,7 +353,7 @@ async fn launched(
         stream,
         news,
         mut way,
-        mut through,
+        mut beside,
         telling,
     } = ahead;
     let mut spec = spec(run, instance, unix, temporary);
@@ -372,7 +369,8 @@ async fn launched(
             ));
         }
     }
-    let ready = launch::start(&spec).await?;
+    let tap = beside.equip(run, &mut spec);
+    let ready = launch::start(&spec, tap).await?;
     switch::reached(Step::LauncherReady);
     if let Some(modules) = modules {
         // Not before: the launcher has used what these programs refuse.
@@ -429,7 +427,7 @@ async fn launched(
                 instance.kill()?;
                 switch::reached(Step::ConnectorKilled);
                 started.relaying.finish().await;
-                proxy::last(&mut through, &run.policy.connector, instance.name(), stream);
+                beside.last(run, instance, stream);
                 return Ok(status);
             }
             signal = signals.next() => forward(signal, started.process.as_fd()),
@@ -446,9 +444,7 @@ async fn launched(
                 "routes",
                 line,
             )),
-            line = proxy::told(&mut through) => {
-                stream.say(say::warning(&run.policy.connector, instance.name(), "proxy", line));
-            }
+            told = beside.told() => beside.tell(told, run, instance, stream),
             ended = &mut serving, if door_open => {
                 door_open = false;
                 let why = match ended {

@@ -161,6 +161,7 @@ pub(super) fn spec(
         temporary,
         oom_score_adj: memory::spare(),
         entries: identity::missing(&run.user),
+        trust: None,
         host_processes: has_host_processes(&run.policy),
         devices: wishes.map(|run| run.devices.clone()).unwrap_or_default(),
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{check, doctor, events, explain, run};
-use crate::{exit, forward, host::temporary, launch};
+use crate::{envelope, exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
 ///
@@ -52,6 +52,14 @@ enum Command {
         /// Descriptor of the pipe for answers
         answers: i32,
     },
+    /// Become the envelope proxy; for the agent itself
+    #[command(name = envelope::ENVELOPE, hide = true)]
+    Envelope {
+        /// Descriptor of the pipe with orders
+        commands: i32,
+        /// Descriptor of the pipe for answers
+        answers: i32,
+    },
     /// Try what the security modules should refuse; for the agent itself
     #[command(name = launch::CANARY, hide = true)]
     Canary {
@@ -77,6 +85,7 @@ pub fn main() -> ExitCode {
         } => launch::child::run(commands, answers, status),
         Command::Ids => temporary::keep_ids().map_or_else(fail, |()| 0),
         Command::Forward { commands, answers } => forward::child::run(commands, answers),
+        Command::Envelope { commands, answers } => envelope::child::run(commands, answers),
         Command::Canary { cgroup_procs } => launch::canary::run(&cgroup_procs),
     };
     ExitCode::from(code)

@@ -24,6 +24,8 @@ pub struct Found {
     pub ttl: u32,
     /// Prefixes by which the network translates to IPv4, besides the well-known one.
     pub nat64: Vec<Prefix>,
+    /// Where the name really is, where `addresses` only stand for it.
+    pub real: Vec<IpAddr>,
 }
 
 /// The services a name leads to (RFC 2782).

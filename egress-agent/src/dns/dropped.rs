@@ -37,6 +37,9 @@ pub enum Why {
     },
     /// A `deny:` prefix covers it on every port of the rules; that rule's id.
     Denied(Option<String>),
+    /// Requests to a name at this address are judged, by the rule with this id: a connection of the
+    /// connector's own would go round that.
+    Judged(String),
     /// There was no room for all its ports.
     Excess,
 }
@@ -46,7 +49,7 @@ pub enum Why {
 pub fn denial(policy: &Policy, openings: &[Opening], dropped: &[Dropped]) -> Option<Denial> {
     let first = dropped.iter().min_by_key(|one| match &one.why {
         Why::Excess => 0,
-        Why::Denied(_) => 1,
+        Why::Denied(_) | Why::Judged(_) => 1,
         Why::Inside { class, .. } if *class < AddressClass::Never => 2,
         Why::Inside { .. } => 3,
     })?;
@@ -69,6 +72,15 @@ pub fn denial(policy: &Policy, openings: &[Opening], dropped: &[Dropped]) -> Opt
             Reason::DenyRule,
             id.clone(),
             format!("{address} is covered by `deny`: narrow that rule if it is meant"),
+        ),
+        Why::Judged(id) => (
+            Reason::DenyRule,
+            Some(id.clone()),
+            format!(
+                "requests to a host at {address} are judged (“inspect”), and a connection there would \
+                 go round that: add “inspect” to this name's rule as well, with “mode: report” if it \
+                 is only to be carried"
+            ),
         ),
         Why::Inside { class, own, behind } => (
             Reason::PrivateAnswer,

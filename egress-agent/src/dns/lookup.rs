@@ -20,6 +20,7 @@ use super::{
     answer::MAX_ADDRESSES,
     budget::Budget,
     cache::{Cache, Kept, Upkeep},
+    inspected::Judged,
     proxied::Proxied,
     service::MAX_SERVICES,
     upstream::{Reply, Upstream, UpstreamError},
@@ -66,6 +67,8 @@ pub(super) enum Source {
     Upstream(Arc<Upstream>),
     /// Nobody: the name goes through a proxy, which alone resolves it.
     Proxy(Arc<Proxied>),
+    /// Servers, for the envelope proxy; the connector is told what stands for the name.
+    Envelope(Judged),
 }
 
 impl Source {
@@ -81,8 +84,11 @@ impl Source {
             (Self::Proxy(proxied), Wanted::Addresses(family)) => {
                 proxied.answer(name, family, settings, now_ns).await
             }
-            // It tells no such records.
-            (Self::Proxy(_), Wanted::Services) => Ok(Reply::NoData),
+            (Self::Envelope(judged), Wanted::Addresses(family)) => {
+                judged.answer(name, family, settings, now_ns).await
+            }
+            // They tell no such records.
+            (Self::Proxy(_) | Self::Envelope(_), Wanted::Services) => Ok(Reply::NoData),
         }
     }
 }
@@ -209,7 +215,10 @@ impl Lookups {
             let _permit = room.acquire().await.ok();
             let mut answer = source.lookup(name, *wanted, &settings, now_ns()).await;
             match &mut answer {
-                Ok(Reply::Found(found)) => found.addresses.truncate(MAX_ADDRESSES),
+                Ok(Reply::Found(found)) => {
+                    found.addresses.truncate(MAX_ADDRESSES);
+                    found.real.truncate(MAX_ADDRESSES);
+                }
                 Ok(Reply::Offers(offers)) => offers.services.truncate(MAX_SERVICES),
                 _ => {}
             }

@@ -24,7 +24,9 @@
 //! | `servers`, `exchange` | servers in their order; one question to one of them |
 //! | `news` | what is told of the network |
 //! | `places` ◦ | which loopback address stands for which name, where a proxy resolves |
+//! | `stand` | loopback addresses that stand for names, and the process behind them |
 //! | `proxied` | names that go through a company's proxy |
+//! | `inspected` | names whose requests are judged |
 //! | `names` | one name from verdict to grant; shared by the door and the refresher |
 //! | `offer` | what is told of services |
 //! | `report` | refusals and exact counters |
@@ -39,6 +41,7 @@ pub mod chain;
 pub mod dropped;
 pub mod files;
 pub mod hosts;
+pub mod inspected;
 pub mod lease;
 pub mod names;
 pub mod nat64;
@@ -51,6 +54,7 @@ pub mod report;
 pub mod resolv_conf;
 pub mod server;
 pub mod service;
+pub mod stand;
 pub mod upstream;
 pub mod verdict;
 pub mod wire;
@@ -63,7 +67,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use names::{Names, NamesConfig, Successor};
+pub use names::{Carrier, Names, NamesConfig, Successor};
 pub use refresh::{Prefetched, prefetch, prefetch_for, refresh};
 pub use report::{DoorStats, Refusal};
 pub use server::Door;

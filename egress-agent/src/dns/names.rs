@@ -18,6 +18,7 @@ use super::{
     chain::Found,
     dropped::{self, Said},
     files::Files,
+    inspected::{self, Inspected, Judged},
     lease::{self, Holder, IsOwn},
     lookup::{Asker, Begun, Lookups, Source, wait},
     news::News,
@@ -53,8 +54,17 @@ pub struct NamesConfig {
     pub refusals: mpsc::Sender<Refusal>,
     /// The host's own files about names.
     pub files: Arc<Files>,
-    /// The names that go through a company's proxy.
-    pub proxied: Option<Arc<Proxied>>,
+    /// Who carries names that are answered with an address that stands for them.
+    pub carrier: Option<Carrier>,
+}
+
+/// Who carries names that are answered with an address that stands for them.
+#[derive(Clone)]
+pub enum Carrier {
+    /// A company's proxy, which alone resolves them.
+    Proxy(Arc<Proxied>),
+    /// The envelope proxy, which judges what is asked of them.
+    Envelope(Arc<Inspected>),
 }
 
 /// The names of one connector.
@@ -68,7 +78,7 @@ pub struct Names {
     pub(super) stats: Arc<DoorStats>,
     pub(super) questions: Arc<Semaphore>,
     keeper: Arc<Keeper>,
-    pub(super) proxied: Option<Arc<Proxied>>,
+    carrier: Option<Carrier>,
     lookups: Lookups,
     said: Mutex<Said>,
 }
@@ -134,7 +144,7 @@ impl Names {
             stats: Arc::default(),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             keeper: config.keeper,
-            proxied: config.proxied,
+            carrier: config.carrier,
             lookups: Lookups::default(),
             said: Mutex::default(),
         }
@@ -185,7 +195,12 @@ impl Names {
     /// that of a look-up under way included.
     pub fn replace(&self, successor: Successor) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let others = !Arc::ptr_eq(&current.upstream, &successor.0.upstream);
+        let judged = |current: &Current| -> Vec<Name> {
+            let names = current.policy.inspected();
+            names.map(|(_, name, _)| name.clone()).collect()
+        };
+        let others = !Arc::ptr_eq(&current.upstream, &successor.0.upstream)
+            || judged(&current) != judged(&successor.0);
         *current = Arc::new(successor.0);
         if others {
             self.lookups.forget();
@@ -217,24 +232,53 @@ impl Names {
     pub(super) fn begin(&self, name: &Name, wanted: Wanted, asker: Asker) -> Begun {
         let current = self.current();
         let source = match self.carrier(&current.policy, name, wanted) {
-            Some(proxied) => Source::Proxy(Arc::clone(proxied)),
+            Some(Carrier::Proxy(proxied)) => Source::Proxy(Arc::clone(proxied)),
+            Some(Carrier::Envelope(inspected)) => Source::Envelope(Judged {
+                inspected: Arc::clone(inspected),
+                upstream: Arc::clone(&current.upstream),
+                policy: Arc::clone(&current.policy),
+                is_own: self.is_own,
+            }),
             None => Source::Upstream(Arc::clone(&current.upstream)),
         };
         let from = (&source, &current.policy.dns);
         self.lookups.begin((name, wanted), asker, from, self.now_ns)
     }
 
-    /// The proxy that a name goes through, which alone resolves it.
-    pub(super) fn carrier(
-        &self,
-        policy: &Policy,
-        name: &Name,
-        wanted: Wanted,
-    ) -> Option<&Arc<Proxied>> {
-        let proxied = self.proxied.as_ref()?;
-        proxied
-            .takes(policy, &whose(name, wanted))
-            .then_some(proxied)
+    /// Who carries a name.
+    pub(super) fn carrier(&self, policy: &Policy, name: &Name, wanted: Wanted) -> Option<&Carrier> {
+        let carrier = self.carrier.as_ref()?;
+        let whose = whose(name, wanted);
+        let takes = match carrier {
+            Carrier::Proxy(proxied) => proxied.takes(policy, &whose),
+            Carrier::Envelope(_) => inspected::takes(policy, &whose),
+        };
+        takes.then_some(carrier)
+    }
+
+    /// The names that go through a company's proxy, where there is one.
+    pub fn proxied(&self) -> Option<&Proxied> {
+        match &self.carrier {
+            Some(Carrier::Proxy(proxied)) => Some(proxied),
+            _ => None,
+        }
+    }
+
+    /// The names whose requests are judged, where some are.
+    pub fn inspected(&self) -> Option<&Inspected> {
+        match &self.carrier {
+            Some(Carrier::Envelope(inspected)) => Some(inspected),
+            _ => None,
+        }
+    }
+
+    /// Whether an address stands for a name.
+    pub fn stands(&self, addr: &Addr) -> bool {
+        match &self.carrier {
+            Some(Carrier::Proxy(proxied)) => proxied.holds(addr),
+            Some(Carrier::Envelope(inspected)) => inspected.holds(addr),
+            None => false,
+        }
     }
 
     /// Filters and grants an answer. When it returns `Ok`, every address is in the kernel's
@@ -257,10 +301,12 @@ impl Names {
         let mut looked_at: HashMap<Addr, bool> = HashMap::new();
         let mut gone: HashSet<GrantKey> = HashSet::new();
         for (key, grant) in self.keeper.grants() {
-            let stands_for_a_name = |proxied: &Arc<Proxied>| proxied.holds(&key.addr);
-            if key.connector != holder.connector
+            let judged = self.inspected();
+            let judged = judged.filter(|it| it.process() == key.connector);
+            if key.connector != holder.connector && judged.is_none()
                 || private.contains(&grant.rule)
-                || self.proxied.as_ref().is_some_and(stands_for_a_name)
+                || judged.is_some_and(|it| it.is_private(&current.policy, &key.addr))
+                || self.stands(&key.addr)
             {
                 continue;
             }
@@ -296,14 +342,27 @@ impl Names {
         let closed = openings.is_empty().then(|| not_open(policy, name));
         let (openings, alias_denial) = past_aliases(policy, openings, found);
         let by = (expires_ns, self.is_own);
-        let granted = match &self.proxied {
-            Some(proxied) => proxied.grant(policy, name, &openings, found, &current.holder, by),
-            None => lease::grant(policy, &openings, found, &current.holder, by),
+        let holder = &current.holder;
+        let granted = match &self.carrier {
+            Some(Carrier::Proxy(proxied)) => {
+                proxied.grant(policy, name, &openings, found, holder, by)
+            }
+            Some(Carrier::Envelope(inspected)) => {
+                inspected.grant(policy, name, &openings, found, holder, by)
+            }
+            None => lease::grant(policy, &openings, found, holder, by),
         };
         let written = self
             .keeper
             .grant(name.as_str(), &granted.leases)
             .map_err(|error| ResolveError::Table(error.to_string()));
+        let written = written.and_then(|()| match self.inspected() {
+            Some(judges) if inspected::takes(policy, name) => self
+                .keeper
+                .retain(|key| !judges.is_round(policy, key))
+                .map_err(|error| ResolveError::Table(error.to_string())),
+            _ => Ok(()),
+        });
         let left_out = dropped::denial(policy, &openings, &granted.dropped);
         let (denial, left_out) = if granted.addresses.is_empty() {
             let denial = closed.or(alias_denial).or(left_out);

@@ -6,60 +6,34 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{Mutex, PoisonError, RwLock},
-    time::Duration,
+    sync::{PoisonError, RwLock},
 };
 
 use egress_common::{
     abi::TCP,
     key::{Addr, GrantKey},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::mpsc;
 
 use super::{
     chain::Found,
-    dropped::{Dropped, Why},
-    lease::{self, Granted, Holder, IsOwn, MAX_LEASES},
+    lease::{self, Granted, Holder, IsOwn},
     names::Names,
     opening::{Opening, openings},
-    places::Places,
+    stand::{Learn, Stand, TTL},
     upstream::{Reply, UpstreamError},
     verdict::{Family, Wanted},
 };
-use crate::{
-    grant::Lease,
-    policy::{
-        model::{DnsSettings, Policy},
-        name::Name,
-        proxy::Proxy,
-    },
+use crate::policy::{
+    model::{DnsSettings, Policy},
+    name::Name,
+    proxy::Proxy,
 };
-
-/// What the policy's bounds are applied to, in the place of a TTL: an address stands for its name
-/// as long as it is asked for. Seconds.
-const TTL: u32 = 300;
-/// How long the forwarder may take to learn a name.
-const LEARN_WITHIN: Duration = Duration::from_secs(2);
-
-/// Something the forwarder is to know before it is used.
-#[derive(Debug)]
-pub struct Learn {
-    /// An address of its range.
-    pub address: Ipv4Addr,
-    /// The name that it stands for from now on.
-    pub name: Name,
-    /// Told when the forwarder knows.
-    pub done: oneshot::Sender<()>,
-}
 
 /// What a connector's names need where there is a proxy.
 pub struct Proxied {
     proxy: Proxy,
-    places: Mutex<Places>,
-    forwarder: mpsc::Sender<Learn>,
+    stand: Stand,
     /// The proxy's own addresses, which the connector must not reach.
     own: RwLock<Vec<IpAddr>>,
 }
@@ -69,15 +43,14 @@ impl Proxied {
     pub fn new(proxy: Proxy, net: Ipv4Addr, forwarder: mpsc::Sender<Learn>) -> Self {
         Self {
             proxy,
-            places: Mutex::new(Places::new(net)),
-            forwarder,
+            stand: Stand::new(net, forwarder, "the forwarder to the proxy"),
             own: RwLock::default(),
         }
     }
 
     /// The name that an address stands for.
     pub fn name_at(&self, address: Ipv4Addr) -> Option<Name> {
-        self.places().name_at(address).cloned()
+        self.stand.name_at(address)
     }
 
     /// Says where the proxy is now.
@@ -103,8 +76,7 @@ impl Proxied {
 
     /// Whether a grant is for an address that stands for a name.
     pub fn holds(&self, addr: &Addr) -> bool {
-        addr.v4()
-            .is_some_and(|address| self.places().holds(address.into()))
+        self.stand.holds(addr)
     }
 
     /// Whether a name goes through the proxy: it carries TCP alone, so what rules permit over UDP
@@ -127,45 +99,12 @@ impl Proxied {
         if family == Family::V6 {
             return Ok(Reply::NoData);
         }
-        // What is kept of it may be granted once more before it is asked for again.
-        let lasts = lease::term(TTL, settings).lease.saturating_mul(2);
-        let lasts = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
-        let taken = self
-            .places()
-            .take(name, now_ns, now_ns.saturating_add(lasts));
-        let Some((address, known)) = taken else {
-            return Err(failed("all addresses that stand for names are in use"));
-        };
-        if !known {
-            self.learn(name, address).await?;
-        }
+        let address = self.stand.take(name, settings, now_ns).await?;
         Ok(Reply::Found(Found {
             addresses: vec![address.into()],
             ttl: TTL,
             ..Found::default()
         }))
-    }
-
-    /// Has the forwarder learn what an address stands for.
-    async fn learn(&self, name: &Name, address: Ipv4Addr) -> Result<(), UpstreamError> {
-        let (done, learned) = oneshot::channel();
-        let learn = Learn {
-            address,
-            name: name.clone(),
-            done,
-        };
-        let heard = async {
-            self.forwarder.send(learn).await.map_err(drop)?;
-            learned.await.map_err(drop)
-        };
-        match timeout(LEARN_WITHIN, heard).await {
-            Ok(Ok(())) => {
-                self.places().learned(name, address);
-                Ok(())
-            }
-            Ok(Err(())) => Err(failed("the forwarder to the proxy is gone")),
-            Err(_) => Err(failed("the forwarder to the proxy does not answer")),
-        }
     }
 
     /// The leases for what was answered for a name. Where it goes through the proxy they are for
@@ -188,59 +127,13 @@ impl Proxied {
                 .retain(|lease| !self.is_own(&lease.key) && !self.holds(&lease.key.addr));
             return granted;
         }
-        let places = self.places();
-        let stands = |address: &&IpAddr| match address {
-            IpAddr::V4(v4) => places.name_at(*v4) == Some(name),
-            IpAddr::V6(_) => false,
-        };
-        let mut granted = Granted::default();
-        for address in found.addresses.iter().filter(stands) {
-            for opening in openings.iter().filter(|opening| opening.protocol == TCP) {
-                let rule = holder.slot(opening.rule);
-                let ports = opening.spans.iter().flat_map(|span| span.first..=span.last);
-                granted.leases.extend(ports.map(|port| Lease {
-                    key: GrantKey {
-                        addr: lease::canonical(*address),
-                        connector: holder.connector,
-                        port,
-                        protocol: TCP,
-                        pad: 0,
-                    },
-                    rule,
-                    expires_ns,
-                    named: holder.named.contains(&rule),
-                }));
-            }
-            granted.addresses.push(*address);
-        }
-        if granted.leases.is_empty() || granted.leases.len() > MAX_LEASES {
-            let excess = granted.addresses.drain(..).map(|address| Dropped {
-                address,
-                why: Why::Excess,
-            });
-            granted.dropped = excess.collect();
-            granted.leases.clear();
-        }
-        granted
+        let addresses = &found.addresses;
+        self.stand
+            .grant(name, openings, addresses, holder, expires_ns)
     }
-
-    /// A panic while the lock was held cannot leave an address that stands for two names: a name
-    /// is told to the forwarder after the lock.
-    fn places(&self) -> std::sync::MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn failed(why: &str) -> UpstreamError {
-    UpstreamError::Failed(why.to_owned())
 }
 
 impl Names {
-    /// The names that go through a proxy, where there is one.
-    pub fn proxied(&self) -> Option<&Proxied> {
-        self.proxied.as_deref()
-    }
-
     /// The policy in force.
     pub fn policy(&self) -> std::sync::Arc<Policy> {
         std::sync::Arc::clone(&self.in_force().policy)

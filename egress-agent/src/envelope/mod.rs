@@ -12,6 +12,10 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `child` | becoming the proxy |
+//! | `orders` | its side of the pipes to the agent |
+//! | `handle` | the agent's side of it |
+//! | `tap` | what the client says to the connector, known to the proxy first |
 //! | `spec` | what agent and proxy say to each other |
 //! | `why` ◦ | why a connection came to nothing, for people |
 //! | `ca` | its authority, in memory |
@@ -30,14 +34,22 @@ mod answer;
 mod buffer;
 mod ca;
 mod carry;
+pub mod child;
 mod h1;
+mod handle;
 mod incoming;
+mod orders;
 mod refusal;
 mod relay;
 mod serve;
 mod shared;
 mod spec;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod upstream;
 mod why;
+
+pub use handle::{Envelope, Judged, Start, Told};
+pub use spec::ENVELOPE;
+pub use tap::tap;

@@ -110,9 +110,12 @@ impl Shared {
         self.known().addresses.insert(name, addresses);
     }
 
-    /// How requests to a name are judged from now on.
-    pub(super) fn inspect(&self, name: String, inspect: Inspect) {
-        self.known().inspects.insert(name, Arc::new(inspect));
+    /// How requests are judged from now on, by name; a name without is closed.
+    pub(super) fn inspect(&self, rules: HashMap<String, Inspect>) {
+        let rules = rules.into_iter();
+        self.known().inspects = rules
+            .map(|(name, inspect)| (name, Arc::new(inspect)))
+            .collect();
     }
 
     /// What the session named.

@@ -49,6 +49,8 @@ pub enum Body {
     WouldDeny(Denial),
     /// Which layers of the boundary hold for a connector.
     Layers(LayersFound),
+    /// A request was judged.
+    Operation(Operation),
     /// A connector was started.
     Started(Started),
     /// A connector ended; the whole account.
@@ -69,6 +71,7 @@ impl Body {
         match self {
             Self::Denied(body) | Self::WouldDeny(body) => body.connector.as_deref(),
             Self::Layers(body) => Some(&body.connector),
+            Self::Operation(body) => Some(&body.connector),
             Self::Started(body) => Some(&body.connector),
             Self::Stopped(body) => Some(&body.connector),
             Self::Lost(body) => body.connector.as_deref(),
@@ -182,6 +185,78 @@ pub struct MissingLayer {
     pub why: String,
     /// What stays open without it.
     pub open: String,
+}
+
+/// A request to a host whose rule has `inspect`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Operation {
+    /// Name of the connector.
+    pub connector: String,
+    /// Instance of the data plane.
+    pub instance: String,
+    /// [`Operation::PASSED`], [`Operation::REFUSED`] or [`Operation::WOULD_REFUSE`].
+    pub verdict: String,
+    /// Name of the host.
+    pub name: String,
+    /// Port.
+    pub port: u16,
+    /// Name of the operation in its table; `None`: the table does not know it.
+    pub operation: Option<String>,
+    /// Method.
+    pub method: String,
+    /// Path, without the query; the table's where it knows the operation.
+    pub path: String,
+    /// The tool whose call was under way, the latest where there were several.
+    pub tool: Option<String>,
+    /// The id of that call.
+    pub call: Option<String>,
+    /// Who gets something.
+    pub recipients: Vec<Recipient>,
+    /// Why it was refused, or would have been.
+    pub refusals: Vec<OperationRefusal>,
+    /// Names of its header fields.
+    pub headers: Vec<String>,
+    /// Bytes of its body, as far as it was read to be judged.
+    pub body: u64,
+    /// Status of the answer; `None`: there was none.
+    pub status: Option<u16>,
+}
+
+impl Operation {
+    /// It went to the server.
+    pub const PASSED: &str = "passed";
+    /// It did not.
+    pub const REFUSED: &str = "refused";
+    /// It went to the server, because the rule only reports.
+    pub const WOULD_REFUSE: &str = "would-refuse";
+}
+
+/// Who gets something, and where that came from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recipient {
+    /// `mail`, `phone`, `url`, …
+    pub kind: String,
+    /// In its canonical form.
+    pub value: String,
+    /// Where it stood in the request.
+    pub place: String,
+    /// `call`, `operator`, `service`, `listed` or `nowhere`.
+    pub origin: String,
+    /// For `call`, the tool and the place among its arguments.
+    pub named: Option<String>,
+}
+
+/// Why an operation was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OperationRefusal {
+    /// A short name.
+    pub reason: String,
+    /// Where in the request.
+    pub place: Option<String>,
+    /// The value concerned.
+    pub value: Option<String>,
+    /// The same in a sentence.
+    pub message: String,
 }
 
 /// A connector was started.

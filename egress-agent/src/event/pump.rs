@@ -31,7 +31,7 @@ use super::{
     model::{Body, Exit, RuleTotal, Stopped, Warning},
     sink::{self, Sink, SinkError},
     stream::Stream,
-    tally::{Exact, by_name},
+    tally::{Exact, by_name, judged},
 };
 use crate::{
     dns::{DoorStats, Refusal},
@@ -156,6 +156,7 @@ impl Pump {
             received: BTreeMap::new(),
             call_stats,
             told: BTreeMap::new(),
+            judged: BTreeMap::new(),
             started: Instant::now(),
             begun: false,
             lost: 0,
@@ -204,6 +205,8 @@ struct Running {
     call_stats: Arc<CallStats>,
     /// Refused calls that lines have shown.
     told: BTreeMap<Reason, u64>,
+    /// Requests that were refused, by reason.
+    judged: BTreeMap<String, u64>,
     started: Instant,
     begun: bool,
     /// Records lost so far.
@@ -282,6 +285,7 @@ impl Running {
                 }
                 order = orders.recv() => match order {
                     Some(Order::Say(body)) => {
+                        judged(&body, &mut self.judged);
                         self.stream.note(*body);
                         self.stream.flush();
                     }
@@ -377,13 +381,15 @@ impl Running {
         let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let instance = self.stream.instance().to_owned();
         let tally = self.stream.tally(self.known.id);
+        let mut denied = by_name(&tally.denied());
+        denied.append(&mut self.judged);
         let summary = Body::Stopped(Stopped {
             connector: self.known.connector.clone(),
             instance,
             exit,
             duration_ms,
             allowed,
-            denied: by_name(&tally.denied()),
+            denied,
             not_shown: by_name(&tally.not_shown()),
             lost: tally.lost(),
             unwritten: tally.lines_unwritten(),

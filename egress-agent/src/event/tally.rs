@@ -3,11 +3,11 @@
 //! The kernel counts every denial exactly. Lines show some of them, each with a `count`.
 //! The difference is what the stream has not shown; it must be said (invariant 5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use egress_common::verdict::Reason;
 
-use super::model::Lost;
+use super::model::{Body, Lost, Operation};
 
 /// A difference is said once it has not changed for this long. Nanoseconds. Longer than
 /// the repeat limiter's window, within which a hidden repeat may still be shown.
@@ -17,6 +17,21 @@ const LOSSES_NS: u64 = 5_000_000_000;
 /// Hidden repeats that keep coming are said this often; the next line of the same denial
 /// counts most of them. Nanoseconds.
 const REPEATS_NS: u64 = 60_000_000_000;
+
+/// Counts a request that was refused, or would have been, once for each reason.
+pub fn judged(body: &Body, counts: &mut BTreeMap<String, u64>) {
+    let Body::Operation(operation) = body else {
+        return;
+    };
+    if operation.verdict == Operation::PASSED {
+        return;
+    }
+    let reasons = operation.refusals.iter().map(|refusal| &refusal.reason);
+    for reason in reasons.collect::<BTreeSet<_>>() {
+        let count = counts.entry(reason.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+}
 
 /// The kernel's counters of one connector, summed over all CPUs, since it was loaded.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -2,43 +2,34 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs::File,
     future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::{AsRawFd as _, OwnedFd},
     path::PathBuf,
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use nix::{
-    fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
-    unistd::pipe2,
-};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::unix::pipe::{Receiver, Sender},
-    process::{Child, Command},
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
+    confined::Place,
+    pipes::{ForwardError, Pipes},
     spec::{FORWARDER, Order, Said, Spec, Why},
     story::story,
 };
 use crate::{
-    dns::proxied::{Learn, Proxied},
-    host::{memory, switch},
-    launch::spec::say,
+    dns::{
+        proxied::Proxied,
+        stand::{Learn, What},
+    },
     policy::proxy::Proxy,
 };
 
-/// How long the forwarder may take to get ready.
-const READY_WITHIN: Duration = Duration::from_secs(10);
 /// The same about the same name is said once in this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Different things that are kept in mind for that.
@@ -47,22 +38,8 @@ const MAX_SAID: usize = 256;
 const LINES: usize = 256;
 /// Longest line of the forwarder's. Bytes.
 const MAX_LINE: usize = 4_096;
-/// User ids of services that systemd makes up (`DynamicUser=`, systemd.exec(5)): nobody's files.
-const USERS: (u32, u32) = (61_184, 65_519);
-
-/// Why there is no forwarder.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// It could not be made.
-    #[error("cannot start the forwarder to the proxy: {0}")]
-    Spawn(#[from] io::Error),
-    /// It said why it gave up.
-    #[error("the forwarder to the proxy did not start: {0}")]
-    Failed(String),
-    /// It did not get ready.
-    #[error("the forwarder to the proxy was not ready within {} s", READY_WITHIN.as_secs())]
-    Slow,
-}
+/// It, for people.
+const WHO: &str = "the forwarder to the proxy";
 
 /// What a forwarder is started with.
 pub struct Start {
@@ -91,55 +68,30 @@ impl Forwarder {
         proxies: mpsc::Receiver<Vec<SocketAddr>>,
         proxied: Arc<Proxied>,
     ) -> Result<Self, ForwardError> {
-        let (commands_read, commands_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        let (answers_read, answers_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        inheritable(&commands_read)?;
-        inheritable(&answers_write)?;
-        let child = Command::new("/proc/self/exe")
-            .arg(FORWARDER)
-            .arg(commands_read.as_raw_fd().to_string())
-            .arg(answers_write.as_raw_fd().to_string())
-            .env_clear()
-            .envs(switch::inherited())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
-        drop((commands_read, answers_write));
+        let mut pipes =
+            Pipes::start(FORWARDER, MAX_LINE).map_err(|error| ForwardError::Spawn(WHO, error))?;
         let spec = Spec {
-            cgroup_procs: start.cgroup_procs,
-            listener: start.listener,
-            net: start.net,
-            uid: USERS.0 + std::process::id() % (USERS.1 - USERS.0 + 1),
-            oom_score_adj: memory::spare(),
+            place: Place::new(start.cgroup_procs, start.listener, start.net),
             authorization: start
                 .proxy
                 .credentials
                 .as_ref()
                 .map(|it| it.authorization()),
         };
-        let mut commands = File::from(commands_write);
-        say(&mut commands, &spec)?;
-        let answers = BufReader::new(Receiver::from_owned_fd(answers_read)?);
+        match pipes.begin(WHO, &spec).await? {
+            Said::Ready => {}
+            Said::Failed(message) => return Err(ForwardError::Failed(WHO, message)),
+            said => return Err(ForwardError::Failed(WHO, format!("it began with {said:?}"))),
+        }
         let (told, lines) = mpsc::channel(LINES);
-        let mut talk = Talk {
-            child,
-            commands: Sender::from_owned_fd(commands.into())?,
-            answers,
+        let talk = Talk {
+            pipes,
             proxied,
             proxy: start.proxy,
             waiting: VecDeque::new(),
             said: HashMap::new(),
             told,
         };
-        match timeout(READY_WITHIN, talk.next()).await {
-            Ok(Ok(Said::Ready)) => {}
-            Ok(Ok(Said::Failed(message))) => return Err(ForwardError::Failed(message)),
-            Ok(Ok(said)) => return Err(ForwardError::Failed(format!("it began with {said:?}"))),
-            Ok(Err(error)) => return Err(ForwardError::Failed(error.to_string())),
-            Err(_) => return Err(ForwardError::Slow),
-        }
         let task = tokio::spawn(talk.carry_on(learn, proxies));
         Ok(Self { task, lines })
     }
@@ -166,9 +118,7 @@ impl Drop for Forwarder {
 
 /// The talk with a running forwarder.
 struct Talk {
-    child: Child,
-    commands: Sender,
-    answers: BufReader<Receiver>,
+    pipes: Pipes,
     proxied: Arc<Proxied>,
     proxy: Proxy,
     /// Who waits for a name to be learned, in the order in which they were told.
@@ -184,29 +134,25 @@ impl Talk {
         mut learn: mpsc::Receiver<Learn>,
         mut proxies: mpsc::Receiver<Vec<SocketAddr>>,
     ) {
-        let mut line = Vec::new();
         let ended = loop {
             let sent = tokio::select! {
-                read = more(&mut self.answers, &mut line) => match read.and_then(|()| self.take(&mut line)) {
+                said = self.pipes.hear() => match said.and_then(|said| self.take(said)) {
                     Ok(()) => Ok(()),
                     Err(error) => break error,
                 },
-                Some(Learn { address, name, done }) = learn.recv() => {
+                Some(Learn { what: What::Stands(address, name), done }) = learn.recv() => {
                     self.waiting.push_back(done);
-                    self.order(&Order::Learn { address, name: name.as_str().to_owned() }).await
+                    let name = name.as_str().to_owned();
+                    self.pipes.say(&Order::Learn { address, name }).await
                 }
-                Some(proxies) = proxies.recv() => self.order(&Order::Proxy(proxies)).await,
+                Some(proxies) = proxies.recv() => self.pipes.say(&Order::Proxy(proxies)).await,
             };
             if let Err(error) = sent {
                 break error;
             }
         };
-        // Whatever it was, this forwarder is not trusted with more.
-        let killed = self.child.kill().await;
-        let why = match killed.and(self.child.wait().await) {
-            Ok(status) => format!("{ended}; {status}"),
-            Err(error) => format!("{ended}; {error}"),
-        };
+        let status = self.pipes.end().await;
+        let why = format!("{ended}; {status}");
         let message = format!(
             "the forwarder to {} is gone ({why}): no name that goes through it is reached; restart \
              the connector",
@@ -215,20 +161,8 @@ impl Talk {
         let _ends_too = self.told.send(message).await;
     }
 
-    async fn order(&mut self, order: &Order) -> io::Result<()> {
-        let mut line = serde_json::to_vec(order)?;
-        line.push(b'\n');
-        self.commands.write_all(&line).await
-    }
-
-    async fn next(&mut self) -> io::Result<Said> {
-        let mut line = Vec::new();
-        more(&mut self.answers, &mut line).await?;
-        Ok(serde_json::from_slice(&line)?)
-    }
-
-    fn take(&mut self, line: &mut Vec<u8>) -> io::Result<()> {
-        match serde_json::from_slice(&std::mem::take(line))? {
+    fn take(&mut self, said: Said) -> io::Result<()> {
+        match said {
             Said::Learned => {
                 if let Some(done) = self.waiting.pop_front() {
                     // Who asked has waited long enough.
@@ -271,30 +205,4 @@ impl Talk {
         // Lines that nobody has taken for so long are not what people wait for.
         let _full = self.told.try_send(line);
     }
-}
-
-/// Reads to the end of a line, which may have begun earlier. Safe to cancel.
-async fn more(answers: &mut BufReader<Receiver>, line: &mut Vec<u8>) -> io::Result<()> {
-    loop {
-        let bytes = answers.fill_buf().await?;
-        if bytes.is_empty() {
-            return Err(io::Error::other("it ended"));
-        }
-        let end = bytes.iter().position(|&byte| byte == b'\n');
-        let taken = end.map_or(bytes.len(), |at| at.saturating_add(1));
-        line.extend(bytes.iter().take(taken));
-        answers.consume(taken);
-        if line.len() > MAX_LINE {
-            return Err(io::Error::other("it said more than a line has room for"));
-        }
-        if end.is_some() {
-            return Ok(());
-        }
-    }
-}
-
-/// Lets the child process have a descriptor.
-fn inheritable(fd: &OwnedFd) -> io::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
-    Ok(())
 }

@@ -15,6 +15,8 @@
 //! | `head` ◦ | the proxy's answer |
 //! | `story` ◦ | what a connection that came to nothing means, for people |
 //! | `range` | the loopback addresses of one instance |
+//! | `confined` | a confined process on its way to its work |
+//! | `pipes` | the agent's side of such a process: start, and lines both ways |
 //! | `child` | becoming the forwarder |
 //! | `filter` | the system calls and files it can use |
 //! | `serve` | its work |
@@ -22,16 +24,21 @@
 //! | `whereabouts` | where the proxy is |
 
 pub mod child;
+pub mod confined;
+
 mod filter;
 mod handle;
 mod head;
+
+pub mod pipes;
 mod range;
 mod serve;
 mod spec;
 mod story;
 mod whereabouts;
 
-pub use handle::{ForwardError, Forwarder, Start};
+pub use handle::{Forwarder, Start};
+pub use pipes::ForwardError;
 pub use range::Range;
 pub use spec::FORWARDER;
 pub use whereabouts::{Lookless, Whereabouts};

@@ -3,12 +3,11 @@
 //! agent → forwarder: [`Spec`], then any number of [`Order`]s. forwarder → agent: [`Said::Ready`],
 //! then [`Said::Learned`] for each [`Order::Learn`] in its order, and [`Said::Lost`].
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use super::confined::Place;
 
 /// The hidden subcommand under which the binary calls itself.
 pub const FORWARDER: &str = "__forward";
@@ -16,16 +15,8 @@ pub const FORWARDER: &str = "__forward";
 /// Everything the forwarder needs at its start.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
-    /// The `cgroup.procs` file to join.
-    pub cgroup_procs: PathBuf,
-    /// The pinned table that its listener goes into.
-    pub listener: PathBuf,
-    /// Where its addresses begin.
-    pub net: Ipv4Addr,
-    /// User and group id.
-    pub uid: u32,
-    /// How soon the kernel ends it where memory runs out; `None`: as the agent.
-    pub oom_score_adj: Option<i16>,
+    /// Where it belongs.
+    pub place: Place,
     /// The value of `Proxy-Authorization`.
     pub authorization: Option<String>,
 }

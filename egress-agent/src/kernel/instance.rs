@@ -34,6 +34,8 @@ pub(super) const PARENT: &str = "egress-agent";
 const COPY: &str = "1";
 /// The cgroup of a forwarder; no connector's name begins so.
 const FORWARDER: &str = "_forwarder";
+/// The cgroup of an envelope proxy.
+const ENVELOPE: &str = "_envelope";
 /// How long killed processes may take to go.
 pub(super) const KILL_WITHIN: Duration = Duration::from_secs(5);
 
@@ -169,6 +171,13 @@ impl Instance {
     /// Makes the cgroup of the connector's forwarder, beside the connector's own.
     pub fn forwarder(&self) -> Result<Cgroup, InstanceError> {
         let cgroup = self.parent.child(FORWARDER)?;
+        cgroup.create()?;
+        Ok(cgroup)
+    }
+
+    /// Makes the cgroup of the connector's envelope proxy, beside the connector's own.
+    pub fn envelope(&self) -> Result<Cgroup, InstanceError> {
+        let cgroup = self.parent.child(ENVELOPE)?;
         cgroup.create()?;
         Ok(cgroup)
     }

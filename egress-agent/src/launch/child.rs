@@ -21,6 +21,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::{
     devices, filter, harden, identity, init, mounts, own, queues, scope,
     spec::{GO, Lines, Said, Spec, say},
+    trust,
 };
 use crate::{
     host::{
@@ -222,6 +223,9 @@ fn mounted(spec: &Spec) -> Result<(), String> {
         devices::install(&spec.devices, &spec.unix.paths).map_err(|error| error.to_string())?;
     }
     identity::show(&spec.entries).map_err(|error| error.to_string())?;
+    if let Some(trust) = &spec.trust {
+        trust::show(trust).map_err(|error| error.to_string())?;
+    }
     if spec.uid == 0 {
         mounts::seal().map_err(|error| error.to_string())?;
     }

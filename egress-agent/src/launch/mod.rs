@@ -28,6 +28,7 @@ pub mod sockets;
 pub mod spawn;
 pub mod spec;
 pub mod stdio;
+pub mod trust;
 
 pub use caller::Callers;
 pub use signals::Signals;

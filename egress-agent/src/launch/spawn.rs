@@ -32,7 +32,7 @@ use tokio::{
 use super::{
     init,
     spec::{GO, LAUNCHER, Said, Spec, say},
-    stdio::{self, Relay, Relaying},
+    stdio::{self, Relay, Relaying, Tap},
 };
 use crate::host::switch::{self, Part};
 
@@ -106,13 +106,13 @@ struct Inside {
 
 /// Starts the launcher and waits until it is inside, without rights, and has seen the
 /// boundary hold. Standard input, output and error are the agent's own, where that is safe.
-pub async fn start(spec: &Spec) -> Result<Ready, LaunchError> {
+pub async fn start(spec: &Spec, tap: Option<Tap>) -> Result<Ready, LaunchError> {
     let (commands_read, commands_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let (status_read, status_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let (answers, theirs) = std::os::unix::net::UnixStream::pair()?;
     answers.set_nonblocking(true)?;
     let theirs = OwnedFd::from(theirs);
-    let standard = stdio::standard(spec.uid).map_err(LaunchError::Standard)?;
+    let standard = stdio::standard(spec.uid, tap).map_err(LaunchError::Standard)?;
     let [input, output, error] = standard.given;
     let mut command = Command::new("/proc/self/exe");
     command.arg(LAUNCHER);

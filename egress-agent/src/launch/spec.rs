@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{identity::Entry, scope::Landlocked};
+use super::{identity::Entry, scope::Landlocked, trust::Trust};
 use crate::host::inherited::Inherited;
 use crate::host::temporary::Temporary;
 
@@ -43,6 +43,8 @@ pub struct Spec {
     pub oom_score_adj: Option<i16>,
     /// What `/etc/passwd` and `/etc/group` lack of its user.
     pub entries: Vec<Entry>,
+    /// Whom it trusts besides, where its requests are judged.
+    pub trust: Option<Trust>,
     /// It sees and signals the processes of the host.
     pub host_processes: bool,
     /// What it gets below `/dev` besides the harmless devices; absolute paths.

@@ -6,6 +6,9 @@
 //! elsewhere; a folder leads to what is in it. MCP clients written for node give their servers
 //! unix sockets. So the connector gets a pipe, and a thread of the agent carries the bytes:
 //! what was attached to them (`SCM_RIGHTS`, unix(7)) is gone with `read`.
+//!
+//! Where somebody reads along ([`Tap`]), input and output are always carried so. Not a byte is
+//! changed, and none is held back but for the moment in which it is read.
 
 use std::{
     fs::{File, Metadata},
@@ -55,9 +58,21 @@ pub struct Standard {
 #[derive(Default)]
 pub struct Relay(Vec<Lane>);
 
+/// Who reads along: each piece is given to it before it is passed on.
+pub struct Tap {
+    /// What goes to the connector.
+    pub client: Reader,
+    /// What comes from it.
+    pub server: Reader,
+}
+
+/// Reads one direction, piece by piece.
+pub type Reader = Box<dyn FnMut(&[u8]) + Send>;
+
 struct Lane {
     from: File,
     to: File,
+    reader: Option<Reader>,
     outward: bool,
 }
 
@@ -70,7 +85,7 @@ pub struct Relaying {
 
 /// Looks at the agent's own standard descriptors. The pipes belong to `uid`, so that programs can
 /// open them by name (`/dev/stderr`).
-pub fn standard(uid: u32) -> io::Result<Standard> {
+pub fn standard(uid: u32, tap: Option<Tap>) -> io::Result<Standard> {
     let own = [
         io::stdin().as_fd().try_clone_to_owned()?,
         io::stdout().as_fd().try_clone_to_owned()?,
@@ -78,35 +93,42 @@ pub fn standard(uid: u32) -> io::Result<Standard> {
     ];
     let [input, output, error] = own.map(File::from);
     let mut lanes = Vec::new();
-    let given_in = if carries_bytes_alone(&input)? {
+    let tapped = tap.is_some();
+    let (client, mut server) = match tap {
+        Some(tap) => (Some(tap.client), Some(tap.server)),
+        None => (None, None),
+    };
+    let given_in = if !tapped && carries_bytes_alone(&input)? {
         Stdio::inherit()
     } else {
         let (reader, writer) = pipe(uid)?;
         lanes.push(Lane {
             from: input,
             to: writer.into(),
+            reader: client,
             outward: false,
         });
         reader.into()
     };
     let (out_is, error_is) = (identity(&output)?, identity(&error)?);
-    let mut outward = |file: File| -> io::Result<Option<OwnedFd>> {
-        if carries_bytes_alone(&file)? {
+    let mut outward = |file: File, along: Option<Reader>| -> io::Result<Option<OwnedFd>> {
+        if along.is_none() && carries_bytes_alone(&file)? {
             return Ok(None);
         }
         let (reader, writer) = pipe(uid)?;
         lanes.push(Lane {
             from: reader.into(),
             to: file,
+            reader: along,
             outward: true,
         });
         Ok(Some(writer))
     };
-    let given_out = outward(output)?;
+    let given_out = outward(output, server.take())?;
     let given_error = match &given_out {
         // One way for both, or their lines would change places.
         Some(writer) if out_is == error_is => Some(writer.try_clone()?),
-        _ => outward(error)?,
+        _ => outward(error, None)?,
     };
     let given = |pipe: Option<OwnedFd>| pipe.map_or_else(Stdio::inherit, Stdio::from);
     Ok(Standard {
@@ -130,7 +152,7 @@ impl Relay {
                 .stack_size(STACK)
                 .spawn(move || {
                     // Either side is gone; the other one is told by the end of this one.
-                    let _ended = carry(lane.from, lane.to, &carried);
+                    let _ended = carry(lane.from, lane.to, lane.reader, &carried);
                     drop(done);
                 })?;
         }
@@ -154,7 +176,12 @@ impl Relaying {
     }
 }
 
-fn carry(mut from: File, mut to: File, carried: &AtomicU64) -> io::Result<()> {
+fn carry(
+    mut from: File,
+    mut to: File,
+    mut reader: Option<Reader>,
+    carried: &AtomicU64,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let length = match from.read(&mut buffer) {
@@ -166,6 +193,9 @@ fn carry(mut from: File, mut to: File, carried: &AtomicU64) -> io::Result<()> {
             }
         };
         let mut rest = buffer.get(..length).unwrap_or_default();
+        if let Some(read) = &mut reader {
+            read(rest);
+        }
         while !rest.is_empty() {
             match to.write(rest) {
                 Ok(written) => {

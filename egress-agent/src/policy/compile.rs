@@ -249,6 +249,7 @@ fn number(policy: &Policy, slots: &[u32]) -> Result<Vec<CompiledRule>, Complaint
 
 fn flags(rule: &Rule) -> u16 {
     let flag = |on: bool, flag: u16| if on { flag } else { 0 };
-    let tls = rule.tls && !switch::is_off(Part::Sni);
+    // The envelope proxy checks the names of those that are judged; see `names`.
+    let tls = rule.tls && rule.inspect.is_none() && !switch::is_off(Part::Sni);
     flag(tls, grant::Rule::TLS) | flag(tls && rule.ech, grant::Rule::ECH)
 }

@@ -45,22 +45,19 @@ fn meaning(host: &str, inspect: &Inspect) -> String {
 
 /// Why a policy cannot be put in force: requests would pass that its rules say are judged.
 pub fn unfit(policy: &Policy) -> Option<String> {
+    let proxy = policy.through()?;
     let (_, name, _) = policy.inspected().next()?;
-    let proxied = policy.inspected().find_map(|(_, name, _)| {
-        let proxy = policy.through().filter(|proxy| proxy.takes(name))?;
-        Some(format!(
+    let proxied = policy.inspected().find(|(_, name, _)| proxy.takes(name));
+    Some(match proxied {
+        Some((_, name, _)) => format!(
             "connections to {name} go through the proxy {proxy}, where nothing is judged; add the \
              name to “proxy.direct”, write “proxy: off”, or remove “inspect”"
-        ))
-    });
-    // Until there is a process that judges: refusing is the only true answer.
-    let nobody = || {
-        format!(
-            "requests to {name} are to be judged (inspect), and nothing in this build does so yet; \
-             remove “inspect” to permit the host whole"
-        )
-    };
-    proxied.or_else(|| Some(nobody()))
+        ),
+        None => format!(
+            "the proxy {proxy} and requests that are judged ({name}) do not go together in one \
+             policy; write “proxy: off”, or remove “inspect”"
+        ),
+    })
 }
 
 /// Where they mean less.

@@ -17,7 +17,7 @@ pub mod locate;
 pub mod lower;
 pub mod model;
 pub mod name;
-mod names;
+pub mod names;
 pub mod open;
 pub mod outside;
 mod prefixes;

@@ -32,12 +32,25 @@ pub(super) fn entries(
     rules: &[CompiledRule],
 ) -> Vec<Result<Entry, Misfit>> {
     let lines = lines(policy, rules);
-    let patterns: BTreeSet<&HostPattern> = lines.iter().map(|line| line.pattern).collect();
+    let mut patterns: BTreeSet<&HostPattern> = lines.iter().map(|line| line.pattern).collect();
+    // Names that are judged may be said to the envelope proxy alone, which checks them itself: not
+    // at an address that another rule permits.
+    let judged: BTreeSet<&HostPattern> = judged(policy).collect();
+    patterns.extend(&judged);
     let entries = patterns.into_iter().filter_map(|pattern| {
         let (length, key) = key(connector, pattern)?;
-        Some(ranges(pattern, &lines).map(|value| (length, key, value)))
+        let value = ranges(pattern, &lines, judged.contains(pattern));
+        Some(value.map(|value| (length, key, value)))
     });
     entries.collect()
+}
+
+fn judged(policy: &Policy) -> impl Iterator<Item = &HostPattern> {
+    let rules = policy.allow.iter().filter(|rule| rule.inspect.is_some());
+    rules.filter_map(|rule| match &rule.target {
+        Target::Host(pattern) => Some(pattern),
+        _ => None,
+    })
 }
 
 fn lines<'a>(policy: &'a Policy, rules: &'a [CompiledRule]) -> Vec<Line<'a>> {
@@ -95,8 +108,10 @@ fn covers(pattern: &HostPattern, other: &HostPattern) -> bool {
     }
 }
 
-fn ranges(pattern: &HostPattern, lines: &[Line<'_>]) -> Result<PrefixRules, Misfit> {
+/// `closed`: only denials count.
+fn ranges(pattern: &HostPattern, lines: &[Line<'_>], closed: bool) -> Result<PrefixRules, Misfit> {
     let speaking = lines.iter().filter(|line| covers(line.pattern, pattern));
+    let speaking = speaking.filter(|line| line.saying.deny || !closed);
     ranges::ranges(
         speaking.map(|line| &line.saying),
         &format_args!("for the name {pattern}"),
@@ -104,8 +119,9 @@ fn ranges(pattern: &HostPattern, lines: &[Line<'_>]) -> Result<PrefixRules, Misf
     )
 }
 
-/// The trie's key; `None` for a wildcard so long that no name lies below it.
-fn key(connector: u32, pattern: &HostPattern) -> Option<(u32, NameKey)> {
+/// The length in bits and the trie's key of a name or wildcard; `None` for a wildcard so long that
+/// no name lies below it.
+pub fn key(connector: u32, pattern: &HostPattern) -> Option<(u32, NameKey)> {
     let connector = u16::try_from(connector).ok()?;
     match pattern {
         HostPattern::Exact(name) => NameKey::exact(connector, name.as_str().as_bytes()),

@@ -191,6 +191,10 @@ impl Reload {
             self.kept(&way, stream);
             return Ok(());
         }
+        if let Some(told) = self.unspeakable(&policy) {
+            self.kept(&told, stream);
+            return Ok(());
+        }
         let live = &mut self.start.live;
         if !asked && live.is_whole() && policy == **live.policy() {
             return Ok(());
@@ -227,6 +231,9 @@ impl Reload {
             }
         };
         stream.learn(ready.rule_names());
+        if let Some(inspected) = self.start.names.inspected() {
+            inspected.judge_by(ready.policy());
+        }
         match live.replace(ready, &self.start.names, &self.start.keeper) {
             Ok(changed) => self.done(changed, stream),
             Err(Broken::Open(error)) => return Err(Broken::Open(error)),
@@ -240,6 +247,18 @@ impl Reload {
             ),
         }
         Ok(())
+    }
+
+    /// A rule that judges a host which nobody here can speak for.
+    fn unspeakable(&self, policy: &Policy) -> Option<String> {
+        let name = match self.start.names.inspected() {
+            Some(inspected) => inspected.foreign(policy),
+            None => policy.inspected().next().map(|(_, name, _)| name),
+        }?;
+        Some(format!(
+            "“inspect” for {name} is new, and the certificates that the connector trusts were made \
+             at its start: restart the connector"
+        ))
     }
 
     /// How a policy would let its connector reach the proxy directly.

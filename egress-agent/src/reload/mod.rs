@@ -1,12 +1,13 @@
 //! Another policy for a connector that runs.
 //!
 //! `watch` says when to look, `plane` carries a policy into the data plane, `flows` ◦ says
-//! which running flows it ends, `say` words the events, and `driver` goes from one to the
+//! which running flows it ends, `helper` lets the process beside a connector in, `say` words the events, and `driver` goes from one to the
 //! other.
 
 pub mod driver;
 pub mod fault;
 pub mod flows;
+pub mod helper;
 pub mod own;
 pub mod plane;
 pub mod say;

@@ -24,9 +24,10 @@ use std::{
 };
 
 use egress_common::{
-    abi::{RULE_DOOR, RULE_INBOUND, RULE_OWN, RULE_PROXY},
+    abi::{RULE_DOOR, RULE_INBOUND, RULE_INSPECTED, RULE_OWN},
     grant::{Connector, Rule},
     key::{Addr, GrantKey},
+    sni::NameKey,
     unix::{UnixGrant, UnixKey},
 };
 
@@ -51,7 +52,9 @@ use crate::{
 
 /// A connector's policy as it is in the data plane.
 pub struct Live {
-    switches: Switches,
+    pub(super) switches: Switches,
+    /// Names that the envelope proxy may call.
+    pub(super) judged: Vec<(u32, NameKey)>,
     cgroup: Cgroup,
     id: u32,
     record: Connector,
@@ -103,6 +106,7 @@ impl Live {
         switches.set_cgroup(cgroup.id()?, id)?;
         let mut live = Self {
             switches,
+            judged: Vec::new(),
             cgroup,
             id,
             record: connector(door, &policy, own),
@@ -133,23 +137,6 @@ impl Live {
         }
         live.switches.set_connector(id, &live.record)?;
         Ok(live)
-    }
-
-    /// Lets a connector's forwarder in, whose processes are to join `cgroup`: a connector of its own
-    /// that has no policy, so that what is granted to it is all that it reaches. To be called before
-    /// the data plane is attached.
-    pub fn admit_forwarder(&mut self, id: u32, cgroup: &Cgroup) -> Result<(), StartError> {
-        let record = Connector {
-            door_v6: Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST)),
-            door_v4: 0,
-            door_port: 0,
-            mode: Connector::ENFORCE,
-            unix: 0,
-            flags: 0,
-        };
-        self.switches.set_cgroup(cgroup.id()?, id)?;
-        self.switches.set_rule(RULE_PROXY, 0, true, 0)?;
-        Ok(self.switches.set_connector(id, &record)?)
     }
 
     /// The policy in force.
@@ -266,10 +253,14 @@ impl Live {
         if changed.denies_more {
             // What stands for a name has an address that no rule means, and what the forwarder
             // reaches is not the connector's.
-            let stands = |key: &GrantKey| names.proxied().is_some_and(|it| it.holds(&key.addr));
+            let stands = |key: &GrantKey| names.stands(&key.addr);
             keeper.retain(|key| {
                 key.connector != self.id || stands(key) || !is_denied(&policy, key)
             })?;
+        }
+        if let Some(inspected) = names.inspected() {
+            keeper.retain(|key| inspected.keeps(&policy, key))?;
+            self.set_inspected(inspected.process(), &policy)?;
         }
         // Only names that the launcher has made safe from being led elsewhere; others wait for
         // the next start.
@@ -351,6 +342,10 @@ impl Live {
     /// Permits nothing any more. An audited connector is enforced from here on.
     fn switch_off(&mut self) -> Result<(), PlaneError> {
         self.set_record(Mode::Enforce, 0)?;
+        if !self.judged.is_empty() {
+            self.switches
+                .set_rule(RULE_INSPECTED, 0, false, Rule::TLS)?;
+        }
         for (rule, flags) in self.installed.on.clone() {
             self.carry_out(&Step::Off(rule, flags))?;
         }
@@ -384,6 +379,11 @@ impl Ready {
     /// Names of its rules by their slots.
     pub fn rule_names(&self) -> HashMap<u32, String> {
         names_of(&self.tables)
+    }
+
+    /// The policy itself.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 }
 
@@ -420,7 +420,7 @@ fn connector(door: &Door, policy: &Policy, own: &Own) -> Connector {
     }
 }
 
-fn number(mode: Mode) -> u16 {
+pub(super) fn number(mode: Mode) -> u16 {
     match mode {
         Mode::Enforce => Connector::ENFORCE,
         Mode::Audit => Connector::AUDIT,

@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod inspected;
 pub(super) mod stub;
 mod upstream;
 
@@ -939,7 +940,7 @@ async fn a_dead_upstream_fails_at_once_and_ends_no_grant() {
         is_own: stub::is_own,
         refusals: sender,
         files: std::sync::Arc::new(super::files::Files::of_host(u32::MAX)),
-        proxied: None,
+        carrier: None,
     });
     let names = std::sync::Arc::new(names);
     let start = Instant::now();

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    dns::{Door, Names, NamesConfig, Refusal, files::Files, lease::Holder},
+    dns::{Carrier, Door, Names, NamesConfig, Refusal, files::Files, lease::Holder},
     grant::{Keeper, Table, TableError},
     policy::{
         model::{DnsSettings, Mode, Policy, PortSpan, Protocols, Rule, Start, Target},
@@ -318,7 +318,11 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    pub(super) async fn start(mut policy: Policy) -> Self {
+    pub(super) async fn start(policy: Policy) -> Self {
+        Self::carried(policy, None).await
+    }
+
+    pub(super) async fn carried(mut policy: Policy, carrier: Option<Carrier>) -> Self {
         let stub = Stub::start().await;
         policy.dns.servers = vec![stub.address.into()];
         let table = FakeTable::default();
@@ -331,7 +335,7 @@ impl Fixture {
             is_own,
             refusals: sender,
             files: Arc::new(Files::at("/dev/null".into(), "/dev/null".into(), u32::MAX)),
-            proxied: None,
+            carrier,
         });
         let names = Arc::new(names);
         let door = Door::bind().unwrap();

@@ -246,7 +246,7 @@ async fn a_rule_that_changes_holds_for_the_next_request() {
     assert_eq!(&begin, b"HTTP/1.1 200 OK");
     let mut closed = inspect("enforce");
     closed.service.operations.clear();
-    world.shared.inspect(NAME.to_owned(), closed);
+    world.shared.inspect([(NAME.to_owned(), closed)].into());
     let answer = talk(&mut client, &get).await;
     assert!(answer.contains("HTTP/1.1 403 Forbidden"), "{answer}");
 }

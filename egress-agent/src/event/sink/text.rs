@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::event::{
     escape,
-    model::{Body, Denial, Destination, Record},
+    model::{Body, Denial, Destination, Operation, Record},
 };
 
 /// When to use colour.
@@ -49,6 +49,7 @@ pub fn line(record: &Record, color: bool) -> String {
         Body::Denied(denial) => line.denial("denied", RED, denial),
         Body::WouldDeny(denial) => line.denial("would-deny", YELLOW, denial),
         Body::Layers(body) => line.layers(body),
+        Body::Operation(body) => line.operation(body),
         Body::Started(body) => {
             line.head("started", GREEN, Some(&body.connector));
             line.rest(&format!(
@@ -152,6 +153,39 @@ impl Line {
         }
         if let Some(message) = &denial.message {
             self.rest(&escape::inner(message));
+        }
+    }
+
+    fn operation(&mut self, body: &Operation) {
+        let (verb, style) = match body.verdict.as_str() {
+            Operation::REFUSED => ("refused", RED),
+            Operation::WOULD_REFUSE => ("would-refuse", YELLOW),
+            _ => ("operation", GREEN),
+        };
+        self.head(verb, style, Some(&body.connector));
+        let (method, path) = (escape::field(&body.method), escape::field(&body.path));
+        let name = escape::field(&body.name);
+        self.cell(&format!("{method} {name}:{}{path}", body.port), 32, BOLD);
+        if let Some(operation) = &body.operation {
+            self.rest(&escape::field(operation));
+        }
+        for refusal in &body.refusals {
+            self.cell(&escape::field(&refusal.reason), 0, style);
+            self.rest(&escape::inner(&refusal.message));
+        }
+        if body.refusals.is_empty() {
+            for to in &body.recipients {
+                let (value, origin) = (escape::field(&to.value), escape::field(&to.origin));
+                self.rest(&format!("{value} ({origin})"));
+            }
+        }
+        if let Some(tool) = &body.tool {
+            let call = body.call.as_deref().map(escape::field);
+            let call = call.map(|call| format!(" #{call}")).unwrap_or_default();
+            self.rest(&format!("in {}{call}", escape::field(tool)));
+        }
+        if let Some(status) = body.status {
+            self.rest(&status.to_string());
         }
     }
 

@@ -258,3 +258,22 @@ fn many_ports_fit_where_no_name_is_asked_for() {
     let expected = "p.yaml:5:5: 40 port ranges meet for the name a.example; at most 16 fit";
     assert!(full[0].contains(expected), "{full:?}");
 }
+
+#[test]
+fn a_judged_name_is_said_to_nobody_but_the_envelope_proxy() {
+    let judged = policy(
+        "allow:\n  - { host: a.example.com, ports: [443], inspect: { unlisted: report, mode: report } }\n  \
+         - b.example.com:443\n",
+    );
+    let Some((tables, memory)) = installed(&judged) else {
+        panic!("it does not fit");
+    };
+    let flags: Vec<u16> = tables.rules.iter().map(|rule| rule.flags).collect();
+    assert_eq!(flags, [0, grant::Rule::TLS], "the proxy checks its names");
+    let said = |text: &str| match Name::parse(text) {
+        Ok(name) => asked(&memory, 7, &name, 443).0,
+        Err(error) => panic!("{text} {error}"),
+    };
+    assert_eq!(said("b.example.com"), Action::Allow);
+    assert_eq!(said("a.example.com"), Action::Deny);
+}

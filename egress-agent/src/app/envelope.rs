@@ -1,0 +1,214 @@
+//! What a run has besides where requests are judged.
+
+use std::{ffi::OsString, net::Ipv4Addr, sync::Arc};
+
+use egress_common::abi::map;
+use egress_envelope::judge::Mode;
+use tokio::sync::{mpsc, watch};
+
+use super::{Run, RunError};
+use crate::{
+    dns::{
+        Carrier,
+        inspected::{Inspected, Rules},
+        stand::Learn,
+    },
+    envelope::{self, Envelope, Judged, Told},
+    event::model::{self, Body},
+    forward::Range,
+    host::Cgroup,
+    kernel::{Plane, instance::Instance},
+    launch::{Spec, env, stdio::Tap, trust},
+    policy::model::Policy,
+    reload::{Live, say},
+};
+
+/// The envelope proxy's id in the data plane of a `run`.
+const PROCESS: u32 = 2;
+/// Names that may wait to be learned.
+const WAITING: usize = 64;
+
+/// An envelope proxy before it runs.
+pub(super) struct Judging {
+    range: Range,
+    cgroup: Cgroup,
+    inspected: Arc<Inspected>,
+    learn: mpsc::Receiver<Learn>,
+}
+
+impl Judging {
+    /// What a policy that judges requests needs before the data plane is loaded; `None`: it judges
+    /// none.
+    pub(super) fn prepare(policy: &Policy, instance: &Instance) -> Result<Option<Self>, RunError> {
+        if policy.inspected().next().is_none() {
+            return Ok(None);
+        }
+        let range = Range::claim().map_err(RunError::Range)?;
+        let (told, learn) = mpsc::channel(WAITING);
+        Ok(Some(Self {
+            inspected: Arc::new(Inspected::new(policy, range.net(), told, PROCESS)),
+            cgroup: instance.envelope()?,
+            range,
+            learn,
+        }))
+    }
+
+    /// Where its addresses begin.
+    pub(super) fn net(&self) -> Ipv4Addr {
+        self.range.net()
+    }
+
+    /// What the connector's names need.
+    pub(super) fn carrier(&self) -> Carrier {
+        Carrier::Envelope(Arc::clone(&self.inspected))
+    }
+
+    /// Lets the proxy into the data plane, which is not attached yet, and the connector to it.
+    pub(super) fn admit(
+        &self,
+        live: &mut Live,
+        plane: &mut Plane,
+        instance: &Instance,
+    ) -> Result<(), RunError> {
+        live.admit_envelope(PROCESS, &self.cgroup)?;
+        Ok(plane.attach_proxy(instance.connector().path())?)
+    }
+
+    /// Starts the proxy.
+    pub(super) async fn start(self, run: &Run, instance: &Instance) -> Result<Working, RunError> {
+        let (tap, tapped) = envelope::tap();
+        let rules = self.inspected.rules();
+        let start = envelope::Start {
+            cgroup_procs: self.cgroup.path().join("cgroup.procs"),
+            listener: instance.pins().map(map::FORWARDER),
+            net: self.range.net(),
+            roots: trust::of_host(&run.caller_env),
+            operator: operator(run),
+            learn: self.learn,
+            rules: rules.clone(),
+            tapped,
+        };
+        let (envelope, ca_pem) = Envelope::start(start).await?;
+        Ok(Working {
+            envelope,
+            ca_pem,
+            tap: Some(tap),
+            rules,
+            _range: self.range,
+        })
+    }
+}
+
+/// What the operator wrote: values of the environment that is passed on, and the program's
+/// arguments.
+fn operator(run: &Run) -> Vec<String> {
+    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
+    let env = env::build(block, run.caller_env.iter().cloned(), &[], &[]);
+    let values = env.into_iter().map(|(_, value)| value);
+    let arguments = run.command.iter().skip(1).cloned();
+    let texts = values
+        .chain(arguments)
+        .filter_map(|text| text.into_string().ok());
+    texts.collect()
+}
+
+/// An envelope proxy at work.
+pub(super) struct Working {
+    envelope: Envelope,
+    /// Its authority, for the connector's trust.
+    ca_pem: String,
+    /// Reads along; taken when the connector starts.
+    tap: Option<Tap>,
+    rules: watch::Receiver<Rules>,
+    _range: Range,
+}
+
+impl Working {
+    /// Prepares the connector: whom it trusts. Answers who reads along what its client says.
+    pub(super) fn equip(&mut self, run: &Run, spec: &mut Spec) -> Option<Tap> {
+        let program = run.command.first().map(OsString::as_os_str);
+        spec.trust = Some(trust::plan(self.ca_pem.clone(), &mut spec.env, program));
+        self.tap.take()
+    }
+
+    /// The next thing to be told of the proxy. Safe to cancel.
+    pub(super) async fn told(&mut self) -> Told {
+        self.envelope.next().await
+    }
+
+    /// What is left to be told.
+    pub(super) fn last(&mut self) -> Option<Told> {
+        self.envelope.last()
+    }
+
+    /// As a line of the stream.
+    pub(super) fn body(&self, told: Told, connector: &str, instance: &str) -> Body {
+        let reports = match &told {
+            Told::Operation(judged) => {
+                let rules = self.rules.borrow();
+                let inspect = rules.get(&judged.name);
+                inspect.is_some_and(|inspect| inspect.mode == Mode::Report)
+            }
+            Told::Warning(_) => false,
+        };
+        body(told, connector, instance, reports)
+    }
+}
+
+/// As a line of the stream. `reports`: refusals are not carried out.
+pub(super) fn body(told: Told, connector: &str, instance: &str, reports: bool) -> Body {
+    match told {
+        Told::Warning(line) => say::warning(connector, instance, "envelope", line),
+        Told::Operation(judged) => {
+            Body::Operation(operation(connector, instance, reports, *judged))
+        }
+    }
+}
+
+fn operation(connector: &str, instance: &str, reports: bool, judged: Judged) -> model::Operation {
+    let Judged {
+        name,
+        port,
+        operation,
+        refusals,
+        status,
+    } = judged;
+    let verdict = match (refusals.is_empty(), reports) {
+        (true, _) => model::Operation::PASSED,
+        (false, true) => model::Operation::WOULD_REFUSE,
+        (false, false) => model::Operation::REFUSED,
+    };
+    let (tool, call) = match operation.call {
+        Some(call) => (Some(call.tool), call.id.map(|id| id.to_string())),
+        None => (None, None),
+    };
+    let recipients = operation
+        .recipients
+        .into_iter()
+        .map(super::origin::recipient);
+    model::Operation {
+        connector: connector.to_owned(),
+        instance: instance.to_owned(),
+        verdict: verdict.to_owned(),
+        name,
+        port,
+        operation: operation.id,
+        method: operation.method,
+        path: operation.path,
+        tool,
+        call,
+        recipients: recipients.collect(),
+        refusals: refusals
+            .into_iter()
+            .map(|refusal| model::OperationRefusal {
+                message: refusal.to_string(),
+                reason: super::origin::name(&refusal.reason),
+                place: refusal.place,
+                value: refusal.value,
+            })
+            .collect(),
+        headers: operation.headers,
+        body: operation.body,
+        status,
+    }
+}
