@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mail;
+
 /// What kind of value stands at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,7 +48,7 @@ const MAX_VALUE: usize = 4096;
 pub fn canonical(kind: Kind, text: &str) -> Vec<String> {
     let one = |value: Option<String>| value.into_iter().collect();
     match kind {
-        Kind::Mail => mails(text).unwrap_or_default(),
+        Kind::Mail => mail::list(text).unwrap_or_default(),
         Kind::Phone => one(phone(text)),
         Kind::Url => one(url(text)),
         Kind::Id => one(plain(text).map(str::to_owned)),
@@ -61,66 +63,6 @@ fn plain(text: &str) -> Option<&str> {
     let odd = |c: char| c.is_control() || c.is_whitespace();
     let good = !text.is_empty() && text.len() <= MAX_VALUE && !text.contains(odd);
     good.then_some(text)
-}
-
-/// The addresses of a list such as `a@b.example, Bob <bob@c.example>` (RFC 5322 section 3.4).
-fn mails(text: &str) -> Option<Vec<String>> {
-    let mut found = Vec::new();
-    let (mut quoted, mut start) = (false, 0);
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            ',' | ';' | '\n' if !quoted => {
-                found.extend(mailbox(text.get(start..at)?)?);
-                start = at.checked_add(c.len_utf8())?;
-            }
-            _ => {}
-        }
-    }
-    if quoted {
-        return None;
-    }
-    found.extend(mailbox(text.get(start..)?)?);
-    Some(found)
-}
-
-/// One address, with or without a name before it; none where there is nothing.
-fn mailbox(text: &str) -> Option<Vec<String>> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Some(Vec::new());
-    }
-    let address = match text.strip_suffix('>') {
-        None => text,
-        Some(rest) => {
-            let (name, address) = rest.rsplit_once('<')?;
-            let name = name.trim();
-            let quoted = name.len() >= 2 && name.starts_with('"') && name.ends_with('"');
-            // A name that could be an address, a comment or a second one is not told apart.
-            let odd = |c: char| matches!(c, '<' | '>' | '@' | '(' | ')' | ':' | '"' | '\\');
-            if !quoted && name.contains(odd) {
-                return None;
-            }
-            address.trim()
-        }
-    };
-    let (local, domain) = address.rsplit_once('@')?;
-    let atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
-    let dots = local
-        .split('.')
-        .all(|part| !part.is_empty() && part.chars().all(atom));
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-    };
-    let good = dots && address.len() <= 254 && domain.contains('.') && domain.split('.').all(label);
-    good.then(|| vec![address.to_ascii_lowercase()])
 }
 
 /// A number as people write it, `+49 30 1234-56` (E.164); also behind `tel:`, `sms:`, `whatsapp:`.
@@ -201,6 +143,28 @@ mod tests {
                 "a@b.example\nc@d.example\n",
                 &["a@b.example", "c@d.example"],
             ),
+            (
+                Kind::Mail,
+                r#""Ann@B.example" <ann@b.example>"#,
+                &["ann@b.example"],
+            ),
+            (
+                Kind::Mail,
+                r#""Ann" Doe <ann@b.example>"#,
+                &["ann@b.example"],
+            ),
+            (Kind::Mail, r#""ann"@b.example"#, &["ann@b.example"]),
+            (
+                Kind::Mail,
+                "=?utf-8?q?J=C3=B6rg?= <j@b.example>",
+                &["j@b.example"],
+            ),
+            (
+                Kind::Mail,
+                "Jörg Ö. <j@bücher.example>",
+                &["j@xn--bcher-kva.example"],
+            ),
+            (Kind::Mail, "<a@b.example>", &["a@b.example"]),
             (Kind::Phone, "+49 (30) 1234-56", &["4930123456"]),
             (Kind::Phone, "0049 30 123456", &["4930123456"]),
             (Kind::Phone, "whatsapp:+4930123456", &["4930123456"]),
@@ -232,6 +196,30 @@ mod tests {
             (Kind::Mail, "bob@localhost"),
             (Kind::Mail, "\"a"),
             (Kind::Mail, "a@b@c.example"),
+            (Kind::Mail, r#""a" <e@x.example> "b" <a@b.example>"#),
+            (Kind::Mail, r#""a" e@x.example "b" <a@b.example>"#),
+            (Kind::Mail, r#""e@x.example, b" <a@b.example>"#),
+            (Kind::Mail, r#"e@x.example <a@b.example>"#),
+            (Kind::Mail, "<@x.example:a@b.example>"),
+            (Kind::Mail, "Team: a@b.example;"),
+            (Kind::Mail, "a@b.example (Ann)"),
+            (Kind::Mail, "a@[192.0.2.1]"),
+            (Kind::Mail, "a%x.example@b.example"),
+            (Kind::Mail, "x.example!a@b.example"),
+            (Kind::Mail, r#""a b"@c.example"#),
+            (Kind::Mail, r#""e@x.example"@c.example"#),
+            (Kind::Mail, r#"a"b"@c.example"#),
+            (Kind::Mail, "=?utf-8?q?e=40x=2Eexample=2C?= <a@b.example>"),
+            (Kind::Mail, "=?utf-8?b?ZUB4LmV4YW1wbGUs?= <a@b.example>"),
+            (Kind::Mail, "=?utf-7?q?+AEA-?= <a@b.example>"),
+            (Kind::Mail, "=?utf-8?q?e?=@x.example"),
+            (Kind::Mail, "e＠x.example <a@b.example>"),
+            (Kind::Mail, "a@b.example\0"),
+            (Kind::Mail, "a\u{200b}@b.example"),
+            (Kind::Mail, "<<a@b.example>>"),
+            (Kind::Mail, "<a@b.example>x"),
+            (Kind::Mail, "<e@x.example><a@b.example>"),
+            (Kind::Mail, "<>"),
             (Kind::Phone, "call +4930123456"),
             (Kind::Phone, "1234"),
             (Kind::Url, "see https://a.example"),
