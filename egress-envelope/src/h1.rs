@@ -104,6 +104,9 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
     if !options.all(|option| OPTIONS.contains(&option)) {
         return Err(two("a field that Connection takes away"));
     }
+    if matches!(method, "TRACE" | "TRACK") {
+        return Err(two("a method that gives back what it was sent"));
+    }
     let upgrade = value("upgrade");
     fields.retain(|(name, _)| name != "host");
     let head = Head {
@@ -194,12 +197,15 @@ fn target_parts<'a>(
             value: Some("CONNECT".to_owned()),
         });
     }
-    let odd = |byte: u8| !byte.is_ascii_graphic() || b"\"#<>\\^`{|}".contains(&byte);
-    if target.bytes().any(odd) {
+    // What browsers and node leave as it is stays: more in queries than in paths.
+    let (before, after) = target.split_once('?').unwrap_or((target, ""));
+    let odd = |byte: u8| !byte.is_ascii_graphic() || b"\"#<>".contains(&byte);
+    let odder = |byte: u8| odd(byte) || b"\\^`{}".contains(&byte);
+    if before.bytes().any(odder) || after.bytes().any(odd) {
         return Err(two("a target with characters that do not belong there"));
     }
-    let (absolute, rest) = match target.split_once("://") {
-        Some(("https", rest)) => {
+    let (absolute, rest) = match before.split_once("://").and(target.split_once("://")) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             let (host, rest) = rest.split_at(end);
             (Some(authority(host)?), rest)
@@ -242,7 +248,16 @@ fn plain_path(path: &str) -> Result<(), Refusal> {
             return Err(two("an escape in the path that is none"));
         };
         let needless = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if needless || byte.is_ascii_control() || byte == b'\\' {
+        // Servers that read escapes first see other segments, and those that read twice others again.
+        let after = escape.get(2..).unwrap_or_default().as_bytes();
+        let twice = byte == b'%'
+            && after
+                .iter()
+                .take(2)
+                .filter(|it| it.is_ascii_hexdigit())
+                .count()
+                == 2;
+        if needless || twice || byte.is_ascii_control() || matches!(byte, b'\\' | b'/') {
             return Err(two("an escape in the path"));
         }
     }

@@ -5,38 +5,73 @@ use std::{collections::HashSet, fmt};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::keys;
+
 /// Reads a whole document.
 pub(crate) fn read(body: &[u8]) -> Result<Value, &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "a body that is not UTF-8")?;
-    let strict: Strict = serde_json::from_str(text)
-        .map_err(|_| "a body that is no JSON, or one with a key that stands twice")?;
+    let strict: Strict = serde_json::from_str(text).map_err(
+        |_| "a body that is no JSON, or one with a key that stands twice or has control characters",
+    )?;
     Ok(strict.0)
 }
 
-/// Adds the texts and numbers at a place, and below it. Keys count whatever their case.
+/// Adds the texts and numbers at a place, below it, and where a part of it stands: a text where the
+/// place goes on may be the value for some server. Keys count as [`keys::same`] compares them.
 pub(crate) fn at(value: &Value, steps: &[String], found: &mut Vec<String>) {
     match (value, steps) {
+        (Value::String(text), _) => found.push(text.clone()),
+        (Value::Number(number), _) => found.push(number.to_string()),
+        (Value::Null | Value::Bool(_), _) => {}
         (Value::Array(entries), [step, rest @ ..]) if step == "*" => {
             entries.iter().for_each(|entry| at(entry, rest, found));
         }
+        (Value::Array(entries), _) => entries.iter().for_each(|entry| at(entry, steps, found)),
         // One entry where a list may stand; some servers take that for a list of one.
         (Value::Object(entries), [step, rest @ ..]) if step == "*" => {
-            entries.values().for_each(|entry| at(entry, rest, found));
-            at(value, rest, found);
-        }
-        (_, [step, rest @ ..]) if step == "*" => at(value, rest, found),
-        (Value::Object(entries), [step, rest @ ..]) => {
             for (key, entry) in entries {
-                if key.eq_ignore_ascii_case(step) {
+                let nested = entry.is_object() || entry.is_array();
+                // Some servers take a mapping from numbers for a list.
+                let numbered = key.bytes().all(|byte| byte.is_ascii_digit());
+                if rest.is_empty() || nested || numbered {
                     at(entry, rest, found);
                 }
             }
+            if !rest.is_empty() {
+                at(value, rest, found);
+            }
         }
-        (Value::String(text), []) => found.push(text.clone()),
-        (Value::Number(number), []) => found.push(number.to_string()),
-        (Value::Array(entries), _) => entries.iter().for_each(|entry| at(entry, steps, found)),
-        (Value::Object(entries), []) => entries.values().for_each(|entry| at(entry, &[], found)),
-        _ => {}
+        (Value::Object(entries), [step, rest @ ..]) => {
+            let same = |(key, _): &(&String, &Value)| keys::same(key, step);
+            let entries = entries.iter().filter(same);
+            entries.for_each(|(_, entry)| at(entry, rest, found));
+        }
+        (Value::Object(entries), []) => {
+            // `{"bob@shop.example": "Bob"}`
+            found.extend(entries.keys().filter(|key| key.contains('@')).cloned());
+            entries.values().for_each(|entry| at(entry, &[], found));
+        }
+    }
+}
+
+/// Every text of a document, keys included, with its place.
+pub(crate) fn texts<'a>(
+    value: &'a Value,
+    place: &mut Vec<&'a str>,
+    each: &mut impl FnMut(&[&str], &str),
+) {
+    match value {
+        Value::String(text) => each(place, text),
+        Value::Array(entries) => entries.iter().for_each(|entry| texts(entry, place, each)),
+        Value::Object(entries) => {
+            for (key, entry) in entries {
+                each(place, key);
+                place.push(key);
+                texts(entry, place, each);
+                place.pop();
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -91,10 +126,10 @@ impl<'de> Visitor<'de> for Walk {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Strict, A::Error> {
-        let (mut map, mut keys) = (Map::new(), HashSet::new());
+        let (mut map, mut known) = (Map::new(), HashSet::new());
         while let Some((key, Strict(entry))) = entries.next_entry::<String, Strict>()? {
-            if !keys.insert(key.to_lowercase()) {
-                return Err(de::Error::custom("a key twice"));
+            if !keys::is_plain(&key) || !known.insert(keys::folded(&key)) {
+                return Err(de::Error::custom("a key twice, or with control characters"));
             }
             map.insert(key, entry);
         }

@@ -168,6 +168,10 @@ pub enum Reason {
     RecipientNotInCall,
     /// A recipient is not listed.
     RecipientNotListed,
+    /// An address stands where the table has no recipient, and was named by nobody.
+    AddressElsewhere,
+    /// What authenticates is not known from the operator.
+    CredentialNotOwn,
     /// A recipient is written in a way that is not read.
     UnreadableRecipient,
     /// The table has no such operation.
@@ -227,6 +231,16 @@ impl fmt::Display for Refusal {
                 )
             }
             Reason::RecipientNotListed => write!(f, "{value} in {place} is not listed"),
+            Reason::AddressElsewhere => write!(
+                f,
+                "{value} in {place} is no recipient that the table knows, and was named in no tool call"
+            ),
+            Reason::CredentialNotOwn => {
+                write!(
+                    f,
+                    "what authenticates it, in {place}, is not the operator's own"
+                )
+            }
             Reason::UnreadableRecipient => {
                 write!(f, "{place} is not a value that is read: {value}")
             }

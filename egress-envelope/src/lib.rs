@@ -2,16 +2,25 @@
 #![forbid(unsafe_code)]
 
 mod base64;
+mod content;
+mod credential;
+mod document;
+mod form;
 pub mod h1;
 pub mod head;
 mod json;
 pub mod judge;
+mod keys;
 pub mod leaves;
 pub mod ledger;
 mod mail;
 pub mod mcp;
 pub mod messages;
 pub mod origin;
+mod query;
 pub mod service;
+mod stray;
+#[cfg(test)]
+mod tests;
 pub mod value;
 mod verdict;

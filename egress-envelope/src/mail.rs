@@ -231,7 +231,10 @@ pub(crate) fn within(text: &str) -> Option<Vec<String>> {
     if hidden.iter().any(|it| folded.contains(it)) {
         return None;
     }
-    let text = words(text)?;
+    let text = match text.contains("?=") {
+        true => words(text)?,
+        false => text.to_owned(),
+    };
     let near = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.\"".contains(c);
     let far = |c: char| c.is_alphanumeric() || "-._[]:".contains(c);
     let mut found = Vec::new();

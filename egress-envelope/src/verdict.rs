@@ -1,17 +1,15 @@
 //! The verdict on a request: which operation it is, who gets something by it, and whether that is
 //! right.
-//!
-//! Of bodies it reads JSON. An operation with recipients in a body of another kind is refused.
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
 use crate::{
+    content, credential,
+    document::Document,
     head::{Framing, Head},
-    json,
     judge::{Inspect, Judged, Next, Operation, Reason, Recipient, Refusal, Unlisted},
     ledger::Ledger,
+    query,
     service::{Body, OperationRule, Place, Template},
     value::{Kind, canonical},
 };
@@ -61,37 +59,53 @@ impl Inspect {
             refusals: Vec::new(),
         };
         let candidates = self.service.candidates(&head.method, &head.path);
-        let Some(rule) = candidates.first() else {
+        if candidates.is_empty() {
             if self.unlisted == Unlisted::Refuse {
                 judged
                     .refusals
                     .push(refusal(Reason::UnlistedOperation, None, None));
             }
             return judged;
-        };
-        let document = match candidates.len() {
-            1 => document(rule, head, body),
-            _ => Err("several operations with this path"),
-        };
-        let document = match document {
-            Ok(document) => document,
+        }
+        judged
+            .refusals
+            .extend(query::plain(head, &candidates).err());
+        let (rules, document) = match fitting(candidates, head, body) {
+            Ok(read) => read,
             Err(why) => {
-                judged
-                    .refusals
-                    .push(refusal(Reason::UnreadableBody, Some(why), None));
+                let unread = refusal(Reason::UnreadableBody, Some(why), None);
+                judged.refusals.push(unread);
                 return judged;
             }
         };
-        judged.operation.id = Some(rule.id.clone());
-        for (kind, place) in rule.places() {
-            match values(rule, head, document.as_ref(), place) {
-                Ok(texts) => {
-                    for text in texts {
-                        self.recipient(kind, place, &text, ledger, &mut judged);
+        judged.operation.id = rules.first().map(|rule| rule.id.clone());
+        // Of several that it can be each says who gets something.
+        for rule in &rules {
+            for (kind, place) in rule.places() {
+                match values(rule, head, &document, place) {
+                    Ok(texts) => {
+                        for text in texts {
+                            self.recipient(kind, place, &text, ledger, &mut judged);
+                        }
                     }
+                    Err(refusal) => judged.refusals.push(refusal),
                 }
-                Err(refusal) => judged.refusals.push(refusal),
             }
+            for place in &self.service.credentials {
+                match values(rule, head, &document, place) {
+                    Ok(texts) => {
+                        for text in texts {
+                            let own = credential::own(&text, place, ledger);
+                            judged.refusals.extend(own.err());
+                        }
+                    }
+                    Err(refusal) => judged.refusals.push(refusal),
+                }
+            }
+        }
+        let mails = |rule: &&OperationRule| rule.places().any(|(kind, _)| kind == Kind::Mail);
+        if rules.iter().any(mails) {
+            document.texts(&mut |place, text| self.stray(place, text, ledger, &mut judged));
         }
         judged
     }
@@ -128,64 +142,49 @@ fn is_in_body(rule: &OperationRule) -> bool {
         .any(|(_, place)| Place::parse(place).is_ok_and(|place| place.is_in_body()))
 }
 
-/// The body where it is to be read.
-fn document(rule: &OperationRule, head: &Head, body: &[u8]) -> Result<Option<Value>, &'static str> {
-    match rule.body {
-        Body::Any if !is_in_body(rule) => return Ok(None),
-        _ if body.is_empty() && head.framing != Framing::Stream => return Ok(None),
-        Body::Json => {}
-        Body::None => return Err("a body where the table has none"),
-        _ => return Err("a body of a kind that this version does not read"),
+/// The operations that a request can be by its body, and the body.
+fn fitting<'a>(
+    candidates: Vec<&'a OperationRule>,
+    head: &Head,
+    body: &[u8],
+) -> Result<(Vec<&'a OperationRule>, Document), &'static str> {
+    let empty = body.is_empty() && head.framing != Framing::Stream;
+    let unread = |rule: &&OperationRule| rule.body == Body::Any && !is_in_body(rule);
+    if empty || candidates.iter().all(unread) {
+        return Ok((candidates, Document::Nothing));
     }
-    if head
-        .values("content-encoding")
-        .any(|it| !it.eq_ignore_ascii_case("identity"))
-    {
-        return Err("a content encoding");
+    if candidates.iter().all(|rule| rule.body == Body::None) {
+        return Err("a body where the table has none");
     }
-    let mut types = head.values("content-type");
-    let kind = types
-        .next()
-        .unwrap_or("application/json")
-        .to_ascii_lowercase();
-    let mut parts = kind.split(';').map(str::trim);
-    let json = parts
-        .next()
-        .is_some_and(|it| it == "application/json" || it.ends_with("+json"));
-    let utf8 = parts.all(|it| matches!(it, "charset=utf-8" | "charset=\"utf-8\"" | ""));
-    if !json || !utf8 {
-        return Err("a content type that is not JSON in UTF-8");
+    let content = content::of(head)?;
+    let fits = |rule: &&OperationRule| rule.body != Body::None && content.is(rule.body);
+    let rules: Vec<_> = candidates.into_iter().filter(fits).collect();
+    match rules.iter().all(unread) {
+        _ if rules.is_empty() => Err("a content type that the table does not have"),
+        true => Ok((rules, Document::Nothing)),
+        false => {
+            let coded = |coding: &str| !coding.eq_ignore_ascii_case("identity");
+            if head.values("content-encoding").any(coded) {
+                return Err("a content encoding");
+            }
+            let document = Document::read(&content, body)?;
+            Ok((rules, document))
+        }
     }
-    json::read(body).map(Some)
 }
 
 /// The texts at a place.
 fn values(
     rule: &OperationRule,
     head: &Head,
-    document: Option<&Value>,
+    document: &Document,
     place: &str,
 ) -> Result<Vec<String>, Refusal> {
     let unread = |why: &str| refusal(Reason::UnreadableBody, Some(why), None);
     let parsed = Place::parse(place).map_err(|_| unread("a place in the table that is none"))?;
-    let mut found = Vec::new();
     match &parsed {
-        Place::Field(steps) => {
-            if let Some(document) = document {
-                json::at(document, steps, &mut found);
-            }
-            let first = steps.first().map(String::as_str).unwrap_or_default();
-            if query(head).any(|(name, _)| name.eq_ignore_ascii_case(first)) {
-                let reason = Reason::TwoReadings;
-                return Err(refusal(
-                    reason,
-                    Some("a query that says what the body says"),
-                    None,
-                ));
-            }
-        }
-        Place::Mime(_) | Place::Transaction(_) => {
-            return Err(unread("a place that this version does not read"));
+        Place::Field(_) | Place::Mime(_) | Place::Transaction(_) => {
+            document.at(&parsed).map_err(unread)
         }
         Place::Path(name) => {
             let template = Template::parse(&rule.path).ok();
@@ -194,48 +193,11 @@ fn values(
                 .into_iter()
                 .flatten()
                 .filter(|(own, _)| own == name);
-            found.extend(own.map(|(_, value)| decoded(value, false)));
+            Ok(own.map(|(_, value)| query::decoded(value, false)).collect())
         }
-        Place::Query(name) => {
-            let own = query(head).filter(|(own, _)| own.eq_ignore_ascii_case(name));
-            found.extend(own.map(|(_, value)| value));
-        }
-        Place::Header(name) => found.extend(head.values(name).map(str::to_owned)),
+        Place::Query(name) => Ok(query::values(head, name)),
+        Place::Header(name) => Ok(head.values(name).map(str::to_owned).collect()),
     }
-    Ok(found)
-}
-
-/// Names and values of a query, each without its escapes.
-fn query(head: &Head) -> impl Iterator<Item = (String, String)> {
-    let query = head.query.as_deref().unwrap_or_default();
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name, true), decoded(value, true))
-    })
-}
-
-/// Without escapes; what is no escape or no UTF-8 stays as it is, and so is no value.
-fn decoded(text: &str, plus: bool) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escape = after
-            .get(..2)
-            .filter(|it| byte == b'%' && it.iter().all(u8::is_ascii_hexdigit));
-        let escape = escape.and_then(|it| std::str::from_utf8(it).ok());
-        match escape.and_then(|it| u8::from_str_radix(it, 16).ok()) {
-            Some(value) => {
-                bytes.push(value);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(if plus && byte == b'+' { b' ' } else { byte });
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 impl Operation {

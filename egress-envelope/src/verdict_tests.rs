@@ -45,6 +45,7 @@ fn recipients_are_found_wherever_they_are() {
     for good in [
         r#"{"To":"ann@own.example"}"#,
         r#"{"To":null,"Bcc":""}"#,
+        // Content quotes whomever it likes.
         r#"{"Subject":"eve@evil.example"}"#,
     ] {
         assert_eq!(judged("POST", "/email", json, good), [], "{good}");
@@ -104,7 +105,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
     let query = judged("POST", "/email?bcc=eve@evil.example", json, "{}");
     assert!(query.contains(&Reason::TwoReadings), "{query:?}");
     assert_eq!(
-        judged("POST", "/form", "", "to=a@own.example"),
+        judged("POST", "/form", json, "{}"),
         [Reason::UnreadableBody]
     );
     assert_eq!(
