@@ -9,9 +9,10 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::{host, setup, step, toolchain};
@@ -26,10 +27,21 @@ pub(crate) fn run() -> Result<()> {
     setup::run(setup::Extent::Build)?;
     let (script, own) = own_build()?;
     let embedded = fs::read(&own).with_context(|| own.display().to_string())?;
-    for folder in FOLDERS {
-        let place = host::target().join("reproduce").join(folder);
-        let object = build_in(&place, &script)?;
-        let built = fs::read(&object).with_context(|| object.display().to_string())?;
+    // Side by side: most of such a build is one crate after the other.
+    let built = thread::scope(|scope| {
+        let builds = FOLDERS.map(|folder| {
+            let place = host::target().join("reproduce").join(folder);
+            let script = script.as_path();
+            scope.spawn(move || -> Result<(PathBuf, Vec<u8>)> {
+                let object = build_in(&place, script)?;
+                let bytes = fs::read(&object).with_context(|| object.display().to_string())?;
+                Ok((object, bytes))
+            })
+        });
+        builds.map(|build| build.join().map_err(|_| anyhow!("a build broke off"))?)
+    });
+    for built in built {
+        let (object, built) = built?;
         if built != embedded {
             let at = built
                 .iter()
@@ -46,7 +58,7 @@ pub(crate) fn run() -> Result<()> {
         println!(
             "reproduce: the same {} bytes in {}",
             built.len(),
-            place.display()
+            object.display()
         );
     }
     println!("reproduce: the eBPF object is the same in every folder");
@@ -56,7 +68,8 @@ pub(crate) fn run() -> Result<()> {
 /// Builds the agent here. Answers its build script's program and the object it embeds.
 fn own_build() -> Result<(PathBuf, PathBuf)> {
     let mut cargo = host::cargo();
-    cargo.args(["build", "--package", "egress-agent"]);
+    // The same selection of packages as everywhere else, so that it is built already.
+    cargo.args(["build", "--workspace", "--bins"]);
     step::quiet("build", "the agent, whose object is compared", &mut cargo)?;
     let output = cargo
         .arg("--message-format=json")
