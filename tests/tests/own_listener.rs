@@ -350,6 +350,148 @@ for number in [1, 2]:
     report.ensure_nothing_denied()
 }
 
+/// Keeps eight datagrams on the way, so that whatever else goes over a slow loopback waits for a
+/// quarter of a second. Argument: seconds.
+const TRAFFIC: &str = r"
+import socket, sys, time
+sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sink.bind(('127.0.0.1', 9))
+sink.settimeout(1)
+end = time.time() + float(sys.argv[1])
+send = lambda: sink.sendto(bytes(18), ('127.0.0.1', 9))
+for _ in range(8): send()
+while time.time() < end:
+    try: sink.recv(100)
+    except OSError: pass
+    send()
+";
+
+/// The connector gets its own connection by a SYN cookie, has calls on the way that will overflow the
+/// next listener, sends, and closes. Arguments: port, token.
+const COOKIE_INSIDE: &str = r"
+import select, socket, sys, time
+port, token = int(sys.argv[1]), sys.argv[2].encode()
+def call():
+    out = socket.socket()
+    out.setblocking(False)
+    out.connect_ex(('127.0.0.1', port))
+    return out
+own = socket.socket()
+own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+own.bind(('127.0.0.1', port))
+own.listen(0)
+# A call that is gone before it is answered fills the queue, so that the next gets a cookie.
+call().close()
+client = call()
+print('established', bool(select.select([], [client], [], 9)[1]))
+print('accepted', bool(select.select([own], [], [], 9)[0]))
+held = [call(), call(), call()]
+client.send(token)
+own.close()
+time.sleep(2)
+";
+
+/// Outside: waits for the port, and prints what it got there. Arguments: port, seconds.
+const COOKIE_OUTSIDE: &str = r"
+import socket, sys, time
+port, end = int(sys.argv[1]), time.time() + float(sys.argv[2])
+while time.time() < end:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind(('127.0.0.1', port))
+        server.listen(0)
+        break
+    except OSError:
+        server.close()
+        time.sleep(.001)
+server.settimeout(2)
+try:
+    peer, _ = server.accept()
+    peer.settimeout(2)
+    print('outside', len(peer.recv(1000)))
+except OSError:
+    print('outside', 0)
+";
+
+/// A segment that is approved for the connector itself, and arrives when somebody else listens, is no
+/// handshake there: connections with itself never have the numbers of a SYN cookie.
+#[test]
+fn cookies_lead_to_nobody_else() -> Result<()> {
+    let world = World::new()?;
+    for line in [
+        "ip link set lo mtu 200",
+        "tc qdisc add dev lo root tbf rate 18kbit burst 260 latency 20s",
+    ] {
+        let mut words = line.split(' ');
+        let mut command = world.command(words.next().unwrap_or_default());
+        command.args(words);
+        let outcome = Running::start(command, agent::LIMIT)?.wait()?;
+        ensure!(outcome.status.success(), "{line}: {}", outcome.stderr);
+    }
+    let mut command = world.command("/usr/bin/python3");
+    command.args(["-c", TRAFFIC, "40"]);
+    let _traffic = Running::start(command, agent::LIMIT)?;
+    for (free, port) in [(true, PORT + 2), (false, PORT + 3)] {
+        let (token, port) = (token::new(), port.to_string());
+        let agent = world.agent(policy("cookie", &[]));
+        let agent = if free { agent.free() } else { agent };
+        let inside =
+            agent.start(&["/usr/bin/python3", "-u", "-c", COOKIE_INSIDE, &port, &token])?;
+        // Before the connector has the port it would be there first.
+        let end = Instant::now() + agent::LIMIT;
+        while inside.agent.stdout().is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut command = world.command("setpriv");
+        command.args(["--reuid=12345", "--clear-groups", "/usr/bin/python3"]);
+        command.args(["-c", COOKIE_OUTSIDE, &port, "15"]);
+        let outside = Running::start(command, agent::LIMIT)?;
+        let report = inside.wait()?;
+        report.ensure_printed("established True\naccepted True")?;
+        let heard = String::from_utf8_lossy(&outside.wait()?.stdout).into_owned();
+        ensure!(
+            (heard.trim() != "outside 0") == free,
+            "{free}: {heard}\n{report}"
+        );
+    }
+    Ok(())
+}
+
+/// More calls than a listener has room for get through, each in its time, as where the kernel makes
+/// no cookies; with data that waits for its call to be complete.
+#[test]
+fn a_listener_with_little_room_is_reached_by_all() -> Result<()> {
+    let world = World::new()?;
+    let script = r"
+import socket, threading, time
+own = socket.socket()
+own.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+own.bind(('127.0.0.1', 0))
+own.listen(1)
+def call(number):
+    out = socket.socket()
+    if number % 2: out.sendto(b'%d' % number, 0x20000000, own.getsockname())
+    else: out.connect(own.getsockname()); out.send(b'%d' % number)
+    print('back', number, out.recv(9) == b'%d' % number, flush=True)
+calls = [threading.Thread(target=call, args=[number]) for number in range(6)]
+for one in calls: one.start()
+time.sleep(.3)
+for _ in calls:
+    peer, _ = own.accept()
+    peer.send(peer.recv(9))
+for one in calls: one.join()
+print('all')
+";
+    let report = world
+        .agent(policy("room", &[]))
+        .run(&["/usr/bin/python3", "-c", script])?;
+    report.ensure_printed("all")?;
+    let back = (0..6).all(|number| report.text().contains(&format!("back {number} True")));
+    ensure!(back, "{report}");
+    report.ensure_nothing_denied()
+}
+
 /// The connector: its listener at the port opens, takes what comes, and closes all the time, and
 /// other processes of it, on another processor, call and send in several ways. Arguments: port,
 /// seconds, token. Prints how many bytes its own listeners got.
