@@ -102,8 +102,7 @@ pub fn receiver(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> Receive
         NOBODY | TIME_WAIT if !syn => !data,
         // The kernel gives such a SYN to the listener.
         TIME_WAIT => takes(skb, packet, 0).1 == connector,
-        // What else a listener would look at is a cookie.
-        LISTEN if !syn => false,
+        LISTEN if data => false,
         NEW_SYN_RECV if data && owner == connector => return Receiver::Opening,
         _ => owner == connector,
     };
