@@ -467,7 +467,7 @@ fn a_listener_with_little_room_is_reached_by_all() -> Result<()> {
 import socket, threading, time
 own = socket.socket()
 own.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
-own.bind(('127.0.0.1', 0))
+own.bind(('127.0.0.1', PORT))
 own.listen(1)
 def call(number):
     out = socket.socket()
@@ -483,13 +483,19 @@ for _ in calls:
 for one in calls: one.join()
 print('all')
 ";
-    let report = world
-        .agent(policy("room", &[]))
-        .run(&["/usr/bin/python3", "-c", script])?;
-    report.ensure_printed("all")?;
-    let back = (0..6).all(|number| report.text().contains(&format!("back {number} True")));
-    ensure!(back, "{report}");
-    report.ensure_nothing_denied()
+    // Also where a rule permits the port, whoever listens there.
+    for (rules, port) in [(vec![], PORT + 4), (vec!["127.0.0.1:13005"], PORT + 5)] {
+        let script = script.replace("PORT", &port.to_string());
+        let report =
+            world
+                .agent(policy("room", &rules))
+                .run(&["/usr/bin/python3", "-c", &script])?;
+        report.ensure_printed("all")?;
+        let back = (0..6).all(|number| report.text().contains(&format!("back {number} True")));
+        ensure!(back, "{report}");
+        report.ensure_nothing_denied()?;
+    }
+    Ok(())
 }
 
 /// The connector: its listener at the port opens, takes what comes, and closes all the time, and

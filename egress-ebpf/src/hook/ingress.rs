@@ -52,8 +52,7 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     }
 }
 
-/// Decides the answer to a call of the connector's own. Where a rule permits the destination, who
-/// answers there may do so as it likes.
+/// Decides the answer to a call of the connector's own.
 #[inline(always)]
 fn answered(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     let skb = ctx.skb.skb;
@@ -69,13 +68,11 @@ fn answered(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
         }
         ((*state).connector, read_volatile(addr_of!((*state).rule)))
     };
-    if !matches!(rule, RULE_NONE | RULE_OWN) {
-        return PASS;
-    }
+    let ruled = !matches!(rule, RULE_NONE | RULE_OWN);
     let parsed = header::parse(skb);
     if matches!(parsed.fault, Reason::None)
         && parsed.source.is_loopback()
-        && own::is_cookie(skb, &parsed, connector)
+        && own::is_cookie(skb, &parsed, connector, ruled)
     {
         return dropped(skb, connector);
     }
