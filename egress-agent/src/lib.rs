@@ -14,3 +14,4 @@ pub mod kernel;
 pub mod launch;
 pub mod policy;
 pub mod reload;
+pub mod scan;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, doctor, events, explain, run};
+use super::{check, doctor, events, explain, run, scan};
 use crate::{exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
@@ -31,6 +31,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say whether a connector may reach a destination, by which rule, through which layer
     Explain(explain::ExplainArgs),
+    // Its own words, so that `--help` shows all of them.
+    Scan(scan::ScanArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Launch {
             commands,
             answers,
