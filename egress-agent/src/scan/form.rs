@@ -1,7 +1,7 @@
 //! Text of a configuration file → its tree, in the forms that clients read: JSON with comments
 //! and trailing commas, TOML, YAML. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jsonc_parser::{
     CollectOptions, ParseOptions,
@@ -357,7 +357,8 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
         }
     }
     // A key that is written here and comes by `<<` is not there twice.
-    first.retain(|entry| own.iter().all(|it| it.key != entry.key));
+    let here: HashSet<&str> = own.iter().map(|entry| entry.key.as_str()).collect();
+    first.retain(|entry| !here.contains(entry.key.as_str()));
     first.extend(own);
     first
 }
