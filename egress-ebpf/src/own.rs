@@ -109,22 +109,16 @@ pub fn receiver(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> Receive
     if own { Receiver::Own } else { Receiver::Other }
 }
 
-/// Whether the answer to a call over loopback is a SYN cookie that nobody would take, or somebody
-/// else's. The kernel keeps nothing of a call that it answers with a cookie, and finds the listener
-/// where it would find the call. As if there were no cookies, the call is made again. Where a rule
-/// permits the destination, `ruled`, others may answer as they like.
+/// Whether the answer to a call over loopback is a SYN cookie of the connector's own, which its
+/// listener would not take. The kernel keeps nothing of a call that it answers so, and finds the
+/// listener where it would find the call. As if there were no cookies, the call is made again.
 #[inline(always)]
-pub fn is_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32, ruled: bool) -> bool {
+pub fn is_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
     if header::segment(skb, packet).is_some_and(|segment| !segment.syn) {
         return false;
     }
     let (state, owner) = other_end(skb, packet);
-    match state {
-        LISTEN => owner == connector || !ruled,
-        // The connection ends with a reset, which a caller wants to know.
-        NOBODY => false,
-        _ => owner != connector && !ruled,
-    }
+    state == LISTEN && owner == connector && connector != 0
 }
 
 /// Whether a segment that a listener gets is to complete a handshake by cookie, and comes from the

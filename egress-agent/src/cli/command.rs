@@ -21,17 +21,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start one connector, confined, in the foreground (needs root)
+    // Its own words, so that `--help` shows all of them; so have others without any here.
     Run(run::RunArgs),
     /// Show the denials of every connector, from any terminal
     Events(events::EventsArgs),
-    /// Say what this host can enforce, layer by layer, and what stays open
     Doctor(doctor::DoctorArgs),
     /// Validate policies; show every fault with its place and what to write instead
     Check(check::CheckArgs),
     /// Say whether a connector may reach a destination, by which rule, through which layer
     Explain(explain::ExplainArgs),
-    // Its own words, so that `--help` shows all of them.
     Scan(scan::ScanArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]

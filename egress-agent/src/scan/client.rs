@@ -1,6 +1,6 @@
 //! The clients that are known: where each keeps its servers. Pure.
 //!
-//! From the clients' own documentation. `{code}` stands for the folders of VS Code and of what
+//! Where each looks, as far as is known. `{code}` stands for the folders of VS Code and of what
 //! is built from it, `*` for one part of a path.
 
 /// A client's configuration.

@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use egress_common::{
-    abi::{RULE_NONE, RULE_OWN, TCP},
+    abi::{RULE_NONE, TCP},
     decide::{Flow, decide, refused},
     event::RepeatKey,
     key::Addr,
@@ -35,7 +35,7 @@ const TCP_LISTEN: u32 = 10;
 /// octets.
 const CALLERS: u64 = 16;
 
-/// Decides a packet to a listener or to who calls one; all others pass.
+/// Decides a packet to a listener, or to who calls one; all others pass.
 #[inline(always)]
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
@@ -56,23 +56,11 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
 #[inline(always)]
 fn answered(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     let skb = ctx.skb.skb;
-    // SAFETY: a socket of the context, not null; the results are checked.
-    let (connector, rule) = unsafe {
-        let sk = bpf_sk_fullsock(sk);
-        if sk.is_null() {
-            return PASS;
-        }
-        let state = socket::get(sk);
-        if state.is_null() {
-            return PASS;
-        }
-        ((*state).connector, read_volatile(addr_of!((*state).rule)))
-    };
-    let ruled = !matches!(rule, RULE_NONE | RULE_OWN);
+    let (connector, _) = owner(sk);
     let parsed = header::parse(skb);
     if matches!(parsed.fault, Reason::None)
         && parsed.source.is_loopback()
-        && own::is_cookie(skb, &parsed, connector, ruled)
+        && own::is_cookie(skb, &parsed, connector)
     {
         return dropped(skb, connector);
     }
@@ -137,7 +125,7 @@ fn call(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     answer(&verdict)
 }
 
-/// Whose listener it is, and the process that made it.
+/// Whose socket it is, and the process that made it.
 #[inline(always)]
 fn owner(sk: *mut bpf_sock) -> (u32, emit::Process) {
     // SAFETY: a socket of the context, not null; the results are checked.
