@@ -25,7 +25,7 @@ use aya_ebpf::{
         bpf_tcp_sock,
     },
 };
-use egress_common::decide::Flow;
+use egress_common::{decide::Flow, verdict::Reason};
 
 use crate::{
     header::{self, Parsed},
@@ -114,6 +114,9 @@ pub fn receiver(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> Receive
 /// listener where it would find the call. As if there were no cookies, the call is made again.
 #[inline(always)]
 pub fn is_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
+    if !matches!(packet.fault, Reason::None) || !packet.source.is_loopback() {
+        return false;
+    }
     if header::segment(skb, packet).is_some_and(|segment| !segment.syn) {
         return false;
     }
@@ -121,10 +124,14 @@ pub fn is_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
     state == LISTEN && owner == connector && connector != 0
 }
 
-/// Whether a segment that a listener gets is to complete a handshake by cookie, and comes from the
-/// listener's own connector, or from nobody any more. Others that call may do so.
+/// Whether a segment that a listener on loopback gets is to complete a handshake by cookie, and comes
+/// from the listener's own connector, or from nobody any more. Others that call may do so. Where it
+/// comes from says nothing: a program may call loopback from any address of the host.
 #[inline(always)]
 pub fn completes_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
+    if !matches!(packet.fault, Reason::None) || !packet.addr.is_loopback() {
+        return false;
+    }
     if header::segment(skb, packet).is_some_and(|segment| segment.syn) {
         return false;
     }
@@ -136,8 +143,8 @@ pub fn completes_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) ->
     state == NOBODY || owner == connector
 }
 
-/// Whether the peer of an own connection has taken in so much that nobody else can become it: what
-/// is sent from now on is no first segment, and only such a one could open a connection anew.
+/// Whether the peer of an own connection has taken something in: it was complete, its numbers are no
+/// cookie's, and so nobody else can become it.
 #[inline(always)]
 pub fn is_settled(sk: *mut bpf_sock) -> bool {
     // SAFETY: a full socket, not null; the result is checked.

@@ -3,7 +3,9 @@
 //! delivered, not when it was dialled.
 
 use std::{
-    env, thread,
+    env,
+    net::Ipv4Addr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +16,7 @@ use egress_tests::{
     process::Running,
     token,
     world::World,
+    zone,
 };
 
 /// A port at which the connector and somebody outside listen in turn.
@@ -96,7 +99,7 @@ fn datagrams_to_loopback_need_a_rule() -> Result<()> {
 
     let report = world.agent(policy("datagrams", &[])).run(&words)?;
     report.ensure_printed("unconnected 1\nconnected 1\nbroadcast 1\nbroadcast-connected 1")?;
-    let to = |address: [u8; 4]| Denial::of_address(std::net::Ipv4Addr::from(address)).port(13001);
+    let to = |address: [u8; 4]| Denial::of_address(Ipv4Addr::from(address)).port(13001);
     report.ensure_denied(&to([127, 0, 0, 1]).because(&["loopback"]))?;
 
     let rule = "{ cidr: 127.0.0.0/8, ports: [13001], protocol: udp }";
@@ -235,7 +238,7 @@ fn a_connection_with_the_port_at_its_end_opens_nothing() -> Result<()> {
     let world = World::new()?;
     for (host, other) in [
         ("127.0.0.1", "127.0.0.9".to_owned()),
-        ("::1", egress_tests::zone::HOST6.to_string()),
+        ("::1", zone::HOST6.to_string()),
     ] {
         let token = token::new();
         let port = PORT.to_string();
@@ -367,13 +370,14 @@ while time.time() < end:
 ";
 
 /// The connector gets its own connection by a SYN cookie, has calls on the way that will overflow the
-/// next listener, sends, and closes. Arguments: port, token.
+/// next listener, sends, and closes. Arguments: port, token, the address that it calls from.
 const COOKIE_INSIDE: &str = r"
 import select, socket, sys, time
-port, token = int(sys.argv[1]), sys.argv[2].encode()
+port, token, source = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3]
 def call():
     out = socket.socket()
     out.setblocking(False)
+    out.bind((source, 0))
     out.connect_ex(('127.0.0.1', port))
     return out
 own = socket.socket()
@@ -388,6 +392,9 @@ print('accepted', bool(select.select([own], [], [], 9)[0]))
 held = [call(), call(), call()]
 client.send(token)
 own.close()
+# Its reset is still on the way, and somebody else is there.
+time.sleep(.05)
+client.send(token)
 time.sleep(2)
 ";
 
@@ -430,14 +437,19 @@ fn cookies_lead_to_nobody_else() -> Result<()> {
         ensure!(outcome.status.success(), "{line}: {}", outcome.stderr);
     }
     let mut command = world.command("/usr/bin/python3");
-    command.args(["-c", TRAFFIC, "40"]);
+    command.args(["-c", TRAFFIC, "50"]);
     let _traffic = Running::start(command, agent::LIMIT)?;
-    for (free, port) in [(true, PORT + 2), (false, PORT + 3)] {
-        let (token, port) = (token::new(), port.to_string());
-        let agent = world.agent(policy("cookie", &[]));
+    // Also from an address of the host, which a program may choose for calls over loopback, and a
+    // policy may let in.
+    let sources = [Ipv4Addr::LOCALHOST, zone::HOST];
+    let ways = sources.map(|source| [(true, source), (false, source)]);
+    for ((free, source), port) in ways.into_iter().flatten().zip(PORT + 6..) {
+        let (token, port, source) = (token::new(), port.to_string(), source.to_string());
+        let listen = format!("listen: [{port} from {}]\n", zone::HOST);
+        let agent = world.agent(policy("cookie", &[]) + &listen);
         let agent = if free { agent.free() } else { agent };
-        let inside =
-            agent.start(&["/usr/bin/python3", "-u", "-c", COOKIE_INSIDE, &port, &token])?;
+        let python = ["/usr/bin/python3", "-u", "-c", COOKIE_INSIDE];
+        let inside = agent.start(&[&python[..], &[&port, &token, &source]].concat())?;
         // Before the connector has the port it would be there first.
         let end = Instant::now() + agent::LIMIT;
         while inside.agent.stdout().is_empty() && Instant::now() < end {
@@ -452,8 +464,12 @@ fn cookies_lead_to_nobody_else() -> Result<()> {
         let heard = String::from_utf8_lossy(&outside.wait()?.stdout).into_owned();
         ensure!(
             (heard.trim() != "outside 0") == free,
-            "{free}: {heard}\n{report}"
+            "{free}, from {source}: {heard}\n{report}"
         );
+        if !free {
+            // What is sent is looked at, whatever connect() said.
+            report.ensure_denied(&Denial::of_address(Ipv4Addr::LOCALHOST))?;
+        }
     }
     Ok(())
 }
@@ -484,7 +500,8 @@ for one in calls: one.join()
 print('all')
 ";
     // Also where a rule permits the port, whoever listens there.
-    for (rules, port) in [(vec![], PORT + 4), (vec!["127.0.0.1:13005"], PORT + 5)] {
+    let rule = format!("127.0.0.1:{}", PORT + 3);
+    for (rules, port) in [(vec![], PORT + 2), (vec![rule.as_str()], PORT + 3)] {
         let script = script.replace("PORT", &port.to_string());
         let report =
             world

@@ -9,10 +9,9 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{host, setup, step, toolchain};
@@ -27,21 +26,10 @@ pub(crate) fn run() -> Result<()> {
     setup::run(setup::Extent::Build)?;
     let (script, own) = own_build()?;
     let embedded = fs::read(&own).with_context(|| own.display().to_string())?;
-    // Side by side: most of such a build is one crate after the other.
-    let built = thread::scope(|scope| {
-        let builds = FOLDERS.map(|folder| {
-            let place = host::target().join("reproduce").join(folder);
-            let script = script.as_path();
-            scope.spawn(move || -> Result<(PathBuf, Vec<u8>)> {
-                let object = build_in(&place, script)?;
-                let bytes = fs::read(&object).with_context(|| object.display().to_string())?;
-                Ok((object, bytes))
-            })
-        });
-        builds.map(|build| build.join().map_err(|_| anyhow!("a build broke off"))?)
-    });
-    for built in built {
-        let (object, built) = built?;
+    for folder in FOLDERS {
+        let place = host::target().join("reproduce").join(folder);
+        let object = build_in(&place, &script)?;
+        let built = fs::read(&object).with_context(|| object.display().to_string())?;
         if built != embedded {
             let at = built
                 .iter()
@@ -58,7 +46,7 @@ pub(crate) fn run() -> Result<()> {
         println!(
             "reproduce: the same {} bytes in {}",
             built.len(),
-            object.display()
+            place.display()
         );
     }
     println!("reproduce: the eBPF object is the same in every folder");

@@ -29,8 +29,7 @@ use crate::{
 /// those of the current folder. Reads them as their users, starts nothing, writes nothing, asks
 /// no network. Secrets are named by their key and kind, and never printed.
 ///
-/// A server is confined where its command is `egress-agent run` or `egress-agent exec`, also
-/// behind sudo, env or a shell.
+/// A server is confined where its command is `egress-agent run`, also behind sudo, env or a shell.
 ///
 /// Exit status: 0 where nothing was found, 1 where there are findings, 2 where the command line
 /// was not understood or a named file cannot be opened, 125 where the agent failed.
@@ -76,11 +75,15 @@ pub fn run(args: &ScanArgs) -> u8 {
         Err(code) => return code,
     };
     let judged = judge(&configs, |agent, user| policy(agent, user, &args.policies));
-    print(&match args.output {
-        Form::Text => report::text(&configs, &judged),
+    let text = match args.output {
+        Form::Text => Ok(report::text(&configs, &judged)),
         Form::Json => report::json(&configs, &judged),
         Form::Sarif => report::sarif(&judged),
-    });
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => return fail(format!("the result cannot be written: {error}")),
+    }
     let failed = judged
         .findings
         .iter()

@@ -171,9 +171,7 @@ impl Way {
         };
         let in_folder = |folder: &Folder| {
             if folder.facts.st_mode & STICKY != 0 && is_own(folder.facts.st_uid, owner) {
-                let entry =
-                    (!is_own(folder.entry, owner)).then_some("another user owns an entry of");
-                return entry;
+                return (!is_own(folder.entry, owner)).then_some("another user owns an entry of");
             }
             others(&folder.facts)
         };

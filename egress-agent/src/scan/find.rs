@@ -20,7 +20,11 @@ use super::{
     form::{self, Form, Unread},
     node::Node,
 };
-use crate::host::{User, calling_user, trust::Way, user};
+use crate::host::{
+    User, calling_user,
+    trust::Way,
+    user::{self, UserError},
+};
 
 /// Bytes of a configuration at most. Claude Code keeps its history beside the servers.
 pub const MAX_BYTES: u64 = 32 << 20;
@@ -51,7 +55,7 @@ pub fn on_host() -> io::Result<Vec<Config>> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let home = home.filter(|home| home.is_absolute());
     if geteuid().is_root() {
-        let mut users = users();
+        let mut users = users()?;
         if let Some(home) = home
             && let Some(owner) = owner_of(&home)
         {
@@ -103,13 +107,22 @@ pub fn of_user(user: &User, folder: Option<&Path>) -> io::Result<Vec<Config>> {
 fn below(user: &User, folder: Option<&Path>) -> Vec<Config> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
+    let mut look = |folder: &Path, pattern: &str, client: &Client, project| {
+        let files = match expand(folder, pattern) {
+            Ok(files) => files,
+            Err((folder, why)) => {
+                return vec![unread(&folder, *client, user, why)];
+            }
+        };
+        let files = files.into_iter().filter(|file| seen.insert(file.clone()));
+        let configs = files.filter_map(|file| read(&file, *client, user));
+        configs
+            .map(|config| Config { project, ..config })
+            .collect::<Vec<_>>()
+    };
     for client in &CLIENTS {
         for pattern in client::below_home(client) {
-            for file in expand(&user.home, &pattern) {
-                if seen.insert(file.clone()) {
-                    found.extend(read(&file, *client, user));
-                }
-            }
+            found.extend(look(&user.home, &pattern, client, false));
         }
     }
     let mut projects: BTreeSet<PathBuf> = found.iter().flat_map(projects).collect();
@@ -117,15 +130,7 @@ fn below(user: &User, folder: Option<&Path>) -> Vec<Config> {
     for project in projects {
         for client in &CLIENTS {
             for pattern in client.project {
-                for file in expand(&project, pattern) {
-                    if seen.insert(file.clone()) {
-                        let config = read(&file, *client, user);
-                        found.extend(config.map(|config| Config {
-                            project: true,
-                            ..config
-                        }));
-                    }
-                }
+                found.extend(look(&project, pattern, client, true));
             }
         }
     }
@@ -146,19 +151,27 @@ fn projects(config: &Config) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files that a pattern stands for; `*` is one part of a path.
-fn expand(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+/// The files that a pattern stands for; `*` is one part of a path. Errors: the folder that nobody has
+/// looked through, and why.
+fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, (PathBuf, &'static str)> {
     let Some((before, after)) = pattern.split_once('*') else {
-        return vec![folder.join(pattern)];
+        return Ok(vec![folder.join(pattern)]);
     };
-    let Ok(entries) = std::fs::read_dir(folder.join(before)) else {
-        return Vec::new();
+    let folder = folder.join(before);
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(_) => return Err((folder, "its user may not look into it")),
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())),
     };
-    let mut names: Vec<_> = entries
-        .flatten()
-        .take(MAX_ENTRIES)
-        .map(|entry| entry.path())
-        .collect();
+    let Ok(mut names) = entries.take(MAX_ENTRIES + 1).collect::<Result<Vec<_>, _>>() else {
+        return Err((folder, "it cannot be looked through"));
+    };
+    if names.len() > MAX_ENTRIES {
+        return Err((
+            folder,
+            "it has more than 1,000 entries, and none was looked at",
+        ));
+    }
     names.sort();
     let after = after.trim_start_matches('/');
     if after.is_empty() {
@@ -167,23 +180,33 @@ fn expand(folder: &Path, pattern: &str) -> Vec<PathBuf> {
             matches!(end, Some("json" | "jsonc" | "yaml" | "yml" | "toml"))
         };
         names.retain(known);
-        return names;
+        return Ok(names);
     }
-    names.into_iter().map(|name| name.join(after)).collect()
+    Ok(names.into_iter().map(|name| name.join(after)).collect())
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 /// `None`: there is no such file.
 fn read(path: &Path, client: Client, user: &User) -> Option<Config> {
     match Way::open(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            None
-        }
+        Err(error) if is_absent(&error) => None,
         way => Some(config(path, client, user, way)),
+    }
+}
+
+/// Something that nobody could look at.
+fn unread(path: &Path, client: Client, user: &User, why: &'static str) -> Config {
+    Config {
+        path: path.to_owned(),
+        client,
+        project: false,
+        user: user.clone(),
+        tree: Err(Unread { line: 1, why }),
+        others: None,
     }
 }
 
@@ -201,12 +224,9 @@ fn config(path: &Path, client: Client, user: &User, way: io::Result<Way>) -> Con
         .map_err(whole)
         .and_then(|text| form::read(form, &text));
     Config {
-        path: path.to_owned(),
-        client,
-        project: false,
-        user: user.clone(),
         tree,
         others: others.map(|found| found.to_string()),
+        ..unread(path, client, user, "")
     }
 }
 
@@ -221,23 +241,30 @@ fn text(mut way: Way) -> Result<String, &'static str> {
 }
 
 /// Everybody with a home: of the user database's file, and of /home, where a directory
-/// service keeps the names.
-fn users() -> Vec<User> {
+/// service keeps the names. A scan that leaves somebody out would look clean: what cannot be read
+/// is an error, but for names that are none (`+` of NIS, a comment).
+fn users() -> io::Result<Vec<User>> {
     let mut users: Vec<User> = Vec::new();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    for line in passwd.lines() {
+    let passwd = std::fs::read("/etc/passwd")?;
+    for line in String::from_utf8_lossy(&passwd).lines() {
         let name = line.split(':').next().unwrap_or_default();
-        if let Ok(user) = user::resolve(name) {
-            add(&mut users, user);
+        match user::resolve(name) {
+            Ok(user) => add(&mut users, user),
+            Err(UserError::NoUser(_) | UserError::Spec(_)) => {}
+            Err(error) => return Err(io::Error::other(error)),
         }
     }
-    for entry in std::fs::read_dir("/home").into_iter().flatten().flatten() {
-        let home = entry.path();
+    let homes = match std::fs::read_dir("/home") {
+        Err(error) if is_absent(&error) => return Ok(users),
+        homes => homes?,
+    };
+    for entry in homes {
+        let home = entry?.path();
         if let Some(owner) = owner_of(&home) {
             add(&mut users, User { home, ..owner });
         }
     }
-    users
+    Ok(users)
 }
 
 /// Adds who has a home that is nobody else's.

@@ -55,9 +55,14 @@ pub fn look(agent: &Agent, user: &User, folder: &Path, now: i64) -> Guard {
     match loaded {
         Ok(loaded) => {
             let age = now.saturating_sub(loaded.way.changed()).max(0);
-            let changeable = match geteuid().is_root() && !user.is_root() {
-                true => changeable_by(&loaded, user).unwrap_or_default(),
-                false => None,
+            let looked = match geteuid().is_root() && !user.is_root() {
+                true => changeable_by(&loaded, user),
+                false => Ok(None),
+            };
+            // The agent would not start with it either.
+            let changeable = match looked {
+                Ok(changeable) => changeable,
+                Err(faults) => return first(faults),
             };
             Guard::Known(Box::new(Known {
                 days: u64::try_from(age / 86_400).unwrap_or_default(),

@@ -175,10 +175,10 @@ fn is_assignment(word: &str) -> bool {
     })
 }
 
-/// `egress-agent run|exec …` and the words behind it.
+/// `egress-agent run …` and the words behind it.
 fn agent(words: &[String]) -> Option<(Agent, Vec<String>)> {
     let mut words = words.get(1..)?.iter();
-    if !matches!(words.next()?.as_str(), "run" | "exec") {
+    if words.next()? != "run" {
         return None;
     }
     let mut agent = Agent::default();
@@ -190,7 +190,7 @@ fn agent(words: &[String]) -> Option<(Agent, Vec<String>)> {
                 break;
             }
             "--policy" | "-p" => agent.policy = words.next().cloned(),
-            "--user" | "-u" => {
+            "--user" | "-u" | "--events" => {
                 words.next();
             }
             "--audit" => agent.audit = true,
@@ -270,117 +270,62 @@ fn split(line: &str) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn of(words: &[&str]) -> Program {
-        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+    /// `|` stands between words that have blanks in them.
+    fn of(line: &str) -> Program {
+        let blank = if line.contains('|') { '|' } else { ' ' };
+        let words: Vec<String> = line.split(blank).map(str::to_owned).collect();
         understand(&words)
     }
 
     #[test]
     fn the_agent_is_seen_wherever_it_stands() {
-        for words in [
-            &["egress-agent", "run", "a", "--", "node", "x"][..],
-            &[
-                "/usr/local/bin/egress-agent",
-                "exec",
-                "a",
-                "--",
-                "node",
-                "x",
-            ],
-            &["sudo", "-n", "egress-agent", "run", "a", "--", "node", "x"],
-            &[
-                "sudo",
-                "-u",
-                "root",
-                "--",
-                "env",
-                "A=b",
-                "egress-agent",
-                "run",
-                "a",
-                "--",
-                "node",
-                "x",
-            ],
-            &[
-                "env",
-                "-i",
-                "A=b",
-                "sudo",
-                "egress-agent",
-                "run",
-                "a",
-                "--",
-                "node",
-                "x",
-            ],
-            &["env", "-S", "A=b sudo -n egress-agent run a -- node x"],
-            &[
-                "bash",
-                "-lc",
-                "exec sudo egress-agent run 'a' -- node \"x\"",
-            ],
-            &["cmd", "/c", "egress-agent", "run", "a", "--", "node", "x"],
-            &[
-                "timeout",
-                "-k",
-                "5",
-                "60",
-                "nice",
-                "-n",
-                "5",
-                "egress-agent",
-                "run",
-                "a",
-                "--",
-                "node",
-                "x",
-            ],
+        for line in [
+            "egress-agent run a -- node x",
+            "/usr/local/bin/egress-agent run a -- node x",
+            "egress-agent run --events /e.jsonl a --quiet -- node x",
+            "sudo -n egress-agent run a -- node x",
+            "sudo -u root -- env A=b egress-agent run a -- node x",
+            "env -i A=b sudo egress-agent run a -- node x",
+            "env|-S|A=b sudo -n egress-agent run a -- node x",
+            "bash|-lc|exec sudo egress-agent run 'a' -- node \"x\"",
+            "cmd /c egress-agent run a -- node x",
+            "timeout -k 5 60 nice -n 5 egress-agent run a -- node x",
         ] {
-            let program = of(words);
-            assert_eq!(program.words, ["node", "x"], "{words:?}");
+            let program = of(line);
+            assert_eq!(program.words, ["node", "x"], "{line}");
             let agent = program.agent.unwrap_or_default();
-            assert_eq!(agent.connector.as_deref(), Some("a"), "{words:?}");
+            assert_eq!(agent.connector.as_deref(), Some("a"), "{line}");
         }
     }
 
     #[test]
     fn what_only_looks_like_the_agent_is_not() {
-        for words in [
-            &["egress-agent", "events"][..],
-            &["egress-agent", "run", "--help"],
-            &["./egress-agent", "run", "a"],
-            &["my-egress-agent", "run", "a"],
-            &["egress-agent.sh", "run", "a"],
-            &["node", "egress-agent", "run", "a"],
-            &["echo", "egress-agent", "run", "a"],
-            &["sh", "-c", "node x; egress-agent run a"],
-            &["sh", "x.sh", "-c", "egress-agent run a"],
-            &["env", "A=b", "node", "/usr/bin/egress-agent", "run", "a"],
+        for line in [
+            "egress-agent events",
+            "egress-agent exec a -- node x",
+            "egress-agent run --help",
+            "./egress-agent run a",
+            "my-egress-agent run a",
+            "egress-agent.sh run a",
+            "node egress-agent run a",
+            "echo egress-agent run a",
+            "sh|-c|node x; egress-agent run a",
+            "sh|x.sh|-c|egress-agent run a",
+            "env A=b node /usr/bin/egress-agent run a",
         ] {
-            assert_eq!(of(words).agent, None, "{words:?}");
+            assert_eq!(of(line).agent, None, "{line}");
         }
     }
 
     #[test]
     fn the_agents_options_are_understood() {
-        let agent = of(&[
-            "egress-agent",
-            "run",
-            "-p",
-            "/p.yaml",
-            "--audit",
-            "-u",
-            "me",
-            "--",
-            "x",
-        ]);
+        let program = of("egress-agent run -p /p.yaml --audit -u me -- x");
         let expected = Agent {
             connector: None,
             policy: Some("/p.yaml".to_owned()),
             audit: true,
         };
-        assert_eq!(agent.agent, Some(expected));
-        assert_eq!(agent.words, ["x"]);
+        assert_eq!(program.agent, Some(expected));
+        assert_eq!(program.words, ["x"]);
     }
 }

@@ -3,9 +3,8 @@
 //! Names, paths and messages hold what others wrote. In text they are escaped for terminals,
 //! in JSON and SARIF everything but visible characters stands as `\uXXXX`.
 
-use std::{collections::BTreeSet, fmt::Write as _, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -13,7 +12,10 @@ use super::{
     finding::{Finding, RULES, Severity},
     judge::{Judged, Seen},
 };
-use crate::event::escape::{SafeJson, field, inner};
+use crate::event::{
+    escape::{field, inner},
+    sink::json::push_line,
+};
 
 /// Version of the JSON form.
 pub const SCHEMA: &str = "egress-agent/scan/v1";
@@ -90,12 +92,12 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 fn add(text: &mut String, line: &str) {
-    // Writing to a String cannot fail.
-    writeln!(text, "{line}").unwrap_or_default();
+    text.push_str(line);
+    text.push('\n');
 }
 
 /// For programs; docs/scan.md has the fields.
-pub fn json(configs: &[Config], judged: &Judged) -> String {
+pub fn json(configs: &[Config], judged: &Judged) -> Result<String, serde_json::Error> {
     let files: Vec<Value> = configs
         .iter()
         .map(|config| {
@@ -165,7 +167,7 @@ fn fingerprint(finding: &Finding) -> String {
 }
 
 /// For code hosts and editors.
-pub fn sarif(judged: &Judged) -> String {
+pub fn sarif(judged: &Judged) -> Result<String, serde_json::Error> {
     let rules: Vec<Value> = RULES
         .iter()
         .map(|rule| {
@@ -223,19 +225,14 @@ fn uri(path: &Path) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
                 uri.push(char::from(byte))
             }
-            // Writing to a String cannot fail.
-            _ => write!(uri, "%{byte:02X}").unwrap_or_default(),
+            _ => uri.push_str(&format!("%{byte:02X}")),
         }
     }
     uri
 }
 
-fn written(value: &Value) -> String {
+fn written(value: &Value) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::new();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, SafeJson);
-    if value.serialize(&mut serializer).is_err() {
-        return String::new();
-    }
-    bytes.push(b'\n');
-    String::from_utf8(bytes).unwrap_or_default()
+    push_line(value, &mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -58,10 +58,7 @@ fn answered(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     let skb = ctx.skb.skb;
     let (connector, _) = owner(sk);
     let parsed = header::parse(skb);
-    if matches!(parsed.fault, Reason::None)
-        && parsed.source.is_loopback()
-        && own::is_cookie(skb, &parsed, connector)
-    {
+    if own::is_cookie(skb, &parsed, connector) {
         return dropped(skb, connector);
     }
     PASS
@@ -83,10 +80,7 @@ fn call(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     let skb = ctx.skb.skb;
     let (connector, process) = owner(sk);
     let parsed = header::parse(skb);
-    if matches!(parsed.fault, Reason::None)
-        && parsed.source.is_loopback()
-        && own::completes_cookie(skb, &parsed, connector)
-    {
+    if own::completes_cookie(skb, &parsed, connector) {
         return dropped(skb, connector);
     }
     let flow = Flow {

@@ -45,6 +45,7 @@ const SETTINGS: [&str; 3] = [
     "/etc/nsswitch.conf",
 ];
 
+/// Names of users that no file has (nss-systemd(8)): it is loaded when somebody asks.
 const DIRECTORY: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/libnss_systemd.so.2",
     "/usr/lib64/libnss_systemd.so.2",
@@ -78,7 +79,6 @@ pub(crate) fn image(kernel: &Kernel, cases: &[Case], programs: &Programs) -> Res
     for file in SETTINGS.iter().filter(|file| Path::new(file).exists()) {
         image.made(file.trim_start_matches('/'), 0o644, fs::read(file)?);
     }
-    // Names of users that no file has (nss-systemd(8)): it is loaded when somebody asks.
     for library in DIRECTORY.iter().map(Path::new).filter(|it| it.exists()) {
         image.copy(
             library,

@@ -16,6 +16,7 @@ use crate::{
     host::{User, user},
     scan::{
         find,
+        finding::Finding,
         guard::Guard,
         judge::{Judged, judge},
         report,
@@ -127,7 +128,7 @@ fn home() -> TempDir {
   "theme": "One", // a comment
   "context_servers": {
     "old": { "command": { "path": "bunx", "args": ["figma-developer-mcp@latest"], "env": {} }, "settings": {} },
-    "new": { "source": "custom", "command": "egress-agent", "args": ["exec", "new", "--", "node", "/opt/x.js"] },
+    "new": { "source": "custom", "command": "egress-agent", "args": ["run", "new", "--", "node", "/opt/x.js"] },
     "extension": { "source": "extension", "settings": {} },
   },
 }"#,
@@ -354,8 +355,8 @@ fn no_form_of_the_result_shows_a_secret() {
     let (configs, judged) = judged(home.path());
     for shown in [
         report::text(&configs, &judged),
-        report::json(&configs, &judged),
-        report::sarif(&judged),
+        report::json(&configs, &judged).unwrap(),
+        report::sarif(&judged).unwrap(),
     ] {
         for secret in [
             TOKEN,
@@ -381,8 +382,8 @@ fn names_of_others_have_no_effect_on_a_terminal() {
     assert_eq!(judged.findings.len(), 2);
     for shown in [
         report::text(&configs, &judged),
-        report::json(&configs, &judged),
-        report::sarif(&judged),
+        report::json(&configs, &judged).unwrap(),
+        report::sarif(&judged).unwrap(),
     ] {
         assert!(
             shown.chars().all(|char| char == '\n' || !char.is_control()),
@@ -431,6 +432,20 @@ fn what_is_no_file_holds_nobody_up() {
     let (_, judged) = judged(at);
     let ids: Vec<_> = judged.findings.iter().map(|it| it.rule.id).collect();
     assert_eq!(ids, ["unread"; 4]);
+}
+
+/// A result without findings says that everything was looked at.
+#[test]
+fn a_folder_that_is_not_looked_through_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    for at in 0..=1_000 {
+        put(home.path(), &format!(".kiro/agents/{at}.json"), "{}");
+    }
+    let (_, judged) = judged(home.path());
+    let told = |finding: &Finding| {
+        finding.rule.id == "unread" && finding.file == home.path().join(".kiro/agents/")
+    };
+    assert!(judged.findings.iter().any(told), "{:?}", judged.findings);
 }
 
 #[test]
