@@ -15,3 +15,4 @@ pub mod kernel;
 pub mod launch;
 pub mod policy;
 pub mod reload;
+pub mod scan;

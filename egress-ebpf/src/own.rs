@@ -5,11 +5,13 @@
 //! (`net/ipv4/tcp_ipv4.c` `tcp_v4_rcv`), by all four of its addresses and ports, when a packet
 //! leaves, and its cgroup decides.
 //!
-//! What has data in it needs a connection there, complete or in its handshake. Between the look-up
-//! and the delivery that may end; then the packet meets a listener at most, and a listener takes
-//! data from nobody without a handshake. The one exception are SYN cookies (`net/ipv4/syncookies.c`
-//! `cookie_v4_check`): the first segment after a handshake is one once more. So a connection is
-//! approved for good only when that segment is behind it, see [`is_settled`].
+//! What has data in it needs a complete connection there. Between the look-up and the delivery that
+//! may end; then the packet meets a listener at most, and a listener takes data from nobody without a
+//! handshake. The one exception are SYN cookies (`net/ipv4/syncookies.c` `cookie_v4_check`): any
+//! segment whose numbers are those of a cookie is a handshake, and a cookie of one listener is good
+//! for every other at that port that had too many calls of late. So no connection of a connector with
+//! itself may have a cookie's numbers: [`is_cookie`] keeps its calls from being answered with one, and
+//! [`completes_cookie`] its listeners from taking one. Then its numbers are random.
 
 use core::{
     ffi::c_void,
@@ -23,7 +25,7 @@ use aya_ebpf::{
         bpf_tcp_sock,
     },
 };
-use egress_common::decide::Flow;
+use egress_common::{decide::Flow, verdict::Reason};
 
 use crate::{
     header::{self, Parsed},
@@ -36,12 +38,14 @@ use crate::{
 const TIME_WAIT: u32 = 6;
 /// `BPF_TCP_LISTEN`.
 const LISTEN: u32 = 10;
+/// `BPF_TCP_NEW_SYN_RECV`: a call that is answered and not complete.
+const NEW_SYN_RECV: u32 = 12;
 /// Bytes that the peer has to have taken in. One would do, and the kernel counts the SYN as one
 /// more; a probe of an idle connection has the number of the byte before the last.
 const SETTLED: u64 = 4;
 
 /// Whether the connector listens on the loopback destination of a `connect()`. A hint, so that the
-/// program is told at once; what leaves is decided by [`receives`].
+/// program is told at once; what leaves is decided by [`receiver`].
 #[inline(always)]
 pub fn listens(ctx: *mut c_void, flow: &Flow) -> bool {
     // No connection has port 0 at its other end, so that only listeners are found.
@@ -69,29 +73,78 @@ pub fn listens(ctx: *mut c_void, flow: &Flow) -> bool {
     }
 }
 
-/// Whether what takes the packet is the connector's own.
+/// Who takes a packet.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Receiver {
+    /// Somebody else, or nobody.
+    Other,
+    /// The connector itself.
+    Own,
+    /// A call of the connector's own to itself that is not complete: what is sent to it now may become
+    /// somebody else's. TCP sends it again.
+    Opening,
+}
+
+/// Who takes a packet that goes to loopback.
 #[inline(always)]
-pub fn receives(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
+pub fn receiver(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> Receiver {
     let (syn, data) = match header::segment(skb, packet) {
         Some(segment) => (segment.syn, segment.data != 0),
-        None => return false,
+        None => return Receiver::Other,
     };
     if syn && data {
-        return false;
+        return Receiver::Other;
     }
-    let (state, owner) = peer(skb, packet, packet.source_port);
-    match state {
+    let (state, owner) = takes(skb, packet, packet.source_port);
+    let own = match state {
         // Nobody is told anything but that there was a connection.
         NOBODY | TIME_WAIT if !syn => !data,
         // The kernel gives such a SYN to the listener.
-        TIME_WAIT => peer(skb, packet, 0).1 == connector,
+        TIME_WAIT => takes(skb, packet, 0).1 == connector,
         LISTEN if data => false,
+        NEW_SYN_RECV if data && owner == connector => return Receiver::Opening,
         _ => owner == connector,
-    }
+    };
+    if own { Receiver::Own } else { Receiver::Other }
 }
 
-/// Whether the peer of an own connection has taken in so much that nobody else can become it: what
-/// is sent from now on is no first segment, and only such a one could open a connection anew.
+/// Whether the answer to a call over loopback is a SYN cookie of the connector's own, which its
+/// listener would not take. The kernel keeps nothing of a call that it answers so, and finds the
+/// listener where it would find the call. As if there were no cookies, the call is made again.
+#[inline(always)]
+pub fn is_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
+    if !matches!(packet.fault, Reason::None) || !packet.source.is_loopback() {
+        return false;
+    }
+    if header::segment(skb, packet).is_some_and(|segment| !segment.syn) {
+        return false;
+    }
+    let (state, owner) = other_end(skb, packet);
+    state == LISTEN && owner == connector && connector != 0
+}
+
+/// Whether a segment that a listener on loopback gets is to complete a handshake by cookie, and comes
+/// from the listener's own connector, or from nobody any more. Others that call may do so. Where it
+/// comes from says nothing: a program may call loopback from any address of the host.
+#[inline(always)]
+pub fn completes_cookie(skb: *mut __sk_buff, packet: &Parsed, connector: u32) -> bool {
+    if !matches!(packet.fault, Reason::None) || !packet.addr.is_loopback() {
+        return false;
+    }
+    if header::segment(skb, packet).is_some_and(|segment| segment.syn) {
+        return false;
+    }
+    // The kernel shows the listener here for a call that it keeps, too.
+    if takes(skb, packet, packet.source_port).0 != LISTEN {
+        return false;
+    }
+    let (state, owner) = other_end(skb, packet);
+    state == NOBODY || owner == connector
+}
+
+/// Whether the peer of an own connection has taken something in: it was complete, its numbers are no
+/// cookie's, and so nobody else can become it.
 #[inline(always)]
 pub fn is_settled(sk: *mut bpf_sock) -> bool {
     // SAFETY: a full socket, not null; the result is checked.
@@ -107,7 +160,7 @@ const NOBODY: u32 = 0;
 /// The state of the socket that takes a packet which comes from `port`, and its connector, 0 =
 /// none. A socket in its handshake counts as its listener's.
 #[inline(always)]
-fn peer(skb: *mut __sk_buff, packet: &Parsed, port: u16) -> (u32, u32) {
+fn takes(skb: *mut __sk_buff, packet: &Parsed, port: u16) -> (u32, u32) {
     let from = End {
         addr: packet.source,
         port,
@@ -116,7 +169,26 @@ fn peer(skb: *mut __sk_buff, packet: &Parsed, port: u16) -> (u32, u32) {
         addr: packet.addr,
         port: packet.port,
     };
-    let (mut tuple, size) = tuple(&from, &to);
+    found(skb, &from, &to)
+}
+
+/// The same of the socket that an answer to a packet would go to.
+#[inline(always)]
+fn other_end(skb: *mut __sk_buff, packet: &Parsed) -> (u32, u32) {
+    let from = End {
+        addr: packet.addr,
+        port: packet.port,
+    };
+    let to = End {
+        addr: packet.source,
+        port: packet.source_port,
+    };
+    found(skb, &from, &to)
+}
+
+#[inline(always)]
+fn found(skb: *mut __sk_buff, from: &End, to: &End) -> (u32, u32) {
+    let (mut tuple, size) = tuple(from, to);
     // SAFETY: context and tuple are the program's own; the socket is released.
     unsafe {
         let sk = bpf_skc_lookup_tcp(skb.cast(), &mut tuple, size, CURRENT_NETNS, 0);

@@ -197,10 +197,22 @@ fn this_hosts_own_addresses_are_private() -> Result<()> {
     };
     add("203.0.113.200/32")?;
     add("2001:db8:cb::200/128")?;
-    for (name, last) in [("own", 200), ("later", 201), ("inside", 200)] {
+    for (name, last) in [
+        ("own", 200),
+        ("later", 201),
+        ("routed", 202),
+        ("inside", 200),
+    ] {
         world.set(zone::both(&format!("{name}.example"), last))?;
     }
-    let mut text = policy("own", &["own.example:8080", "later.example:8080"]);
+    let mut text = policy(
+        "own",
+        &[
+            "own.example:8080",
+            "later.example:8080",
+            "routed.example:8080",
+        ],
+    );
     text.push_str("  - host: inside.example\n    ports: [8080]\n    private: true\n");
     let mut shell = world.agent(text).option("--start-unresolved").shell()?;
     for kind in ["A", "AAAA"] {
@@ -211,17 +223,26 @@ fn this_hosts_own_addresses_are_private() -> Result<()> {
     shell.confined.denial(&denial)?;
     let said = dig(&mut shell, "+short inside.example")?;
     ensure!(said.text.trim() == "203.0.113.200", "{said:?}");
-    // One that is elsewhere, and here a moment later.
-    let reach = "curl -sS --max-time 5 http://203.0.113.201:8080/";
-    let said = shell.run(reach)?;
-    ensure!(said.code == 0, "{said:?}");
+    // One that is elsewhere, and here a moment later: as an address, and as a part of a range.
+    let reach = |last: u8| format!("curl -sS --max-time 5 http://203.0.113.{last}:8080/");
+    for last in [201, 202] {
+        let said = shell.run(&reach(last))?;
+        ensure!(said.code == 0, "{said:?}");
+    }
     add("203.0.113.201/32")?;
+    let mut command = world.command("ip");
+    command.args(["route", "add", "local", "203.0.113.202/31", "dev", "lo"]);
+    must(command, agent::LIMIT)?;
     // Told by the kernel at once; nobody listens there, so only the event tells who refused.
     thread::sleep(patient(Duration::from_millis(500)));
-    let said = shell.run(reach)?;
-    ensure!(said.code == 7, "{said:?}");
+    for last in [201, 202] {
+        let said = shell.run(&reach(last))?;
+        ensure!(said.code == 7, "{said:?}");
+    }
     let report = shell.end()?;
-    report.ensure_denied(&Denial::of_address(zone::v4(201)).port(8080))?;
+    for last in [201, 202] {
+        report.ensure_denied(&Denial::of_address(zone::v4(last)).port(8080))?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,9 @@
 //! delivered, not when it was dialled.
 
 use std::{
-    env, thread,
+    env,
+    net::Ipv4Addr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,9 +13,10 @@ use anyhow::{Context, Result, ensure};
 use egress_tests::{
     agent::{self, policy},
     event::Denial,
-    process::Running,
+    process::{Running, must},
     token,
     world::World,
+    zone,
 };
 
 /// A port at which the connector and somebody outside listen in turn.
@@ -96,7 +99,7 @@ fn datagrams_to_loopback_need_a_rule() -> Result<()> {
 
     let report = world.agent(policy("datagrams", &[])).run(&words)?;
     report.ensure_printed("unconnected 1\nconnected 1\nbroadcast 1\nbroadcast-connected 1")?;
-    let to = |address: [u8; 4]| Denial::of_address(std::net::Ipv4Addr::from(address)).port(13001);
+    let to = |address: [u8; 4]| Denial::of_address(Ipv4Addr::from(address)).port(13001);
     report.ensure_denied(&to([127, 0, 0, 1]).because(&["loopback"]))?;
 
     let rule = "{ cidr: 127.0.0.0/8, ports: [13001], protocol: udp }";
@@ -235,7 +238,7 @@ fn a_connection_with_the_port_at_its_end_opens_nothing() -> Result<()> {
     let world = World::new()?;
     for (host, other) in [
         ("127.0.0.1", "127.0.0.9".to_owned()),
-        ("::1", egress_tests::zone::HOST6.to_string()),
+        ("::1", zone::HOST6.to_string()),
     ] {
         let token = token::new();
         let port = PORT.to_string();
@@ -350,6 +353,168 @@ for number in [1, 2]:
     report.ensure_nothing_denied()
 }
 
+/// Keeps eight datagrams on the way, so that whatever else goes over a slow loopback waits for a
+/// quarter of a second. Argument: seconds.
+const TRAFFIC: &str = r"
+import socket, sys, time
+sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sink.bind(('127.0.0.1', 9))
+sink.settimeout(1)
+end = time.time() + float(sys.argv[1])
+send = lambda: sink.sendto(bytes(18), ('127.0.0.1', 9))
+for _ in range(8): send()
+while time.time() < end:
+    try: sink.recv(100)
+    except OSError: pass
+    send()
+";
+
+/// The connector gets its own connection by a SYN cookie, has calls on the way that will overflow the
+/// next listener, sends, and closes. Arguments: port, token, the address that it calls from.
+const COOKIE_INSIDE: &str = r"
+import select, socket, sys, time
+port, token, source = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3]
+def call():
+    out = socket.socket()
+    out.setblocking(False)
+    out.bind((source, 0))
+    out.connect_ex(('127.0.0.1', port))
+    return out
+own = socket.socket()
+own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+own.bind(('127.0.0.1', port))
+own.listen(0)
+# A call that is gone before it is answered fills the queue, so that the next gets a cookie.
+call().close()
+client = call()
+print('established', bool(select.select([], [client], [], 9)[1]))
+print('accepted', bool(select.select([own], [], [], 9)[0]))
+held = [call(), call(), call()]
+client.send(token)
+own.close()
+# Its reset is still on the way, and somebody else is there.
+time.sleep(.05)
+client.send(token)
+time.sleep(2)
+";
+
+/// Outside: waits for the port, and prints what it got there. Arguments: port, seconds.
+const COOKIE_OUTSIDE: &str = r"
+import socket, sys, time
+port, end = int(sys.argv[1]), time.time() + float(sys.argv[2])
+while time.time() < end:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind(('127.0.0.1', port))
+        server.listen(0)
+        break
+    except OSError:
+        server.close()
+        time.sleep(.001)
+server.settimeout(2)
+try:
+    peer, _ = server.accept()
+    peer.settimeout(2)
+    print('outside', len(peer.recv(1000)))
+except OSError:
+    print('outside', 0)
+";
+
+/// A segment that is approved for the connector itself, and arrives when somebody else listens, is no
+/// handshake there: connections with itself never have the numbers of a SYN cookie.
+#[test]
+fn cookies_lead_to_nobody_else() -> Result<()> {
+    let world = World::new()?;
+    for line in [
+        "ip link set lo mtu 200",
+        "tc qdisc add dev lo root tbf rate 18kbit burst 260 latency 20s",
+    ] {
+        let mut words = line.split(' ');
+        let mut command = world.command(words.next().unwrap_or_default());
+        command.args(words);
+        let outcome = Running::start(command, agent::LIMIT)?.wait()?;
+        ensure!(outcome.status.success(), "{line}: {}", outcome.stderr);
+    }
+    let mut command = world.command("/usr/bin/python3");
+    command.args(["-c", TRAFFIC, "50"]);
+    let _traffic = Running::start(command, agent::LIMIT)?;
+    // Also from an address of the host, which a program may choose for calls over loopback, and a
+    // policy may let in.
+    let sources = [Ipv4Addr::LOCALHOST, zone::HOST];
+    let ways = sources.map(|source| [(true, source), (false, source)]);
+    for ((free, source), port) in ways.into_iter().flatten().zip(PORT + 6..) {
+        let (token, port, source) = (token::new(), port.to_string(), source.to_string());
+        let listen = format!("listen: [{port} from {}]\n", zone::HOST);
+        let agent = world.agent(policy("cookie", &[]) + &listen);
+        let agent = if free { agent.free() } else { agent };
+        let python = ["/usr/bin/python3", "-u", "-c", COOKIE_INSIDE];
+        let inside = agent.start(&[&python[..], &[&port, &token, &source]].concat())?;
+        // Before the connector has the port it would be there first.
+        let end = Instant::now() + agent::LIMIT;
+        while inside.agent.stdout().is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut command = world.command("setpriv");
+        command.args(["--reuid=12345", "--clear-groups", "/usr/bin/python3"]);
+        command.args(["-c", COOKIE_OUTSIDE, &port, "15"]);
+        let outside = Running::start(command, agent::LIMIT)?;
+        let report = inside.wait()?;
+        report.ensure_printed("established True\naccepted True")?;
+        let heard = String::from_utf8_lossy(&outside.wait()?.stdout).into_owned();
+        ensure!(
+            (heard.trim() != "outside 0") == free,
+            "{free}, from {source}: {heard}\n{report}"
+        );
+        if !free {
+            // What is sent is looked at, whatever connect() said.
+            report.ensure_denied(&Denial::of_address(Ipv4Addr::LOCALHOST))?;
+        }
+    }
+    Ok(())
+}
+
+/// More calls than a listener has room for get through, each in its time, as where the kernel makes
+/// no cookies; with data that waits for its call to be complete.
+#[test]
+fn a_listener_with_little_room_is_reached_by_all() -> Result<()> {
+    let world = World::new()?;
+    let script = r"
+import socket, threading, time
+own = socket.socket()
+own.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+own.bind(('127.0.0.1', PORT))
+own.listen(1)
+def call(number):
+    out = socket.socket()
+    out.connect(own.getsockname())
+    out.send(b'%d' % number)
+    print('back', number, out.recv(9) == b'%d' % number, flush=True)
+calls = [threading.Thread(target=call, args=[number]) for number in range(6)]
+for one in calls: one.start()
+time.sleep(.3)
+for _ in calls:
+    peer, _ = own.accept()
+    peer.send(peer.recv(9))
+for one in calls: one.join()
+print('all')
+";
+    // Also where a rule permits the port, whoever listens there.
+    let rule = format!("127.0.0.1:{}", PORT + 3);
+    for (rules, port) in [(vec![], PORT + 2), (vec![rule.as_str()], PORT + 3)] {
+        let script = script.replace("PORT", &port.to_string());
+        let report =
+            world
+                .agent(policy("room", &rules))
+                .run(&["/usr/bin/python3", "-c", &script])?;
+        report.ensure_printed("all")?;
+        let back = (0..6).all(|number| report.text().contains(&format!("back {number} True")));
+        ensure!(back, "{report}");
+        report.ensure_nothing_denied()?;
+    }
+    Ok(())
+}
+
 /// The connector: its listener at the port opens, takes what comes, and closes all the time, and
 /// other processes of it, on another processor, call and send in several ways. Arguments: port,
 /// seconds, token. Prints how many bytes its own listeners got.
@@ -451,7 +616,8 @@ while time.time() < end:
 print('outside', got, 'opened', opened, 'called', called, flush=True)
 ";
 
-/// A few seconds; with `EGRESS_RACE_SECONDS=7200` as long as that.
+/// A few seconds; with `EGRESS_RACE_SECONDS=7200` as long as that. Half of them with a loopback
+/// that takes its time: what was approved is on its way then while others come to listen.
 #[test]
 fn somebody_else_is_never_reached_in_a_race() -> Result<()> {
     let seconds = match env::var("EGRESS_RACE_SECONDS") {
@@ -462,9 +628,17 @@ fn somebody_else_is_never_reached_in_a_race() -> Result<()> {
     // Unconfined it is reached, and confined the connector reaches itself.
     let (own, heard) = race(&world, RACE.min(4), true)?;
     ensure!(heard > 0, "nothing was heard outside: {own} {heard}");
-    let (own, heard) = race(&world, seconds, false)?;
-    ensure!(own > 0, "it did not reach itself");
-    ensure!(heard == 0, "{heard} bytes were heard outside");
+    for slow in [false, true] {
+        if slow {
+            let mut command = world.command("tc");
+            command.args(["qdisc", "add", "dev", "lo", "root"]);
+            command.args(["tbf", "rate", "20mbit", "burst", "1600", "limit", "20000"]);
+            must(command, agent::LIMIT)?;
+        }
+        let (own, heard) = race(&world, (seconds / 2).max(1), false)?;
+        ensure!(own > 0, "it did not reach itself, slow: {slow}");
+        ensure!(heard == 0, "{heard} bytes were heard outside, slow: {slow}");
+    }
     Ok(())
 }
 

@@ -56,7 +56,8 @@ pub(crate) fn run() -> Result<()> {
 /// Builds the agent here. Answers its build script's program and the object it embeds.
 fn own_build() -> Result<(PathBuf, PathBuf)> {
     let mut cargo = host::cargo();
-    cargo.args(["build", "--package", "egress-agent"]);
+    // The same selection of packages as everywhere else, so that it is built already.
+    cargo.args(["build", "--workspace", "--bins"]);
     step::quiet("build", "the agent, whose object is compared", &mut cargo)?;
     let output = cargo
         .arg("--message-format=json")

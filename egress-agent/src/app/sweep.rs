@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     dns::Names,
@@ -13,12 +13,19 @@ use crate::{
     },
 };
 
+/// The shortest time between two looks at what is this host's own. Long enough for routes that
+/// come and go in groups, short beside the time that somebody needs to listen there.
+const APART: Duration = Duration::from_millis(50);
+
 /// Deletes ended grants now and then: the kernel refuses them by itself, this makes room. Takes
 /// back what leads to an address that has become this host's own.
 pub(super) async fn sweep(keeper: Arc<Keeper>, names: Arc<Names>, mut stop: watch::Receiver<bool>) {
     let mut every = tokio::time::interval(Duration::from_secs(10));
-    // Where the kernel tells of no changes, they are seen with the next turn.
-    let changes = Changes::listen(Groups::ADDRESSES).ok();
+    // Routes, not addresses alone: an address is told of before the route that makes it this
+    // host's own is there (`__inet_insert_ifa` in net/ipv4/devinet.c, `__ipv6_ifa_notify` in
+    // net/ipv6/addrconf.c), and whole ranges have no address. Where the kernel tells of no
+    // changes, they are seen with the next turn.
+    let changes = Changes::listen(Groups::ROUTES).ok();
     loop {
         let changed = async {
             match &changes {
@@ -36,5 +43,6 @@ pub(super) async fn sweep(keeper: Arc<Keeper>, names: Arc<Names>, mut stop: watc
         }
         // One that is left is tried again with the next turn.
         let _next_time = names.forget_own();
+        sleep(APART).await;
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, doctor, events, explain, run};
+use super::{check, doctor, events, explain, run, scan};
 use crate::{envelope, exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
@@ -21,16 +21,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start one connector, confined, in the foreground (needs root)
+    // Its own words, so that `--help` shows all of them; so have others without any here.
     Run(run::RunArgs),
     /// Show the denials of every connector, from any terminal
     Events(events::EventsArgs),
-    /// Say what this host can enforce, layer by layer, and what stays open
     Doctor(doctor::DoctorArgs),
     /// Validate policies; show every fault with its place and what to write instead
     Check(check::CheckArgs),
     /// Say whether a connector may reach a destination, by which rule, through which layer
     Explain(explain::ExplainArgs),
+    Scan(scan::ScanArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -78,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Launch {
             commands,
             answers,

@@ -21,7 +21,7 @@ use crate::{
 /// Version of the JSON form.
 const SCHEMA: &str = "egress-agent/doctor/v1";
 
-/// Say what this host can enforce, layer by layer, and what stays open.
+/// Say what this host can enforce, layer by layer, and what stays open
 ///
 /// Exit status: 0 where a connector can be confined, 1 where something is missing.
 #[derive(Debug, Args)]

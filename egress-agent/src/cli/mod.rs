@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod run;
+pub mod scan;
 
 pub(crate) use command::fail;
 pub use command::main;

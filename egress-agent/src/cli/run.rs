@@ -20,7 +20,7 @@ use crate::{
 /// Where policies are looked for by connector name.
 pub const POLICIES: &str = "/etc/egress-agent/policies";
 
-/// Start one connector, confined, in the foreground.
+/// Start one connector, confined, in the foreground (needs root)
 ///
 /// Standard input and output belong to the connector. Denials and a closing summary go to
 /// standard error, and as JSON Lines to /run/egress-agent/events/.

@@ -201,9 +201,7 @@ fn errno(body: &[u8]) -> io::Result<Errno> {
 pub struct Groups(u32);
 
 impl Groups {
-    /// Addresses of this host.
-    pub const ADDRESSES: Self = Self(of(5) | of(9));
-    /// Everything that decides by which interface packets leave.
+    /// Everything that decides where packets go, and which stay on this host.
     pub const ROUTES: Self = Self(of(1) | of(5) | of(7) | of(8) | of(9) | of(11) | of(19) | of(32));
 }
 

@@ -25,6 +25,7 @@ use nix::{
         stat::{FileStat, Mode, SFlag, fstat},
         statfs::{FUSE_SUPER_MAGIC, PROC_SUPER_MAGIC, fstatfs},
     },
+    unistd::{Gid, Group},
 };
 
 use super::User;
@@ -143,6 +144,48 @@ impl Way {
         &self.path
     }
 
+    /// The user who owns the file.
+    pub fn owner(&self) -> u32 {
+        self.facts.st_uid
+    }
+
+    /// When the file's bytes were last changed, in seconds since 1970.
+    pub fn changed(&self) -> i64 {
+        self.facts.st_mtime
+    }
+
+    /// What others than its user and root could change about what is read here, by owners and
+    /// modes alone (a list for access control shows in the mode's group bits): the first thing
+    /// on the way, and how. The user's private group, with nobody else in it, is no other.
+    pub fn open_to_others(&self, owner: &User) -> Option<Changeable> {
+        let others = |facts: &FileStat| {
+            if !is_own(facts.st_uid, owner) {
+                Some("another user owns")
+            } else if facts.st_mode & 0o002 != 0 {
+                Some("everybody may write to")
+            } else if facts.st_mode & 0o020 != 0 && !is_private(facts.st_gid, owner) {
+                Some("a group of others may write to")
+            } else {
+                None
+            }
+        };
+        let in_folder = |folder: &Folder| {
+            if folder.facts.st_mode & STICKY != 0 && is_own(folder.facts.st_uid, owner) {
+                return (!is_own(folder.entry, owner)).then_some("another user owns an entry of");
+            }
+            others(&folder.facts)
+        };
+        let found = |path: &Path, how| Changeable {
+            path: path.to_owned(),
+            how,
+        };
+        let folder = self
+            .folders
+            .iter()
+            .find_map(|folder| in_folder(folder).map(|how| found(&folder.path, how)));
+        folder.or_else(|| others(&self.facts).map(|how| found(&self.path, how)))
+    }
+
     /// What a user could change about what is read here: the first thing on the way. A user who
     /// is root owns everything that root owns, without any capability.
     pub fn changeable_by(&self, user: &User) -> io::Result<Option<Changeable>> {
@@ -176,6 +219,24 @@ impl Way {
         };
         as_user(user.uid, user.gid, &user.groups, look)?
     }
+}
+
+fn is_own(uid: u32, owner: &User) -> bool {
+    uid == 0 || uid == owner.uid
+}
+
+/// Root's group, or the one that was made with the user and has nobody else in it.
+fn is_private(gid: u32, owner: &User) -> bool {
+    if gid == 0 {
+        return true;
+    }
+    if gid != owner.gid {
+        return false;
+    }
+    let Ok(Some(group)) = Group::from_gid(Gid::from_raw(gid)) else {
+        return false;
+    };
+    Some(&group.name) == owner.name.as_ref() && group.mem.iter().all(|member| *member == group.name)
 }
 
 /// Whether the user of this thread may write, as the kernel says. A mount that is read-only says

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{EbpfContext as _, programs::SockAddrContext};
 use egress_common::{
-    abi::{RULE_DOOR, RULE_NONE, UDP},
+    abi::{RULE_DOOR, RULE_NONE, RULE_OWN, UDP},
     decide::{Flow, Lookup as _, decide},
     grant::SocketState,
     key::Addr,
@@ -47,8 +47,9 @@ pub fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     let mut pending = RULE_NONE;
     let answer = match verdict.action {
         Action::Allow => {
-            // The door's packets take the strict path, which notes who asks from where.
-            if verdict.rule != RULE_DOOR {
+            // The door's packets take the strict path, which notes who asks from where; so do those of
+            // the connector to itself, whose receiver is looked up till it is sure (see `own`).
+            if !matches!(verdict.rule, RULE_DOOR | RULE_OWN) {
                 rule = verdict.rule;
             }
             emit::passed(verdict.rule, 1, 0, 0);

@@ -5,10 +5,16 @@
 //! traffic class, segment size, window. Some of these answers have no socket, or one of the
 //! kernel's own (SYN cookies, resets, acknowledgements for half-open connections), and so would
 //! meet no program on their way out.
+//!
+//! And SYN cookies between a connector and itself go nowhere, see [`crate::own`].
 
 use core::ptr::{addr_of, read_volatile};
 
-use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::bpf_sk_fullsock,
+    programs::SkBuffContext,
+};
 use egress_common::{
     abi::{RULE_NONE, TCP},
     decide::{Flow, decide, refused},
@@ -18,26 +24,54 @@ use egress_common::{
 };
 
 use super::{PASS, answer};
-use crate::{emit, header, lookup::Maps, socket};
+use crate::{emit, header, lookup::Maps, own, socket};
 
-/// `BPF_TCP_LISTEN`, `include/uapi/linux/bpf.h`.
+/// `BPF_TCP_SYN_SENT`, `include/uapi/linux/bpf.h`.
+const TCP_SYN_SENT: u32 = 2;
+/// `BPF_TCP_LISTEN`.
 const TCP_LISTEN: u32 = 10;
 
 /// Callers at one port that are told apart where repeats are held back; by their addresses' last
 /// octets.
 const CALLERS: u64 = 16;
 
-/// Decides a packet to a listener; all others pass.
+/// Decides a packet to a listener, or to who calls one; all others pass.
 #[inline(always)]
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the program's own context.
     let sk = unsafe { read_volatile(addr_of!((*skb).__bindgen_anon_2.sk)) };
-    // SAFETY: not null; any socket has a state.
-    if sk.is_null() || unsafe { read_volatile(addr_of!((*sk).state)) } != TCP_LISTEN {
+    if sk.is_null() {
         return PASS;
     }
-    call(ctx, sk)
+    // SAFETY: not null; any socket has a state.
+    match unsafe { read_volatile(addr_of!((*sk).state)) } {
+        TCP_LISTEN => call(ctx, sk),
+        TCP_SYN_SENT => answered(ctx, sk),
+        _ => PASS,
+    }
+}
+
+/// Decides the answer to a call of the connector's own.
+#[inline(always)]
+fn answered(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
+    let skb = ctx.skb.skb;
+    let (connector, _) = owner(sk);
+    let parsed = header::parse(skb);
+    if own::is_cookie(skb, &parsed, connector) {
+        return dropped(skb, connector);
+    }
+    PASS
+}
+
+/// What is dropped without a line, since nothing is refused by it: calls are made again.
+#[inline(always)]
+fn dropped(skb: *mut __sk_buff, connector: u32) -> i32 {
+    let maps = Maps {
+        ctx: skb.cast(),
+        own: Some(false),
+    };
+    answer(&refused(connector, Reason::NoRule, RULE_NONE, &maps))
 }
 
 /// Decides a call as its answers are decided: by the one who calls and the port that is called.
@@ -46,6 +80,9 @@ fn call(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     let skb = ctx.skb.skb;
     let (connector, process) = owner(sk);
     let parsed = header::parse(skb);
+    if own::completes_cookie(skb, &parsed, connector) {
+        return dropped(skb, connector);
+    }
     let flow = Flow {
         addr: parsed.source,
         connector,
@@ -82,7 +119,7 @@ fn call(ctx: &SkBuffContext, sk: *mut bpf_sock) -> i32 {
     answer(&verdict)
 }
 
-/// Whose listener it is, and the process that made it.
+/// Whose socket it is, and the process that made it.
 #[inline(always)]
 fn owner(sk: *mut bpf_sock) -> (u32, emit::Process) {
     // SAFETY: a socket of the context, not null; the results are checked.

@@ -19,6 +19,7 @@ use crate::{emit, lookup::Maps, socket};
 const SOL_SOCKET: i32 = 1;
 const SO_BROADCAST: i32 = 6;
 const SO_REUSEPORT: i32 = 15;
+const TCP_DEFER_ACCEPT: i32 = 9;
 /// `include/linux/net.h`.
 const SOCK_STREAM: u32 = 1;
 const SOL_IP: i32 = 0;
@@ -42,7 +43,7 @@ pub fn setsockopt(ctx: &SockoptContext) -> i32 {
     let state = if group.is_some() || leads_away(level, option) {
         // SAFETY: the context's socket.
         unsafe { socket::get(sk) }
-    } else if level == SOL_SOCKET && matches!(option, SO_BROADCAST | SO_REUSEPORT) && is_on(ctx) {
+    } else if is_idle(level, option) && is_on(ctx) {
         // SAFETY: the context's socket, and its type is readable.
         let (state, kind) = unsafe { (socket::get(sk), read_volatile(addr_of!((*sk).type_))) };
         // SAFETY: a record of the map, or null.
@@ -154,7 +155,8 @@ fn is_on(ctx: &SockoptContext) -> bool {
 /// A stream socket shares its port with nobody: with `SO_REUSEPORT` the kernel deals calls out to
 /// everybody of that user at the port, and may hand accepted connections of one that closes to
 /// another (`net.ipv4.tcp_migrate_req`). A datagram socket does not broadcast where no rule could
-/// mean that; then the kernel refuses broadcast addresses with `EACCES`.
+/// mean that; then the kernel refuses broadcast addresses with `EACCES`. A listener does not wait for
+/// data before it completes a call (`TCP_DEFER_ACCEPT`), for none is let through to it before that.
 ///
 /// # Safety
 ///
@@ -179,7 +181,7 @@ unsafe fn is_without_effect(
     if mode == Connector::AUDIT {
         return false;
     }
-    if option == SO_REUSEPORT {
+    if matches!(option, SO_REUSEPORT | TCP_DEFER_ACCEPT) {
         return kind == SOCK_STREAM;
     }
     kind != SOCK_STREAM && flags & Connector::BROADCASTS == 0
@@ -202,6 +204,16 @@ unsafe fn is_harmless(option: i32, kind: u32, state: *mut SocketState) -> bool {
     // SAFETY: not null; see above.
     let before = unsafe { socket::mark(state, SocketState::BROADCASTS) };
     before & SocketState::STRAYED == 0
+}
+
+/// Options that may have to do nothing, see [`is_without_effect`].
+#[inline(always)]
+fn is_idle(level: i32, option: i32) -> bool {
+    match level {
+        SOL_SOCKET => matches!(option, SO_BROADCAST | SO_REUSEPORT),
+        SOL_TCP => option == TCP_DEFER_ACCEPT,
+        _ => false,
+    }
 }
 
 /// Options by what they do.

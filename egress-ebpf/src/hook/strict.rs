@@ -20,7 +20,8 @@ use crate::{
     emit, header,
     lookup::{Maps, rule_active},
     maps::{CONNECTOR_LEVEL, PROXY_NET},
-    own, socket, vague,
+    own::{self, Receiver},
+    socket, vague,
 };
 
 /// `BPF_TCP_LISTEN`, `include/uapi/linux/bpf.h`.
@@ -55,13 +56,14 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         local_port: parsed.source_port,
         ifindex: header::ifindex(skb),
     };
-    let own = parsed.protocol == TCP
-        && !inbound
-        && parsed.addr.is_loopback()
-        && own::receives(skb, &parsed, connector);
+    let mut receiver = Receiver::Other as u32;
+    if parsed.protocol == TCP && !inbound && parsed.addr.is_loopback() {
+        receiver = own::receiver(skb, &parsed, connector) as u32;
+    }
+    let receiver = vague::value(receiver, ctx.len());
     let maps = Maps {
         ctx: skb.cast(),
-        own: Some(vague::value(u32::from(own), ctx.len()) != 0),
+        own: Some(receiver == Receiver::Own as u32),
     };
     let mut verdict = if matches!(parsed.fault, Reason::None) {
         decide(&flow, &maps)
@@ -90,6 +92,9 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
         }
         emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
         return PASS;
+    }
+    if receiver == Receiver::Opening as u32 {
+        return answer(&verdict);
     }
     if matches!(verdict.reason, Reason::Interface) {
         process.tid = flow.ifindex;

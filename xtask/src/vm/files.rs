@@ -27,22 +27,28 @@ const CASE_SECONDS: u64 = 480;
 const SUITE_SECONDS: u64 = 3600;
 
 /// What the tests start, in every machine.
-const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent gnutls-cli \
-    grep head id ip kill ln ls mkdir mknod mount mv nsenter od openssl printf ps python3 readlink \
-    rm sed seq setarch setpriv setsid sleep sort stat tail tc tee timeout touch tr true umount uname \
-    unshare wc wget yes";
+const PROGRAMS: &str = "awk bash sh busybox capsh cat chmod cp curl cut date dig env false getent gnutls-cli grep \
+    head id ionice ip kill ln ls mkdir mknod mount mv nohup nsenter od openssl printf prlimit ps \
+    python3 readlink renice rm sed seq setarch setpriv setsid sleep sort ssh stat tail taskset \
+    tc tee timeout touch tr true tty umount uname unshare wc wget whoami yes";
 
 /// Parts of a kernel that distributions build as modules: the wire between two namespaces, the
 /// list of sockets and their end, and what the bypass suite tries; a host would load most of
 /// these when somebody asks for such a socket.
-const MODULES: &str = "veth inet_diag tcp_diag udp_diag raw_diag unix_diag mptcp_diag sctp \
-    dccp_ipv4 dccp_ipv6 smc vsock vsock_loopback tipc l2tp_ip l2tp_ip6 macvlan dummy tun sch_tbf virtio_rng";
+const MODULES: &str = "veth inet_diag tcp_diag udp_diag raw_diag unix_diag mptcp_diag sctp dccp_ipv4 dccp_ipv6 smc \
+    vsock vsock_loopback tipc l2tp_ip l2tp_ip6 macvlan dummy tun sch_tbf overlay virtio_rng";
 
 /// Files of this host that programs look for; one that is missing is not needed.
 const SETTINGS: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/ssl/openssl.cnf",
     "/etc/nsswitch.conf",
+];
+
+/// Names of users that no file has (nss-systemd(8)): it is loaded when somebody asks.
+const DIRECTORY: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/libnss_systemd.so.2",
+    "/usr/lib64/libnss_systemd.so.2",
 ];
 
 const USERS: &str = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n";
@@ -73,6 +79,13 @@ pub(crate) fn image(kernel: &Kernel, cases: &[Case], programs: &Programs) -> Res
     for file in SETTINGS.iter().filter(|file| Path::new(file).exists()) {
         image.made(file.trim_start_matches('/'), 0o644, fs::read(file)?);
     }
+    for library in DIRECTORY.iter().map(Path::new).filter(|it| it.exists()) {
+        image.copy(
+            library,
+            library.display().to_string().trim_start_matches('/'),
+        )?;
+    }
+    image.folder("mnt");
     image.made("etc/passwd", 0o644, USERS);
     image.made("etc/group", 0o644, GROUPS);
     image.made("etc/hosts", 0o644, HOSTS);

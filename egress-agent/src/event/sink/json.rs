@@ -1,12 +1,12 @@
-//! A record as one line of JSON. Pure.
+//! A record, or a report, as one line of JSON. Pure.
 
 use serde::Serialize;
 
-use crate::event::{escape::SafeJson, model::Record};
+use crate::event::escape::SafeJson;
 
 /// Appends the record and a line end. Characters that could affect a terminal or hide
 /// something stand as `\uXXXX`.
-pub fn push_line(record: &Record, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+pub fn push_line(record: &impl Serialize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let start = out.len();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, SafeJson);
     if let Err(error) = record.serialize(&mut serializer) {
@@ -23,7 +23,7 @@ mod tests {
 
     use super::*;
     use crate::event::model::{
-        Body, Denial,
+        Body, Denial, Record,
         tests::{denial, every_kind, record},
     };
 
