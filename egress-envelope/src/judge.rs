@@ -189,6 +189,21 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every one of them.
+    pub const ALL: [Self; 11] = [
+        Self::RecipientNotInCall,
+        Self::RecipientNotListed,
+        Self::AddressElsewhere,
+        Self::CredentialNotOwn,
+        Self::UnreadableRecipient,
+        Self::UnlistedOperation,
+        Self::AuthorityMismatch,
+        Self::TwoReadings,
+        Self::UnreadableBody,
+        Self::BodyTooLarge,
+        Self::Upgrade,
+    ];
+
     /// Why a recipient is refused.
     pub(crate) fn of(recipients: Recipients) -> Self {
         match recipients {

@@ -33,6 +33,9 @@ const POLL: Duration = Duration::from_millis(2);
 const NAME: &str = "confined";
 const PYTHON_CLIENT: &str = include_str!("../fixtures/mcp/client.py");
 const NODE_CLIENT: &str = include_str!("../fixtures/mcp/client.cjs");
+const TURNED_POSTMARK: &str = include_str!("../fixtures/mcp/turned_postmark.cjs");
+/// What authenticates the turned server to the API. Of the form that the service has.
+const POSTMARK_TOKEN: &str = "0e7d5a72-4a1b-4b8e-9d15-3c1ab0f4d6aa";
 
 /// The library a client is made with.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +121,19 @@ impl World {
 }
 
 impl World {
+    /// The mail server that turned against its user after some `honest` mails, and calls the API
+    /// of a mail service. Its one tool is `sendEmail`, with `to`, `subject` and `textBody`.
+    pub fn turned_postmark(&self, policy: impl Into<String>, honest: u32) -> Result<Server<'_>> {
+        let file = self.path("turned_postmark.cjs");
+        fs::write(&file, TURNED_POSTMARK)?;
+        let command = ["node", &file.display().to_string(), &honest.to_string()];
+        Ok(self
+            .mcp_server(policy, &command)
+            .env("NODE_PATH", "{cache}/mcp-node/node_modules")
+            .env("POSTMARK_SERVER_TOKEN", POSTMARK_TOKEN)
+            .env("DEFAULT_SENDER_EMAIL", "shop@example.org"))
+    }
+
     /// A copy, for the connector's user, of what npx keeps of [`programs::NPX_SERVER`]; npx
     /// writes into its cache also where everything is there. The value of `npm_config_cache`.
     pub fn npx_cache(&self) -> Result<String> {
@@ -260,7 +276,7 @@ impl Session {
     pub fn denial(&self, denial: &Denial) -> Result<Event> {
         let end = Instant::now() + agent::SHOWN_WITHIN;
         loop {
-            let events = event::read(&self.events)?;
+            let events = self.events()?;
             if let Some(event) = events.iter().find(|event| denial.fits(event)) {
                 return Ok(event.clone());
             }
@@ -270,6 +286,16 @@ impl Session {
             );
             thread::sleep(POLL);
         }
+    }
+
+    /// Everything that the stream says so far.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        event::read(&self.events)
+    }
+
+    /// What the client, the agent and the server said on standard error.
+    pub fn stderr(&self) -> String {
+        self.client.stderr()
     }
 
     /// Has the client close the session, and waits for its end.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use egress_tests::{
     agent::{self, Confined},
     event::{Denial, Event},
+    mcp::Sdk,
     process,
     shell::Shell,
     world::World,
@@ -202,6 +203,41 @@ fn what_a_turned_connector_adds_is_refused_and_named() -> Result<()> {
         let stopped = report.events.iter().find(|event| event.kind == "stopped");
         let denied = stopped.and_then(|event| event.rest.get("denied")?.as_object());
         ensure!(denied.is_some_and(|denied| !denied.is_empty()), "{mode}");
+    }
+    Ok(())
+}
+
+/// Clients made with both SDKs, a server made with one of them, and no list of recipients.
+#[test]
+fn the_trojan_is_refused_where_a_real_client_calls_it() -> Result<()> {
+    for sdk in [Sdk::Node, Sdk::Python] {
+        let world = World::new()?;
+        let mut session = world.turned_postmark(policy(""), 2)?.connect(sdk)?;
+        ensure!(session.hello.tools == ["sendEmail"], "{:?}", session.hello);
+        let mail = json!({"to": FRIEND, "subject": "Hello", "textBody": "How are you?"});
+        for _ in 0..2 {
+            let answer = session.call("sendEmail", &mail)?;
+            ensure!(!answer.failed, "{sdk:?}: {answer:?} {}", session.stderr());
+        }
+        let answer = session.call("sendEmail", &mail)?;
+        let said = answer.text.starts_with("403 ") && answer.text.contains("/Bcc");
+        ensure!(answer.failed && said, "{sdk:?}: {answer:?}");
+        let end = Instant::now() + process::patient(SAID_WITHIN);
+        let told = loop {
+            let events = session.events()?;
+            let refused = |event: &&Event| field(event, "verdict") == "refused";
+            if let Some(told) = events.iter().find(refused) {
+                break told.clone();
+            }
+            ensure!(Instant::now() < end, "{sdk:?}: {}", session.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        ensure!(field(&told, "tool") == "sendEmail", "{}", told.line);
+        ensure!(told.line.contains(STRANGER), "{}", told.line);
+        let bodies = arrived(&world)?;
+        ensure!(bodies.len() == 2, "{bodies:?}");
+        ensure!(bodies.iter().all(|body| !body.contains(STRANGER)));
+        ensure!(session.end()?.outcome.ok());
     }
     Ok(())
 }

@@ -32,6 +32,10 @@ fn every_layer_and_reason_has_a_row() {
     for reason in Reason::ALL {
         assert!(has_row(reason.as_str()), "reason {}", reason.as_str());
     }
+    for reason in egress_envelope::judge::Reason::ALL {
+        let reason = serde_json::to_value(reason).unwrap();
+        assert!(has_row(reason.as_str().unwrap()), "reason {reason}");
+    }
 }
 
 /// Keys of an object and of the objects in it, joined by dots.
