@@ -26,6 +26,7 @@ const PROGRAMS: &[&str] = &[
     "calls",
     "clones",
     "confinement",
+    "envelope",
     "internet",
     "listen",
     "names",
