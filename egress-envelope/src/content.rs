@@ -61,16 +61,14 @@ pub(crate) fn of(head: &Head) -> Result<Content, &'static str> {
         let (name, value) = part.split_once('=').ok_or("a content type that is none")?;
         let bare = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
         let value = bare.unwrap_or(value);
-        // Of what quotes can hold, blanks, `:` and the like belong in boundaries alone.
-        let odd = |byte: u8| !(byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte));
+        // Boundaries may hold more (RFC 2046 section 5.1.1), which some servers cut off.
+        let odd = |byte: u8| !(byte.is_ascii_alphanumeric() || b"'+_-./=".contains(&byte));
         if value.is_empty() || value.len() > 70 || value.bytes().any(odd) {
             return Err("a parameter of the content type");
         }
         match name.to_ascii_lowercase().as_str() {
             "charset" if !charset && value.eq_ignore_ascii_case("utf-8") => charset = true,
-            "boundary" if boundary.is_none() && !value.ends_with(' ') => {
-                boundary = Some(value.to_owned());
-            }
+            "boundary" if boundary.is_none() => boundary = Some(value.to_owned()),
             _ => return Err("a parameter of the content type"),
         }
     }

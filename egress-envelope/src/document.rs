@@ -2,7 +2,12 @@
 
 use serde_json::Value;
 
-use crate::{content::Content, form, json, keys, service::Place};
+use crate::{
+    content::Content,
+    form, json, keys,
+    multipart::{self, Part},
+    service::Place,
+};
 
 /// A body, by what it is.
 #[derive(Debug)]
@@ -13,6 +18,8 @@ pub(crate) enum Document {
     Json(Value),
     /// The fields of a form: keys and texts.
     Fields(Vec<(String, String)>),
+    /// The parts of a form.
+    Parts(Vec<Part>),
 }
 
 impl Document {
@@ -21,6 +28,7 @@ impl Document {
         match content {
             Content::Json => json::read(body).map(Self::Json),
             Content::Form => form::read(body).map(Self::Fields),
+            Content::Multipart(boundary) => multipart::read(body, boundary).map(Self::Parts),
             _ => Err("a body of a kind that this version does not read"),
         }
     }
@@ -38,6 +46,15 @@ impl Document {
                     }
                 }
             }
+            (Self::Parts(parts), Place::Field(steps)) => {
+                for Part { key, value } in parts {
+                    match value {
+                        _ if !keys::meets(key, steps).ok_or("brackets in a name of a part")? => {}
+                        multipart::Value::Text(text) => found.push(text.clone()),
+                        multipart::Value::File(_) => return Err("a file where a value belongs"),
+                    }
+                }
+            }
             _ => return Err("a place that this version does not read"),
         }
         Ok(found)
@@ -51,9 +68,28 @@ impl Document {
             Self::Fields(fields) => {
                 for (key, text) in fields {
                     each(&[], key);
-                    each(&[key.as_str()], text);
+                    field(key, text, each);
+                }
+            }
+            Self::Parts(parts) => {
+                for Part { key, value } in parts {
+                    each(&[], key);
+                    match value {
+                        multipart::Value::Text(text) => field(key, text, each),
+                        multipart::Value::File(name) => each(&[key.as_str(), "filename"], name),
+                    }
                 }
             }
         }
+    }
+}
+
+/// Gives the text of a field, or those of the JSON that it is.
+fn field(key: &str, text: &str, each: &mut impl FnMut(&[&str], &str)) {
+    match json::read(text.as_bytes()) {
+        Ok(value @ (Value::Object(_) | Value::Array(_))) => {
+            json::texts(&value, &mut Vec::new(), &mut |_, text| each(&[key], text));
+        }
+        _ => each(&[key], text),
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use crate::{
     content, credential,
     document::Document,
+    encoding,
     head::{Framing, Head},
     judge::{Inspect, Judged, Next, Operation, Reason, Recipient, Refusal, Unlisted},
     ledger::Ledger,
@@ -70,7 +71,7 @@ impl Inspect {
         judged
             .refusals
             .extend(query::plain(head, &candidates).err());
-        let (rules, document) = match fitting(candidates, head, body) {
+        let (rules, document) = match fitting(candidates, head, body, self.limits.body) {
             Ok(read) => read,
             Err(why) => {
                 let unread = refusal(Reason::UnreadableBody, Some(why), None);
@@ -147,6 +148,7 @@ fn fitting<'a>(
     candidates: Vec<&'a OperationRule>,
     head: &Head,
     body: &[u8],
+    most: u64,
 ) -> Result<(Vec<&'a OperationRule>, Document), &'static str> {
     let empty = body.is_empty() && head.framing != Framing::Stream;
     let unread = |rule: &&OperationRule| rule.body == Body::Any && !is_in_body(rule);
@@ -163,11 +165,8 @@ fn fitting<'a>(
         _ if rules.is_empty() => Err("a content type that the table does not have"),
         true => Ok((rules, Document::Nothing)),
         false => {
-            let coded = |coding: &str| !coding.eq_ignore_ascii_case("identity");
-            if head.values("content-encoding").any(coded) {
-                return Err("a content encoding");
-            }
-            let document = Document::read(&content, body)?;
+            let body = encoding::decoded(head, &content, body, most)?;
+            let document = Document::read(&content, &body)?;
             Ok((rules, document))
         }
     }
