@@ -3,10 +3,13 @@
 use serde_json::Value;
 
 use crate::{
+    base64,
     content::Content,
     form, json, keys,
+    mime::{self, Field},
     multipart::{self, Part},
     service::Place,
+    transaction,
 };
 
 /// A body, by what it is.
@@ -20,6 +23,8 @@ pub(crate) enum Document {
     Fields(Vec<(String, String)>),
     /// The parts of a form.
     Parts(Vec<Part>),
+    /// The fields of a mail.
+    Mail(Vec<Field>),
 }
 
 impl Document {
@@ -29,7 +34,8 @@ impl Document {
             Content::Json => json::read(body).map(Self::Json),
             Content::Form => form::read(body).map(Self::Fields),
             Content::Multipart(boundary) => multipart::read(body, boundary).map(Self::Parts),
-            _ => Err("a body of a kind that this version does not read"),
+            Content::Mail => mime::read(body).map(Self::Mail),
+            Content::Unsaid | Content::Other => Err("a body of a type that is not read"),
         }
     }
 
@@ -55,15 +61,37 @@ impl Document {
                     }
                 }
             }
-            _ => return Err("a place that this version does not read"),
+            (Self::Json(value), Place::Transaction(steps)) => {
+                let mut transactions = Vec::new();
+                json::exactly(value, steps, &mut transactions).ok_or("no transaction")?;
+                for transaction in transactions {
+                    found.extend(transaction::accounts(transaction)?);
+                }
+            }
+            _ => return Err("a body that has no such place"),
         }
         Ok(found)
+    }
+
+    /// The mails at a place of the body, each by its fields.
+    pub(crate) fn mails(&self, steps: &[String]) -> Result<Vec<Vec<Field>>, &'static str> {
+        match self {
+            Self::Nothing => Ok(Vec::new()),
+            Self::Mail(fields) if steps.is_empty() => Ok(vec![fields.clone()]),
+            _ if steps.is_empty() => Err("a body that is no mail"),
+            _ => {
+                let texts = self.at(&Place::Field(steps.to_vec()))?;
+                let texts = texts.iter().filter(|text| !text.is_empty());
+                texts.map(|text| mail(text)).collect()
+            }
+        }
     }
 
     /// Gives every text with its place.
     pub(crate) fn texts(&self, each: &mut impl FnMut(&[&str], &str)) {
         match self {
-            Self::Nothing => {}
+            // What a mail says is judged where it stands.
+            Self::Nothing | Self::Mail(_) => {}
             Self::Json(value) => json::texts(value, &mut Vec::new(), each),
             Self::Fields(fields) => {
                 for (key, text) in fields {
@@ -92,4 +120,9 @@ fn field(key: &str, text: &str, each: &mut impl FnMut(&[&str], &str)) {
         }
         _ => each(&[key], text),
     }
+}
+
+/// The fields of a mail in base64, in whichever alphabet.
+fn mail(text: &str) -> Result<Vec<Field>, &'static str> {
+    mime::read(&base64::read(text).ok_or("a mail that is not in base64, or not in one way")?)
 }

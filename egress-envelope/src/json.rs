@@ -26,9 +26,13 @@ pub(crate) fn at(value: &Value, steps: &[String], found: &mut Vec<String>) {
         (Value::Array(entries), [step, rest @ ..]) if step == "*" => {
             entries.iter().for_each(|entry| at(entry, rest, found));
         }
+        (Value::Array(entries), [step, rest @ ..]) if index(step).is_some() => {
+            let own = index(step).and_then(|at| entries.get(at));
+            own.into_iter().for_each(|entry| at(entry, rest, found));
+        }
         (Value::Array(entries), _) => entries.iter().for_each(|entry| at(entry, steps, found)),
         // One entry where a list may stand; some servers take that for a list of one.
-        (Value::Object(entries), [step, rest @ ..]) if step == "*" => {
+        (Value::Object(entries), [step, rest @ ..]) if step == "*" || index(step).is_some() => {
             for (key, entry) in entries {
                 let nested = entry.is_object() || entry.is_array();
                 // Some servers take a mapping from numbers for a list.
@@ -52,6 +56,34 @@ pub(crate) fn at(value: &Value, steps: &[String], found: &mut Vec<String>) {
             entries.values().for_each(|entry| at(entry, &[], found));
         }
     }
+}
+
+/// Adds the values at a place that is written in its only way. `None`: there is none.
+pub(crate) fn exactly<'a>(
+    value: &'a Value,
+    steps: &[String],
+    found: &mut Vec<&'a Value>,
+) -> Option<()> {
+    let Some((step, rest)) = steps.split_first() else {
+        found.push(value);
+        return Some(());
+    };
+    match value {
+        Value::Array(entries) if step == "*" => {
+            let mut entries = entries.iter();
+            entries.try_for_each(|entry| exactly(entry, rest, found))
+        }
+        Value::Array(entries) => exactly(entries.get(index(step)?)?, rest, found),
+        Value::Object(entries) => exactly(entries.get(step)?, rest, found),
+        _ => None,
+    }
+}
+
+/// The number that a step of a place is.
+fn index(step: &str) -> Option<usize> {
+    step.parse()
+        .ok()
+        .filter(|index: &usize| index.to_string() == step)
 }
 
 /// Every text of a document, keys included, with its place.

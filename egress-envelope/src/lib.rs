@@ -17,12 +17,17 @@ pub mod ledger;
 mod mail;
 pub mod mcp;
 pub mod messages;
+mod mime;
 mod multipart;
 pub mod origin;
 mod query;
+mod reading;
+mod rlp;
+mod rpc;
 pub mod service;
 mod stray;
 #[cfg(test)]
 mod tests;
+mod transaction;
 pub mod value;
 mod verdict;

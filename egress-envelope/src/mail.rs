@@ -20,7 +20,7 @@ enum Token {
 /// The addresses of a list such as `a@b.example, Bob <bob@c.example>`, canonical. `None`: the text
 /// says something besides, or could be read in another way. Comments and groups are such.
 pub(crate) fn list(text: &str) -> Option<Vec<String>> {
-    if text.trim().eq_ignore_ascii_case("undisclosed-recipients:;") {
+    if is_nobody(text) {
         return Some(Vec::new());
     }
     let mut found = Vec::new();
@@ -67,6 +67,11 @@ pub(crate) fn list(text: &str) -> Option<Vec<String>> {
     }
     end(&mut tokens)?;
     Some(found)
+}
+
+/// Whether a list says in the way of old that those who get the mail stand elsewhere.
+pub(crate) fn is_nobody(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("undisclosed-recipients:;")
 }
 
 fn is_between(c: char) -> bool {
@@ -154,9 +159,13 @@ fn is_name(text: &str) -> bool {
 /// Without encoded words (RFC 2047). `None`: they are not proper, or of a charset that is not read.
 pub(crate) fn words(text: &str) -> Option<String> {
     let mut out = String::new();
-    let mut rest = text;
+    let (mut rest, mut first) = (text, true);
     while let Some((before, word)) = rest.split_once("=?") {
-        out.push_str(before);
+        // Blanks between two of them belong to neither (section 6.2).
+        if first || !before.trim().is_empty() {
+            out.push_str(before);
+        }
+        first = false;
         let mut parts = word.splitn(3, '?');
         let (charset, how, tail) = (parts.next()?, parts.next()?, parts.next()?);
         let (inner, after) = tail.split_once("?=")?;

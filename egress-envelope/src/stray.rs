@@ -4,6 +4,8 @@
 //! Content is left out, whatever it quotes: nobody is written to by it. So are senders that the
 //! operator set, in every setting.
 
+use std::collections::HashSet;
+
 use crate::{
     judge::{Inspect, Judged, Origin, Reason, Refusal},
     keys,
@@ -32,54 +34,65 @@ const LINES: [&str; 1] = ["subject"];
 /// Keys under which content stands, below one of its own keys.
 const BELOW: [&str; 3] = ["content", "data", "value"];
 
+/// What was said of a body already, and what is to be said besides.
+pub(crate) struct Said {
+    known: HashSet<String>,
+    pub(crate) refusals: Vec<Refusal>,
+}
+
+impl Said {
+    /// What recipients and refusals say from these on.
+    pub(crate) fn of(judged: &Judged, (recipients, refusals): (usize, usize)) -> Self {
+        let values = judged.operation.recipients.iter().skip(recipients);
+        let refused = judged.refusals.iter().skip(refusals);
+        let values = values.map(|it| it.value.clone());
+        let refused = refused.filter_map(|it| it.value.clone());
+        Self {
+            known: values.chain(refused).collect(),
+            refusals: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, reason: Reason, place: &str, value: Option<String>) {
+        self.refusals.push(Refusal {
+            reason,
+            place: Some(place.to_owned()),
+            value,
+        });
+    }
+}
+
 impl Inspect {
     /// Judges a text of the body at a place that is no recipient's.
-    pub(crate) fn stray(&self, place: &[&str], text: &str, ledger: &Ledger, judged: &mut Judged) {
-        let mut said = Vec::new();
+    pub(crate) fn stray(&self, place: &[&str], text: &str, ledger: &Ledger, said: &mut Said) {
         match content(place) {
             Some(true) if text.contains(['\r', '\n', '\0']) => {
-                said.push((
-                    Reason::TwoReadings,
-                    "a subject of several lines".to_owned(),
-                    None,
-                ));
+                said.push(Reason::TwoReadings, "a subject of several lines", None);
             }
-            Some(_) => return,
-            None => {
-                let refused = |value: &str| {
-                    judged
-                        .operation
-                        .recipients
-                        .iter()
-                        .any(|it| it.value == value)
-                        || judged
-                            .refusals
-                            .iter()
-                            .any(|it| it.value.as_deref() == Some(value))
-                };
-                let place = format!("/{}", place.join("/"));
-                match mail::within(text) {
-                    _ if refused(text) => {}
-                    None => said.push((Reason::AddressElsewhere, place, Some(text.to_owned()))),
-                    Some(found) => {
-                        for value in found {
-                            let origin = self.origin(Kind::Mail, &value, ledger);
-                            let named = origin == Origin::Operator || self.permits(&origin);
-                            if !named && !refused(&value) {
-                                said.push((Reason::AddressElsewhere, place.clone(), Some(value)));
-                            }
-                        }
-                    }
-                }
+            Some(_) => {}
+            None => self.elsewhere(&format!("/{}", place.join("/")), text, ledger, said),
+        }
+    }
+
+    /// Judges a text that is no content at a place that is no recipient's.
+    pub(crate) fn elsewhere(&self, place: &str, text: &str, ledger: &Ledger, said: &mut Said) {
+        if said.known.contains(text) {
+            return;
+        }
+        let Some(found) = mail::within(text) else {
+            said.push(Reason::AddressElsewhere, place, Some(text.to_owned()));
+            return;
+        };
+        for value in found {
+            if said.known.contains(&value) {
+                continue;
+            }
+            let origin = self.origin(Kind::Mail, &value, ledger);
+            if origin != Origin::Operator && !self.permits(&origin) {
+                said.known.insert(value.clone());
+                said.push(Reason::AddressElsewhere, place, Some(value));
             }
         }
-        judged
-            .refusals
-            .extend(said.into_iter().map(|(reason, place, value)| Refusal {
-                reason,
-                place: Some(place),
-                value,
-            }));
     }
 }
 

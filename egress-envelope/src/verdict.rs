@@ -4,16 +4,22 @@
 use std::collections::HashSet;
 
 use crate::{
-    content, credential,
+    credential,
     document::Document,
-    encoding,
     head::{Framing, Head},
     judge::{Inspect, Judged, Next, Operation, Reason, Recipient, Refusal, Unlisted},
     ledger::Ledger,
+    mail,
+    mime::Field,
     query,
-    service::{Body, OperationRule, Place, Template},
+    reading::{Reading, is_in_body, readings, unread, values},
+    service::{Body, OperationRule, Place},
+    stray::Said,
     value::{Kind, canonical},
 };
+
+/// Why a request is refused whose table has a fault.
+const NO_PLACE: &str = "a place in the table that is none";
 
 fn refusal(reason: Reason, place: Option<&str>, value: Option<&str>) -> Refusal {
     Refusal {
@@ -71,48 +77,92 @@ impl Inspect {
         judged
             .refusals
             .extend(query::plain(head, &candidates).err());
-        let (rules, document) = match fitting(candidates, head, body, self.limits.body) {
-            Ok(read) => read,
+        let readings = match readings(candidates, head, body, self.limits.body) {
+            Ok(readings) => readings,
             Err(why) => {
-                let unread = refusal(Reason::UnreadableBody, Some(why), None);
-                judged.refusals.push(unread);
+                judged.refusals.push(unread(why));
                 return judged;
             }
         };
-        judged.operation.id = rules.first().map(|rule| rule.id.clone());
+        judged.operation.id = id(&readings);
+        for reading in &readings {
+            self.reading(reading, head, ledger, &mut judged);
+        }
+        judged
+    }
+
+    /// Judges one thing that a request does.
+    fn reading(&self, reading: &Reading<'_>, head: &Head, ledger: &Ledger, judged: &mut Judged) {
+        let Reading { rules, document } = reading;
+        if rules.is_empty() && self.unlisted == Unlisted::Refuse {
+            let unlisted = refusal(Reason::UnlistedOperation, None, None);
+            judged.refusals.push(unlisted);
+        }
+        let first = (judged.operation.recipients.len(), judged.refusals.len());
         // Of several that it can be each says who gets something.
-        for rule in &rules {
+        for rule in rules {
             for (kind, place) in rule.places() {
-                match values(rule, head, &document, place) {
-                    Ok(texts) => {
-                        for text in texts {
-                            self.recipient(kind, place, &text, ledger, &mut judged);
-                        }
-                    }
-                    Err(refusal) => judged.refusals.push(refusal),
+                if let Err(refusal) =
+                    self.place((rule, kind, place), head, document, ledger, judged)
+                {
+                    judged.refusals.push(refusal);
                 }
             }
             for place in &self.service.credentials {
-                match values(rule, head, &document, place) {
-                    Ok(texts) => {
+                match Place::parse(place).map(|parsed| values(rule, head, document, &parsed)) {
+                    Ok(Ok(texts)) => {
                         for text in texts {
                             let own = credential::own(&text, place, ledger);
                             judged.refusals.extend(own.err());
                         }
                     }
-                    Err(refusal) => judged.refusals.push(refusal),
+                    Ok(Err(refusal)) => judged.refusals.push(refusal),
+                    Err(_) => judged.refusals.push(unread(NO_PLACE)),
                 }
             }
         }
         let mails = |rule: &&OperationRule| rule.places().any(|(kind, _)| kind == Kind::Mail);
         if rules.iter().any(mails) {
-            document.texts(&mut |place, text| self.stray(place, text, ledger, &mut judged));
+            let mut said = Said::of(judged, first);
+            document.texts(&mut |place, text| self.stray(place, text, ledger, &mut said));
+            judged.refusals.extend(said.refusals);
         }
-        judged
+    }
+
+    /// Judges what stands at one place of an operation.
+    fn place(
+        &self,
+        (rule, kind, place): (&OperationRule, Kind, &str),
+        head: &Head,
+        document: &Document,
+        ledger: &Ledger,
+        judged: &mut Judged,
+    ) -> Result<(), Refusal> {
+        let parsed = Place::parse(place).map_err(|_| unread(NO_PLACE))?;
+        let Place::Mime(steps) = &parsed else {
+            for text in values(rule, head, document, &parsed)? {
+                self.recipient(kind, place, &text, ledger, judged);
+            }
+            return Ok(());
+        };
+        for fields in document.mails(steps).map_err(unread)? {
+            let first = (judged.operation.recipients.len(), judged.refusals.len());
+            let named = |field: &Field| format!("{place} {}", field.name);
+            for field in fields.iter().filter(|field| field.is_recipients()) {
+                self.recipient(kind, &named(field), &field.value, ledger, judged);
+            }
+            let mut said = Said::of(judged, first);
+            let others = |field: &&Field| !field.is_recipients() && !field.is_content();
+            for field in fields.iter().filter(others) {
+                self.elsewhere(&named(field), &field.value, ledger, &mut said);
+            }
+            judged.refusals.extend(said.refusals);
+        }
+        Ok(())
     }
 
     fn recipient(&self, kind: Kind, place: &str, text: &str, ledger: &Ledger, judged: &mut Judged) {
-        if text.trim().is_empty() {
+        if text.trim().is_empty() || (kind == Kind::Mail && mail::is_nobody(text)) {
             return;
         }
         let values = canonical(kind, text);
@@ -138,65 +188,16 @@ impl Inspect {
     }
 }
 
-fn is_in_body(rule: &OperationRule) -> bool {
-    rule.places()
-        .any(|(_, place)| Place::parse(place).is_ok_and(|place| place.is_in_body()))
-}
-
-/// The operations that a request can be by its body, and the body.
-fn fitting<'a>(
-    candidates: Vec<&'a OperationRule>,
-    head: &Head,
-    body: &[u8],
-    most: u64,
-) -> Result<(Vec<&'a OperationRule>, Document), &'static str> {
-    let empty = body.is_empty() && head.framing != Framing::Stream;
-    let unread = |rule: &&OperationRule| rule.body == Body::Any && !is_in_body(rule);
-    if empty || candidates.iter().all(unread) {
-        return Ok((candidates, Document::Nothing));
-    }
-    if candidates.iter().all(|rule| rule.body == Body::None) {
-        return Err("a body where the table has none");
-    }
-    let content = content::of(head)?;
-    let fits = |rule: &&OperationRule| rule.body != Body::None && content.is(rule.body);
-    let rules: Vec<_> = candidates.into_iter().filter(fits).collect();
-    match rules.iter().all(unread) {
-        _ if rules.is_empty() => Err("a content type that the table does not have"),
-        true => Ok((rules, Document::Nothing)),
-        false => {
-            let body = encoding::decoded(head, &content, body, most)?;
-            let document = Document::read(&content, &body)?;
-            Ok((rules, document))
+/// The operations of a request by their names, each once.
+fn id(readings: &[Reading<'_>]) -> Option<String> {
+    let mut ids: Vec<&str> = Vec::new();
+    let mut known = HashSet::new();
+    for rule in readings.iter().filter_map(|reading| reading.rules.first()) {
+        if known.insert(&rule.id) {
+            ids.push(&rule.id);
         }
     }
-}
-
-/// The texts at a place.
-fn values(
-    rule: &OperationRule,
-    head: &Head,
-    document: &Document,
-    place: &str,
-) -> Result<Vec<String>, Refusal> {
-    let unread = |why: &str| refusal(Reason::UnreadableBody, Some(why), None);
-    let parsed = Place::parse(place).map_err(|_| unread("a place in the table that is none"))?;
-    match &parsed {
-        Place::Field(_) | Place::Mime(_) | Place::Transaction(_) => {
-            document.at(&parsed).map_err(unread)
-        }
-        Place::Path(name) => {
-            let template = Template::parse(&rule.path).ok();
-            let variables = template.as_ref().and_then(|it| it.matches(&head.path));
-            let own = variables
-                .into_iter()
-                .flatten()
-                .filter(|(own, _)| own == name);
-            Ok(own.map(|(_, value)| query::decoded(value, false)).collect())
-        }
-        Place::Query(name) => Ok(query::values(head, name)),
-        Place::Header(name) => Ok(head.values(name).map(str::to_owned).collect()),
-    }
+    (!ids.is_empty()).then(|| ids.join(", "))
 }
 
 impl Operation {

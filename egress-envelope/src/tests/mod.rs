@@ -1,7 +1,9 @@
 //! Whole requests: hostile ones of which none passes, lawful ones of which all do, and garbage.
 
+mod calls;
 mod encodings;
 mod hostile;
 mod lawful;
+mod mails;
 mod parts;
 mod world;

@@ -351,6 +351,10 @@ fn parts_that_are_read_in_several_ways() {
             "Content-Disposition: form-data; name=\"x\"\rX: y",
         ),
         ("NUL", "Content-Disposition: form-data; name=\"x\0\""),
+        (
+            "NUL in a file's name",
+            "Content-Disposition: form-data; name=\"x\"; filename=\"a\0b\"",
+        ),
         ("a tab", "Content-Disposition:\tform-data; name=\"x\""),
         (
             "no colon",

@@ -324,7 +324,7 @@ pub(super) const EXAMPLES: &[Example] = &[
                 "to": "0xd46e8dd67c5d32be8058bb8eb970870f07244567", "gas": "0x76c0", "value": "0x9184e72a"}]}"#,
         ),
         is: "send-transaction",
-        to: &["0xd46e8dd67c5d32be8058bb8eb970870f07244567"],
+        to: &["transaction"],
     },
     Example {
         service: "ethereum",
