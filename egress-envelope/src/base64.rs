@@ -1,5 +1,15 @@
 //! Base64 in one way only (RFC 4648): one of both alphabets, no blanks, no bits left over.
 
+/// Whether a text that a table marks with this word is in the alphabet that the word means. Some
+/// servers skip what is not in theirs, and read something else.
+pub(crate) fn is_in_alphabet(word: &str, text: &str) -> bool {
+    match word {
+        "mime-base64" => !text.contains(['-', '_']),
+        "mime-base64url" => !text.contains(['+', '/']),
+        _ => true,
+    }
+}
+
 /// Reads a whole text; the padding may be missing. `None`: it is none, or could be read otherwise.
 pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
     let bare = text.trim_end_matches('=');

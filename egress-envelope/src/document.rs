@@ -73,8 +73,12 @@ impl Document {
         Ok(found)
     }
 
-    /// The mails at a place of the body, each by its fields.
-    pub(crate) fn mails(&self, steps: &[String]) -> Result<Vec<Vec<Field>>, &'static str> {
+    /// The mails at a place of the body, each by its fields. `word`: by which a table marks it.
+    pub(crate) fn mails(
+        &self,
+        word: &str,
+        steps: &[String],
+    ) -> Result<Vec<Vec<Field>>, &'static str> {
         match self {
             Self::Nothing => Ok(Vec::new()),
             Self::Mail(fields) if steps.is_empty() => Ok(vec![fields.clone()]),
@@ -82,7 +86,7 @@ impl Document {
             _ => {
                 let texts = self.at(&Place::Field(steps.to_vec()))?;
                 let texts = texts.iter().filter(|text| !text.is_empty());
-                texts.map(|text| mail(text)).collect()
+                texts.map(|text| mail(word, text)).collect()
             }
         }
     }
@@ -122,7 +126,9 @@ fn field(key: &str, text: &str, each: &mut impl FnMut(&[&str], &str)) {
     }
 }
 
-/// The fields of a mail in base64, in whichever alphabet.
-fn mail(text: &str) -> Result<Vec<Field>, &'static str> {
-    mime::read(&base64::read(text).ok_or("a mail that is not in base64, or not in one way")?)
+/// The fields of a mail in base64.
+fn mail(word: &str, text: &str) -> Result<Vec<Field>, &'static str> {
+    let own = Some(text).filter(|text| base64::is_in_alphabet(word, text));
+    let bytes = own.and_then(base64::read);
+    mime::read(&bytes.ok_or("a mail that is not in base64, or not in one way")?)
 }

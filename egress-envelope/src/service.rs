@@ -89,7 +89,8 @@ pub enum Place {
     /// every entry of a list and every value of a mapping. Of a form, its field `to` is `/to`.
     Field(Vec<String>),
     /// `mime /raw`: a field of the body that holds a whole mail in base64 or base64url; its own
-    /// fields say who gets it. `mime` alone: the body itself is one.
+    /// fields say who gets it. `mime-base64 /data` and `mime-base64url /raw`: in that alphabet alone,
+    /// since some servers skip what is not in theirs. `mime` alone: the body itself is one.
     Mime(Vec<String>),
     /// `transaction /params/0`: a field that holds a signed transaction; it says who gets it.
     Transaction(Vec<String>),
@@ -236,7 +237,7 @@ impl Place {
         let named = !name.is_empty() && name.chars().all(token);
         match what {
             "mime" if name.is_empty() => Ok(Self::Mime(Vec::new())),
-            "mime" => pointer(name).map(Self::Mime),
+            "mime" | "mime-base64" | "mime-base64url" => pointer(name).map(Self::Mime),
             "transaction" => pointer(name).map(Self::Transaction),
             "path" if named => Ok(Self::Path(name.to_owned())),
             "query" if named => Ok(Self::Query(name.to_owned())),
@@ -372,6 +373,8 @@ mod tests {
             "cookie x",
             "transaction",
             "header /x",
+            "mime-base64",
+            "mime-base32 /x",
         ] {
             assert_eq!(Place::parse(text), Err(Unusable::NoPlace), "{text}");
         }
@@ -384,5 +387,8 @@ mod tests {
             Ok(Place::Field(vec!["a/b".into(), "*".into()]))
         );
         assert_eq!(Place::parse("mime"), Ok(Place::Mime(vec![])));
+        for text in ["mime /raw", "mime-base64 /raw", "mime-base64url /raw"] {
+            assert_eq!(Place::parse(text), Ok(Place::Mime(vec!["raw".into()])));
+        }
     }
 }

@@ -145,7 +145,8 @@ impl Inspect {
             }
             return Ok(());
         };
-        for fields in document.mails(steps).map_err(unread)? {
+        let word = place.split(' ').next().unwrap_or_default();
+        for fields in document.mails(word, steps).map_err(unread)? {
             let first = (judged.operation.recipients.len(), judged.refusals.len());
             let named = |field: &Field| format!("{place} {}", field.name);
             for field in fields.iter().filter(|field| field.is_recipients()) {

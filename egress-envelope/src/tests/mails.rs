@@ -477,3 +477,22 @@ fn mails_that_are_read_in_several_ways() {
         all_refused(&[(name, post("/raw", JSON, &body), why)]);
     }
 }
+
+#[test]
+fn a_mail_in_the_other_alphabet() {
+    // A server that skips what is not in its alphabet reads other bytes from there on.
+    let mail = b"To: a@own.example\r\nX: ?>?>?>?>\r\n\r\n";
+    let of = |path, text: &str| post(path, JSON, &format!(r#"{{"raw":"{text}"}}"#));
+    let (plain, url) = (base64(mail), base64url(mail));
+    assert!(plain.contains(['+', '/']) && url.contains(['-', '_']));
+    all_pass(&[
+        ("plain", of("/plain", &plain)),
+        ("for addresses", of("/url", &url)),
+        ("either", of("/raw", &plain)),
+        ("or", of("/raw", &url)),
+    ]);
+    all_refused(&[
+        ("for addresses", of("/plain", &url), UnreadableBody),
+        ("plain", of("/url", &plain), UnreadableBody),
+    ]);
+}

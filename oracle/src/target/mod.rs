@@ -9,6 +9,7 @@ pub mod netlink;
 pub mod policy;
 pub mod proc;
 pub mod query;
+pub mod request;
 pub mod unix;
 
 pub use all::{ALL, Target};
