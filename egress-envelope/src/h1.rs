@@ -9,7 +9,7 @@ use crate::{
 /// Longest head. Bytes.
 pub const MAX_HEAD: usize = 64 << 10;
 /// Most fields.
-const MAX_FIELDS: usize = 200;
+pub(crate) const MAX_FIELDS: usize = 200;
 /// Longest line of a chunk's size, and of all trailers. Bytes.
 const MAX_TRAILERS: usize = 8 << 10;
 
@@ -39,7 +39,7 @@ const OVERRIDES: [&str; 9] = [
 /// What `Connection` may list; other names would take fields away that were judged.
 const OPTIONS: [&str; 5] = ["close", "http2-settings", "keep-alive", "te", "upgrade"];
 
-fn two(what: &str) -> Refusal {
+pub(crate) fn two(what: &str) -> Refusal {
     Refusal {
         reason: Reason::TwoReadings,
         place: Some(what.to_owned()),
@@ -65,7 +65,8 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
     let (method, target, version) = request_line(lines.next().unwrap_or_default())?;
     let mut fields = Vec::new();
     for line in lines {
-        fields.push(field(line)?);
+        let (name, value) = halves(line)?;
+        fields.push(field(name, value)?);
         if fields.len() > MAX_FIELDS {
             return Err(two("too many fields"));
         }
@@ -131,11 +132,7 @@ fn request_line(line: &str) -> Result<(&str, &str, Version), Refusal> {
     else {
         return Err(two("a first line that is no request"));
     };
-    if method.is_empty()
-        || !method
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
-    {
+    if !method_is_plain(method) {
         return Err(two("a method that is not in capitals"));
     }
     let version = match version {
@@ -146,11 +143,20 @@ fn request_line(line: &str) -> Result<(&str, &str, Version), Refusal> {
     Ok((method, target, version))
 }
 
+/// Whether a method is one that every server reads as it is written.
+pub(crate) fn method_is_plain(method: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
+    !method.is_empty() && method.bytes().all(plain)
+}
+
+/// Name and value of a field's line.
+fn halves(line: &str) -> Result<(&str, &str), Refusal> {
+    line.split_once(':')
+        .ok_or_else(|| two("a field without a colon"))
+}
+
 /// A name in lower case, and its value without blanks around it.
-fn field(line: &str) -> Result<(String, String), Refusal> {
-    let (name, value) = line
-        .split_once(':')
-        .ok_or_else(|| two("a field without a colon"))?;
+pub(crate) fn field(name: &str, value: &str) -> Result<(String, String), Refusal> {
     // Blanks before the colon or the name are refused with that, and so is a folded line.
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err(two("a field's name"));
@@ -176,7 +182,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn once(fields: &[(String, String)]) -> Result<(), Refusal> {
+pub(crate) fn once(fields: &[(String, String)]) -> Result<(), Refusal> {
     for name in ONCE {
         if fields.iter().filter(|(own, _)| own == name).count() > 1 {
             return Err(two(name));
@@ -186,7 +192,7 @@ fn once(fields: &[(String, String)]) -> Result<(), Refusal> {
 }
 
 /// The authority of the absolute form, the path and the query.
-fn target_parts<'a>(
+pub(crate) fn target_parts<'a>(
     method: &str,
     target: &'a str,
 ) -> Result<(Option<Authority>, &'a str, Option<&'a str>), Refusal> {
@@ -265,7 +271,7 @@ fn plain_path(path: &str) -> Result<(), Refusal> {
 }
 
 /// `host` or `host:port`; no user, no address in brackets: what is inspected has a name.
-fn authority(text: &str) -> Result<Authority, Refusal> {
+pub(crate) fn authority(text: &str) -> Result<Authority, Refusal> {
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
         None => (text, None),
@@ -420,7 +426,9 @@ impl Chunks {
                 if *bytes > MAX_TRAILERS {
                     return Err(two("too many trailers"));
                 }
-                field(std::str::from_utf8(line).map_err(|_| two("a trailer"))?)?;
+                let (name, value) =
+                    halves(std::str::from_utf8(line).map_err(|_| two("a trailer"))?)?;
+                field(name, value)?;
             }
         }
         Ok(Chunk::Skip(used))

@@ -8,6 +8,7 @@ mod document;
 mod encoding;
 mod form;
 pub mod h1;
+pub mod h2;
 pub mod head;
 mod json;
 pub mod judge;
