@@ -105,9 +105,6 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
     if !options.all(|option| OPTIONS.contains(&option)) {
         return Err(two("a field that Connection takes away"));
     }
-    if matches!(method, "TRACE" | "TRACK") {
-        return Err(two("a method that gives back what it was sent"));
-    }
     let upgrade = value("upgrade");
     fields.retain(|(name, _)| name != "host");
     let head = Head {
@@ -132,9 +129,7 @@ fn request_line(line: &str) -> Result<(&str, &str, Version), Refusal> {
     else {
         return Err(two("a first line that is no request"));
     };
-    if !method_is_plain(method) {
-        return Err(two("a method that is not in capitals"));
-    }
+    plain_method(method)?;
     let version = match version {
         "HTTP/1.1" => Version::Http11,
         "HTTP/1.0" => Version::Http10,
@@ -143,10 +138,16 @@ fn request_line(line: &str) -> Result<(&str, &str, Version), Refusal> {
     Ok((method, target, version))
 }
 
-/// Whether a method is one that every server reads as it is written.
-pub(crate) fn method_is_plain(method: &str) -> bool {
+/// A method that every server reads as it is written, and that gives nothing away.
+pub(crate) fn plain_method(method: &str) -> Result<(), Refusal> {
     let plain = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
-    !method.is_empty() && method.bytes().all(plain)
+    if method.is_empty() || !method.bytes().all(plain) {
+        return Err(two("a method that is not in capitals"));
+    }
+    if matches!(method, "TRACE" | "TRACK") {
+        return Err(two("a method that gives back what it was sent"));
+    }
+    Ok(())
 }
 
 /// Name and value of a field's line.

@@ -2,7 +2,7 @@
 //! behind a gateway that writes it in HTTP/1.1 has to read the same.
 
 use crate::{
-    h1::{MAX_FIELDS, MAX_HEAD, authority, field, method_is_plain, once, target_parts, two},
+    h1::{MAX_FIELDS, MAX_HEAD, authority, field, once, plain_method, target_parts, two},
     head::{Framing, Head, Version},
     judge::Refusal,
 };
@@ -28,9 +28,7 @@ pub fn from_pseudo<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     end_stream: bool,
 ) -> Result<Head, Refusal> {
-    if !method_is_plain(method) {
-        return Err(two("a method that is not in capitals"));
-    }
+    plain_method(method)?;
     if scheme != Some("https") && method != "CONNECT" {
         return Err(two("a scheme that is not https"));
     }

@@ -78,6 +78,8 @@ fn what_others_could_read_otherwise_is_refused() {
         "//email",
         "/a/../email",
         "/%65mail",
+        "/a%2f..%2fb",
+        "/a%252e",
         "/a#b",
         "/a b",
         "/a\r\nx: y",
@@ -85,7 +87,7 @@ fn what_others_could_read_otherwise_is_refused() {
     ] {
         refused("GET", path, &[], true);
     }
-    for method in ["", "get", "GE T", "CONNECT", "GET\r\n"] {
+    for method in ["", "get", "GE T", "CONNECT", "TRACE", "GET\r\n"] {
         refused(method, "/", &[], true);
     }
     for (name, value) in [

@@ -22,6 +22,8 @@ use tokio_rustls::rustls::{
     server::ServerSessionMemoryCache,
 };
 
+use super::upstream::Speaks;
+
 /// How far certificates reach back, for clocks that differ.
 const BACKDATED: Duration = Duration::from_secs(3_600);
 /// How long a leaf holds.
@@ -65,7 +67,24 @@ pub(super) struct Ca {
 
 struct Leaf {
     made: SystemTime,
-    config: Arc<ServerConfig>,
+    config: Served,
+}
+
+/// What connections to one name are answered with, by which HTTP is spoken on them.
+#[derive(Clone)]
+pub(super) struct Served {
+    http1: Arc<ServerConfig>,
+    http2: Arc<ServerConfig>,
+}
+
+impl Served {
+    /// That for one.
+    pub(super) fn by(&self, speaks: Speaks) -> Arc<ServerConfig> {
+        Arc::clone(match speaks {
+            Speaks::Http1 => &self.http1,
+            Speaks::Http2 => &self.http2,
+        })
+    }
 }
 
 impl Ca {
@@ -128,15 +147,15 @@ impl Ca {
     }
 
     /// What a connection to `name` is answered with. Kept for a while; the oldest makes room.
-    pub(super) fn config(&self, name: &str) -> Result<Arc<ServerConfig>, CaError> {
+    pub(super) fn config(&self, name: &str) -> Result<Served, CaError> {
         let now = SystemTime::now();
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(leaf) = leaves.get(name)
             && now.duration_since(leaf.made).is_ok_and(|age| age < RENEWED)
         {
-            return Ok(Arc::clone(&leaf.config));
+            return Ok(leaf.config.clone());
         }
-        let config = Arc::new(self.made(name, now)?);
+        let config = self.made(name, now)?;
         if leaves.len() >= MAX_LEAVES
             && let Some(oldest) = leaves
                 .iter()
@@ -147,13 +166,13 @@ impl Ca {
         }
         let leaf = Leaf {
             made: now,
-            config: Arc::clone(&config),
+            config: config.clone(),
         };
         leaves.insert(name.to_owned(), leaf);
         Ok(config)
     }
 
-    fn made(&self, name: &str, now: SystemTime) -> Result<ServerConfig, CaError> {
+    fn made(&self, name: &str, now: SystemTime) -> Result<Served, CaError> {
         if !self.covers(name) {
             return Err(CaError::Foreign(name.to_owned()));
         }
@@ -165,8 +184,15 @@ impl Ca {
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         // What comes before the handshake is over could be sent twice (RFC 8446 section 8).
         config.max_early_data_size = 0;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(config)
+        let speaking = |speaks: Speaks| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![speaks.alpn().to_vec()];
+            Arc::new(config)
+        };
+        Ok(Served {
+            http1: speaking(Speaks::Http1),
+            http2: speaking(Speaks::Http2),
+        })
     }
 
     /// A new leaf, and the intermediate.
@@ -241,7 +267,8 @@ mod tests {
     fn leaves_are_kept_and_bounded() {
         let ca = ca();
         let first = ca.config("api.mail.example").unwrap();
-        assert!(Arc::ptr_eq(&first, &ca.config("api.mail.example").unwrap()));
+        let again = ca.config("api.mail.example").unwrap();
+        assert!(Arc::ptr_eq(&first.http1, &again.http1));
         for number in 0..MAX_LEAVES + 10 {
             ca.config(&format!("n{number}.wide.example")).unwrap();
         }
@@ -255,10 +282,8 @@ mod tests {
         let mut leaves = ca.leaves.lock().unwrap();
         leaves.get_mut("api.mail.example").unwrap().made -= RENEWED;
         drop(leaves);
-        assert!(!Arc::ptr_eq(
-            &first,
-            &ca.config("api.mail.example").unwrap()
-        ));
+        let again = ca.config("api.mail.example").unwrap();
+        assert!(!Arc::ptr_eq(&first.http1, &again.http1));
     }
 
     /// Whether a client that knows the root takes what the authority says of a name.

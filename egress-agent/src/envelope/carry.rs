@@ -1,31 +1,37 @@
 //! One request that passes, to the server and its answer back.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use egress_envelope::{
     h1,
     head::{Framing, Head, Version},
     judge::{Judged, Refusal},
 };
-use tokio::{net::TcpStream, sync::SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 use tokio_rustls::{client, server};
 
 use super::{
     answer::Ends,
     incoming::Incoming,
-    relay::{Broken, Side, chunk, download, final_head, send, watch},
+    relay::{Broken, Side, Tcp, chunk, download, final_head, send, watch},
     shared::{Asked, Shared},
     upstream,
     why::Why,
 };
 
 /// The program's side.
-pub(super) type Client = Side<server::TlsStream<TcpStream>>;
+pub(super) type Client = Side<server::TlsStream<Tcp>>;
 
-/// The server's side, and whether it has asked for a client certificate.
+/// The server's side.
 pub(super) struct Server {
-    pub(super) side: Side<client::TlsStream<TcpStream>>,
+    pub(super) side: Side<client::TlsStream<Tcp>>,
+    /// It has asked for a client certificate.
     pub(super) wanted: bool,
+    /// Which of the name's addresses it is at.
+    pub(super) at: IpAddr,
 }
 
 /// A request on its way: what was judged of it, and what is still to be read.
@@ -46,6 +52,8 @@ pub(super) struct Request<'a> {
 pub(super) enum After {
     /// Both live on.
     Next,
+    /// The program's ends, the server's lives on.
+    Part,
     /// They end.
     Close,
     /// The answer was cut, and the program is to see that.
@@ -87,10 +95,14 @@ pub(super) async fn carry(
         go_on.map_err(|_| Failed::Cut)?;
     }
     let (sent, begun) = (AtomicBool::new(false), AtomicBool::new(false));
-    let Server { side, wanted } = server;
+    let Server { side, wanted, .. } = server;
     let upload = async {
         out.append(body);
         let to = &mut side.writer;
+        if rest.is_at_hand(&client.input) {
+            rest.next(&mut client.reader, &mut client.input, &mut out)
+                .await?;
+        }
         send(to, &out).await.map_err(Broken::Server)?;
         drop((out, room.take()));
         let mut piece = Vec::new();
@@ -117,19 +129,18 @@ pub(super) async fn carry(
         } else {
             ends
         };
-        let close = !keeps || !answer.keeps() || !sent.load(Relaxed) || written == Ends::Close;
+        let served = answer.keeps() && sent.load(Relaxed) && ends != Ends::Close;
+        let close = !keeps || !served || written == Ends::Close;
         begun.store(true, Relaxed);
         let mut head = Vec::new();
         answer.write(written, close, &mut head);
-        send(&mut client.writer, &head)
-            .await
-            .map_err(|_| Broken::Client)?;
         let chunked = written == Ends::Chunked;
-        let whole = download(reader, input, &mut client.writer, ends, chunked).await?;
-        Ok(match (whole, close || !input.left().is_empty()) {
-            (false, _) => After::Cut,
-            (true, true) => After::Close,
-            (true, false) => After::Next,
+        let whole = download(reader, input, &mut client.writer, head, ends, chunked).await?;
+        Ok(match (whole, served && input.left().is_empty(), close) {
+            (false, ..) => After::Cut,
+            (true, false, _) => After::Close,
+            (true, true, true) => After::Part,
+            (true, true, false) => After::Next,
         })
     };
     let mut answer = std::pin::pin!(answer);

@@ -1,26 +1,33 @@
 //! A conversation in HTTP/1.1: head, verdict, body, answer, and again.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use egress_envelope::{
     h1,
     head::{Framing, Head},
     judge::{Inspect, Judged, Mode, Next, Refusal},
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{sleep, timeout},
+};
 use tokio_rustls::server;
 
 use super::{
     carry::{After, Client, Failed, Request, Server, carry},
     incoming::{Incoming, Stop},
+    pool::Met,
     refusal,
-    relay::{Side, send},
+    relay::{Side, Tcp, send},
     shared::{Asked, Shared},
+    upstream::{Offer, Speaks},
     why::Why,
 };
 
 /// How long a program may take for a head that it has begun, and for a body that is judged.
-const WHOLE_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const WHOLE_WITHIN: Duration = Duration::from_secs(120);
+/// How long a program may say nothing between two requests.
+pub(super) const IDLE_FOR: Duration = Duration::from_secs(600);
 
 /// What happens after an exchange.
 enum Turn {
@@ -32,18 +39,44 @@ enum Turn {
     Cut,
 }
 
+/// Where a connection to the server comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The program's requests before have used it.
+    Own,
+    /// Others have.
+    Kept,
+    /// Nobody has.
+    New,
+}
+
+/// Whether a request may be sent a second time where the server has ended a connection that was
+/// kept and may have read it (RFC 9110 section 9.2.2).
+fn again(request: &Request<'_>) -> bool {
+    let whole = request.body.is_empty() && request.rest.is_over();
+    whole && matches!(request.head.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+}
+
 struct Talk<'a> {
     client: Client,
     server: Option<Server>,
+    /// What became of the server's choice of a protocol.
+    met: Met,
     asked: &'a Asked,
     shared: &'a Shared,
 }
 
 /// Carries what a program says, until it or the server ends.
-pub(super) async fn converse(client: server::TlsStream<TcpStream>, asked: &Asked, shared: &Shared) {
+pub(super) async fn converse(
+    client: server::TlsStream<Tcp>,
+    met: Met,
+    asked: &Asked,
+    shared: &Shared,
+) {
     let mut talk = Talk {
         client: Side::new(client),
         server: None,
+        met,
         asked,
         shared,
     };
@@ -54,10 +87,10 @@ pub(super) async fn converse(client: server::TlsStream<TcpStream>, asked: &Asked
             last => break last,
         }
     };
-    if let Some(server) = talk.server.take() {
-        // Its goodbye is of no use to a server that has said its own.
-        let mut stream = server.side.whole();
-        let _gone = stream.shutdown().await;
+    let ended = [talk.server.take(), talk.met.server.take()];
+    for server in ended.into_iter().flatten() {
+        // Everything on it was answered.
+        shared.pool.keep(asked, server);
     }
     match turn {
         // Without TLS' own goodbye: a broken end must not look like a proper one.
@@ -113,16 +146,25 @@ impl<'a> Talk<'a> {
     /// Waits for the next request's first byte; `false`: there will be none. A server that ends
     /// its side meanwhile ends the program's too, which then knows as much as without a proxy.
     async fn idle(&mut self, first: bool) -> Result<bool, Stop> {
-        let read = match &mut self.server {
-            None => self.client.fill().await,
-            Some(server) => tokio::select! {
-                biased;
-                read = self.client.fill() => read,
-                _ = server.side.fill() => {
-                    self.server = None;
-                    return Ok(false);
+        let (client, server) = (&mut self.client, &mut self.server);
+        client.input.rest();
+        let ended = async {
+            match server {
+                Some(server) => {
+                    server.side.input.rest();
+                    drop(server.side.fill().await);
                 }
-            },
+                None => pending().await,
+            }
+        };
+        let read = tokio::select! {
+            biased;
+            read = client.fill() => read,
+            () = ended => {
+                self.server = None;
+                return Ok(false);
+            }
+            () = sleep(IDLE_FOR) => return Ok(false),
         };
         match read {
             Ok(0) | Err(_) if first => {
@@ -151,7 +193,7 @@ impl<'a> Talk<'a> {
             Next::Pass => {}
             Next::Body { most } => {
                 let most = most.min(Shared::most());
-                room = shared.room(most).await;
+                room = shared.room(head.framing, most).await;
                 match self
                     .body(&head, &mut rest, &mut body, &mut waits, most)
                     .await
@@ -217,48 +259,92 @@ impl<'a> Talk<'a> {
     /// Sends a request that passes, and moves the answer back.
     async fn sent(&mut self, mut request: Request<'a>) -> Turn {
         let bodiless = request.head.method == "HEAD";
-        let fresh = self.server.is_none();
-        let mut server = match self.server.take() {
-            Some(server) => server,
-            None => {
-                let Asked { name, port } = self.asked;
-                let addresses = self.shared.addresses(name);
-                match self.shared.upstream.connect(name, &addresses, *port).await {
-                    Ok(connected) => Server {
-                        side: Side::new(connected.stream),
-                        wanted: connected.wanted,
-                    },
-                    Err(why) => return self.unreached(&mut request, why).await,
-                }
-            }
+        if let Some(why) = self.met.why.take() {
+            return self.unreached(&mut request, why).await;
+        }
+        let (mut server, mut from) = match self.reached(&request).await {
+            Ok(reached) => reached,
+            Err(why) => return self.unreached(&mut request, why).await,
         };
-        let (client, asked, shared) = (&mut self.client, self.asked, self.shared);
-        match carry(client, &mut server, &mut request, asked, shared).await {
-            Ok(After::Next) => {
-                self.server = Some(server);
-                Turn::Next
-            }
-            Ok(After::Close) => Turn::Part,
-            Ok(After::Cut) => Turn::Cut,
-            Err(Failed::Refused(refusal)) => {
-                if let Some(mut judged) = request.judged.take() {
-                    judged.refusals = vec![refusal];
-                    return self.refuse(judged, bodiless).await;
+        loop {
+            let (client, asked, shared) = (&mut self.client, self.asked, self.shared);
+            match carry(client, &mut server, &mut request, asked, shared).await {
+                Ok(After::Next) => {
+                    self.server = Some(server);
+                    return Turn::Next;
                 }
-                Turn::Cut
-            }
-            Err(Failed::Lost(why)) if fresh => self.unreached(&mut request, why).await,
-            // The server had enough of the connection, as it may; the program knows what to do.
-            Err(Failed::Lost(_) | Failed::Cut) => {
-                self.shared.told(self.asked, &mut request.judged, None);
-                Turn::Cut
+                Ok(After::Part) => {
+                    self.server = Some(server);
+                    return Turn::Part;
+                }
+                Ok(After::Close) => {
+                    // Its goodbye is of no use to a server that has said its own.
+                    let mut stream = server.side.whole();
+                    let _gone = stream.shutdown().await;
+                    return Turn::Part;
+                }
+                Ok(After::Cut) => return Turn::Cut,
+                Err(Failed::Refused(refusal)) => {
+                    if let Some(mut judged) = request.judged.take() {
+                        judged.refusals = vec![refusal];
+                        return self.refuse(judged, bodiless).await;
+                    }
+                    return Turn::Cut;
+                }
+                // The program does not know of a connection that was kept and ended meanwhile.
+                Err(Failed::Lost(_)) if from == Source::Kept => match self.connected().await {
+                    Ok(new) => (server, from) = (new, Source::New),
+                    Err(why) => return self.unreached(&mut request, why).await,
+                },
+                Err(Failed::Lost(why)) if from == Source::New => {
+                    return self.unreached(&mut request, why).await;
+                }
+                // The server had enough of the connection, as it may; the program knows what to do.
+                Err(Failed::Lost(_) | Failed::Cut) => {
+                    self.shared.told(self.asked, &mut request.judged, None);
+                    return Turn::Cut;
+                }
             }
         }
     }
 
+    /// The connection that there is, one that was kept, or a new one.
+    async fn reached(&mut self, request: &Request<'a>) -> Result<(Server, Source), Why> {
+        if let Some(server) = self.server.take() {
+            return Ok((server, Source::Own));
+        }
+        if let Some(server) = self.met.server.take() {
+            let source = if again(request) {
+                Source::Kept
+            } else {
+                Source::New
+            };
+            return Ok((server, source));
+        }
+        if again(request) {
+            let addresses = self.shared.addresses(&self.asked.name);
+            if let Some(server) = self.shared.pool.kept(self.asked, &addresses).await {
+                return Ok((server, Source::Kept));
+            }
+        }
+        Ok((self.connected().await?, Source::New))
+    }
+
+    async fn connected(&self) -> Result<Server, Why> {
+        let Asked { name, port } = self.asked;
+        let addresses = self.shared.addresses(name);
+        let only = Offer::Only(Speaks::Http1);
+        let connected = self
+            .shared
+            .upstream
+            .connect(name, &addresses, *port, only)
+            .await?;
+        Ok(Server::new(connected))
+    }
+
     /// Answers a request that did not reach the server.
     async fn unreached(&mut self, request: &mut Request<'a>, why: Why) -> Turn {
-        let answer = refusal::lost(self.asked, &why, request.head.method == "HEAD");
+        let answer = refusal::lost(self.asked, &why).written(request.head.method == "HEAD");
         self.shared.told(self.asked, &mut request.judged, Some(502));
         self.shared.lost(self.asked, why);
         self.last(&answer).await
@@ -266,7 +352,7 @@ impl<'a> Talk<'a> {
 
     /// Answers a request that is refused, tells the agent, and ends the connection.
     async fn refuse(&mut self, judged: Judged, bodiless: bool) -> Turn {
-        let answer = refusal::refused(self.asked, &judged.refusals, bodiless);
+        let answer = refusal::refused(self.asked, &judged.refusals).written(bodiless);
         self.shared.told(self.asked, &mut Some(judged), Some(403));
         self.last(&answer).await
     }

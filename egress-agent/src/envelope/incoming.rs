@@ -44,6 +44,11 @@ impl Incoming {
         matches!(self.state, State::Over | State::Length(0))
     }
 
+    /// Whether some of it is there already, and not in chunks.
+    pub(super) fn is_at_hand(&self, input: &Buffer) -> bool {
+        matches!(self.state, State::Length(1..)) && !input.left().is_empty()
+    }
+
     /// Adds what comes next to `out`; `false`: it is over. Not safe to cancel.
     pub(super) async fn next(
         &mut self,

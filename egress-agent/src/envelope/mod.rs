@@ -7,8 +7,8 @@
 //!
 //! It knows the name by the address that was called, never by what the connector says; the name in
 //! TLS and every request's authority have to be the same. What is sent on is written from what was
-//! judged. It speaks HTTP/1.1; programs that offer HTTP/2 as well are served with that, programs
-//! that speak nothing else are not served, and told so.
+//! judged. It speaks HTTP/1.1 and HTTP/2, with each program what the server chooses of what the
+//! program offers, so that neither side meets what it would not meet without a proxy.
 //!
 //! | file | holds |
 //! |---|---|
@@ -20,6 +20,7 @@
 //! | `why` ◦ | why a connection came to nothing, for people |
 //! | `ca` | its authority, in memory |
 //! | `upstream` | the way to the server |
+//! | `pool` | connections to servers that are kept |
 //! | `shared` | what every connection needs |
 //! | `answer` ◦ | a server's answer: where it ends, how it is written on |
 //! | `buffer` | bytes that were read and not yet used |
@@ -28,6 +29,9 @@
 //! | `refusal` | what a program is answered that was refused |
 //! | `carry` | one request that passes, to the server and its answer back |
 //! | `h1` | a conversation in HTTP/1.1: head, verdict, body, and again |
+//! | `transit` | one stream that passes, to the server and its answer back |
+//! | `stream` | one stream in HTTP/2: head, verdict, body |
+//! | `h2` | a conversation in HTTP/2 |
 //! | `serve` | its work |
 
 mod answer;
@@ -36,17 +40,21 @@ mod ca;
 mod carry;
 pub mod child;
 mod h1;
+mod h2;
 mod handle;
 mod incoming;
 mod orders;
+mod pool;
 mod refusal;
 mod relay;
 mod serve;
 mod shared;
 mod spec;
+mod stream;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod transit;
 mod upstream;
 mod why;
 

@@ -9,8 +9,17 @@ use serde_json::json;
 
 use super::{shared::Asked, why::Why};
 
-/// A whole answer that refuses a request, and ends the connection. `bodiless`: the answer to HEAD.
-pub(super) fn refused(asked: &Asked, refusals: &[Refusal], bodiless: bool) -> Vec<u8> {
+/// A whole answer of the proxy's own.
+pub(super) struct Own {
+    /// The status.
+    pub(super) status: u16,
+    phrase: &'static str,
+    /// JSON.
+    pub(super) body: String,
+}
+
+/// Refuses a request.
+pub(super) fn refused(asked: &Asked, refusals: &[Refusal]) -> Own {
     let sentences: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     let message = format!(
         "egress-agent refused this request to {}: {}. It was not sent. If it is right, let the \
@@ -25,38 +34,52 @@ pub(super) fn refused(asked: &Asked, refusals: &[Refusal], bodiless: bool) -> Ve
             "field": refusal.place,
         })
     });
-    whole(403, "Forbidden", &message, errors.collect(), bodiless)
+    Own::new(403, "Forbidden", &message, errors.collect())
 }
 
-/// A whole answer that says that the server was not reached, and ends the connection.
-pub(super) fn lost(asked: &Asked, why: &Why, bodiless: bool) -> Vec<u8> {
+/// Says that the server was not reached.
+pub(super) fn lost(asked: &Asked, why: &Why) -> Own {
     let message = format!("egress-agent could not reach {}: {why}", asked.name);
     let errors = vec![json!({ "message": &message, "code": "unreachable" })];
-    whole(502, "Bad Gateway", &message, errors, bodiless)
+    Own::new(502, "Bad Gateway", &message, errors)
 }
 
-fn whole(
-    status: u16,
-    phrase: &str,
-    message: &str,
-    errors: Vec<serde_json::Value>,
-    bodiless: bool,
-) -> Vec<u8> {
-    let body = json!({
-        "error": message,
-        "message": message,
-        "Message": message,
-        "ErrorCode": status,
-        "errors": errors,
-    })
-    .to_string();
-    let mut out = format!(
-        "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        body.len()
-    );
-    if !bodiless {
-        out += &body;
+impl Own {
+    fn new(
+        status: u16,
+        phrase: &'static str,
+        message: &str,
+        errors: Vec<serde_json::Value>,
+    ) -> Self {
+        let body = json!({
+            "error": message,
+            "message": message,
+            "Message": message,
+            "ErrorCode": status,
+            "errors": errors,
+        });
+        Self {
+            status,
+            phrase,
+            body: body.to_string(),
+        }
     }
-    out.into_bytes()
+
+    /// In HTTP/1.1, where it ends the connection. `bodiless`: the answer to HEAD.
+    pub(super) fn written(&self, bodiless: bool) -> Vec<u8> {
+        let Self {
+            status,
+            phrase,
+            body,
+        } = self;
+        let mut out = format!(
+            "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        if !bodiless {
+            out += body;
+        }
+        out.into_bytes()
+    }
 }

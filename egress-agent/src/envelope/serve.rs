@@ -7,7 +7,7 @@ use egress_envelope::judge::Judged;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 use tokio_rustls::{
     LazyConfigAcceptor,
@@ -21,26 +21,37 @@ use tokio_rustls::{
 };
 
 use super::{
-    h1,
+    h1, h2,
+    pool::Met,
+    relay::{Tcp, buffered},
     shared::{Asked, Shared},
     spec::Said,
-    upstream::plain,
+    upstream::{Offer, Speaks, plain},
     why::Why,
 };
 
 /// Connections at a time; more wait in the listener.
 const MAX_FLOWS: usize = 1_024;
+/// How often connections to servers that nobody uses are looked for.
+const SWEPT_EVERY: Duration = Duration::from_secs(10);
 /// How long a program may take for its handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Serves until its task is ended.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let room = Arc::new(Semaphore::new(MAX_FLOWS));
+    let mut sweeps = interval(SWEPT_EVERY);
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        let accepted = loop {
+            tokio::select! {
+                accepted = listener.accept() => break accepted,
+                _ = sweeps.tick() => shared.pool.sweep(),
+            }
+        };
+        match accepted {
             Ok((client, _)) => {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
@@ -55,29 +66,33 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// One connection from beginning to end.
-async fn carry(client: TcpStream, shared: &Shared) {
+async fn carry(client: TcpStream, shared: &Arc<Shared>) {
     let Some(asked) = shared.asked(&client) else {
         // Nobody is led to an address that stands for nothing.
         let _ends_anyway = client.set_zero_linger();
         return;
     };
     plain(&client);
-    match timeout(HANDSHAKE_WITHIN, shaken(client, &asked, shared)).await {
-        Ok(Ok(client)) => h1::converse(client, &asked, shared).await,
-        Ok(Err(Some(why))) => shared.lost(&asked, why),
+    match shaken(buffered(client), &asked, shared).await {
+        Ok((client, met)) => match met.speaks {
+            Speaks::Http1 => h1::converse(client, met, &asked, shared).await,
+            Speaks::Http2 => h2::converse(client, asked, shared).await,
+        },
+        Err(Some(why)) => shared.lost(&asked, why),
         // It came and went without a word, as programs do that try whether a port is open.
-        Ok(Err(None)) => {}
-        Err(_) => shared.lost(&asked, Why::Handshake("it took too long".to_owned())),
+        Err(None) => {}
     }
 }
 
 /// The handshake with the program. `None` in the error: there is nothing to tell.
 async fn shaken(
-    client: TcpStream,
+    client: Tcp,
     asked: &Asked,
     shared: &Shared,
-) -> Result<TlsStream<TcpStream>, Option<Why>> {
-    let started = match LazyConfigAcceptor::new(Acceptor::default(), client).await {
+) -> Result<(TlsStream<Tcp>, Met), Option<Why>> {
+    let slow = |_| Some(Why::Handshake("it took too long".to_owned()));
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), client);
+    let started = match timeout(HANDSHAKE_WITHIN, begun).await.map_err(slow)? {
         Ok(started) => started,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(None),
         Err(error) => return Err(Some(beginning(&error))),
@@ -91,17 +106,42 @@ async fn shaken(
         _ => Err(Why::OtherName(named)),
     };
     match config {
-        Ok(config) => match started.into_stream(config).await {
-            Ok(stream) => Ok(stream),
-            Err(error) => Err(Some(handshake(&error))),
-        },
+        Ok(config) => {
+            let met = match offer(&started.client_hello()) {
+                Offer::Only(speaks) => Met::only(speaks),
+                Offer::Either => {
+                    let addresses = shared.addresses(&asked.name);
+                    let upstream = &shared.upstream;
+                    shared.pool.meet(asked, &addresses, upstream).await
+                }
+            };
+            let shaking = started.into_stream(config.by(met.speaks));
+            match timeout(HANDSHAKE_WITHIN, shaking).await.map_err(slow)? {
+                Ok(stream) => Ok((stream, met)),
+                Err(error) => Err(Some(handshake(&error))),
+            }
+        }
         Err(why) => {
             if let Ok(nothing) = nothing() {
                 // It fails, and says so to the program in TLS' own words.
-                let _fails = started.into_stream(nothing).await;
+                let fails = started.into_stream(nothing);
+                let _failed = timeout(HANDSHAKE_WITHIN, fails).await;
             }
             Err(Some(why))
         }
+    }
+}
+
+/// What a program offers. One that offers neither is answered in TLS that there is nothing for it.
+fn offer(hello: &ClientHello<'_>) -> Offer {
+    let offers = |speaks: Speaks| {
+        let mut names = hello.alpn().into_iter().flatten();
+        names.any(|name| name == speaks.alpn())
+    };
+    match (offers(Speaks::Http1), offers(Speaks::Http2)) {
+        (true, true) => Offer::Either,
+        (false, true) => Offer::Only(Speaks::Http2),
+        (_, false) => Offer::Only(Speaks::Http1),
     }
 }
 
@@ -151,9 +191,9 @@ fn handshake(error: &io::Error) -> Why {
             | AlertDescription::AccessDenied
             | AlertDescription::NoCertificate),
         )) => Why::Distrusted(format!("{alert:?}")),
-        Some(rustls::Error::NoApplicationProtocol) => Why::Handshake(
-            "the program speaks no HTTP/1.1, and this version reads nothing else".to_owned(),
-        ),
+        Some(rustls::Error::NoApplicationProtocol) => {
+            Why::Handshake("the program speaks neither HTTP/1.1 nor HTTP/2".to_owned())
+        }
         Some(other) => Why::Handshake(other.to_string()),
         // It went away when it had seen the certificate, without an alert.
         None if error.kind() == io::ErrorKind::UnexpectedEof

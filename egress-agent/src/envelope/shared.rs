@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use egress_envelope::{judge::Inspect, ledger::Ledger};
+use egress_envelope::{head::Framing, judge::Inspect, ledger::Ledger};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
@@ -17,12 +17,15 @@ use tokio::{
 
 use super::{
     ca::{Ca, CaError},
+    pool::Pool,
     spec::Said,
     upstream::{Upstream, UpstreamError},
 };
 
 /// Bodies that are judged at a time, all together. Bytes.
 const BODIES: usize = 64 << 20;
+/// Streams at a time, those of all connections together.
+const STREAMS: usize = 4_096;
 /// The unit in which that is counted. Bytes.
 const UNIT: usize = 1 << 10;
 /// Connections that may wait for the agent's orders to be read.
@@ -46,6 +49,9 @@ pub(super) enum StartError {
 pub(super) struct Shared {
     pub(super) ca: Ca,
     pub(super) upstream: Upstream,
+    pub(super) pool: Pool,
+    /// Streams in HTTP/2, those of all connections together.
+    pub(super) streams: Arc<Semaphore>,
     known: Mutex<Known>,
     ledger: Mutex<Ledger>,
     bodies: Semaphore,
@@ -62,7 +68,7 @@ struct Known {
 }
 
 /// Where a connection was to go.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Asked {
     pub(super) name: String,
     pub(super) port: u16,
@@ -90,6 +96,8 @@ impl Shared {
         let shared = Self {
             ca: Ca::new(&names)?,
             upstream: Upstream::new(roots)?,
+            pool: Pool::default(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             known: Mutex::new(known),
             ledger: Mutex::new(Ledger::new()),
             bodies: Semaphore::new(BODIES / UNIT),
@@ -170,8 +178,12 @@ impl Shared {
         self.settling.send(done).await.is_ok() && settled.await.is_ok()
     }
 
-    /// Room for a body of at most so many bytes.
-    pub(super) async fn room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+    /// Room for a body that says so, or that has at most so many bytes.
+    pub(super) async fn room(&self, framing: Framing, most: usize) -> Option<SemaphorePermit<'_>> {
+        let bytes = match framing {
+            Framing::Length(length) => usize::try_from(length).unwrap_or(most).min(most),
+            _ => most,
+        };
         let units = bytes.div_ceil(UNIT).clamp(1, BODIES / UNIT);
         let units = u32::try_from(units).ok()?;
         self.bodies.acquire_many(units).await.ok()

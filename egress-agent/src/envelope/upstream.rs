@@ -27,7 +27,10 @@ use tokio_rustls::{
     },
 };
 
-use super::why::Why;
+use super::{
+    relay::{Tcp, buffered},
+    why::Why,
+};
 
 /// When the next address is tried beside those that have not answered (RFC 8305 section 5).
 const NEXT_AFTER: Duration = Duration::from_millis(250);
@@ -49,16 +52,50 @@ pub(super) enum UpstreamError {
     Tls(#[from] rustls::Error),
 }
 
-/// How servers are connected to.
+/// How servers are connected to, by what is offered to them.
 pub(super) struct Upstream {
-    config: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    either: Arc<ClientConfig>,
 }
 
 /// A connection to the server.
 pub(super) struct Connected {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: TlsStream<Tcp>,
     /// The server has asked for a client certificate; whether it insists shows later (TLS 1.3).
     pub(super) wanted: bool,
+    /// What it chose.
+    pub(super) speaks: Speaks,
+    /// Which of the name's addresses it is at.
+    pub(super) at: IpAddr,
+}
+
+/// Which HTTP is spoken on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Which HTTP is offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Offer {
+    /// This one.
+    Only(Speaks),
+    /// Both.
+    Either,
+}
+
+impl Speaks {
+    /// Its name in TLS (RFC 7301).
+    pub(super) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
 }
 
 tokio::task_local! {
@@ -95,10 +132,16 @@ impl Upstream {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(store)
             .with_client_cert_resolver(Arc::new(Notices));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let offering = |offered: &[Speaks]| {
+            let mut config = config.clone();
+            config.alpn_protocols = offered.iter().map(|it| it.alpn().to_vec()).collect();
+            Arc::new(config)
+        };
         Ok(Self {
-            config: Arc::new(config),
+            http1: offering(&[Speaks::Http1]),
+            http2: offering(&[Speaks::Http2]),
+            either: offering(&[Speaks::Http2, Speaks::Http1]),
         })
     }
 
@@ -108,20 +151,44 @@ impl Upstream {
         name: &str,
         addresses: &[IpAddr],
         port: u16,
+        offer: Offer,
     ) -> Result<Connected, Why> {
+        let config = match offer {
+            Offer::Only(Speaks::Http1) => &self.http1,
+            Offer::Only(Speaks::Http2) => &self.http2,
+            Offer::Either => &self.either,
+        };
         let server = ServerName::try_from(name.to_owned())
             .map_err(|_| Why::ServerTls(format!("{name} is not a name that TLS knows")))?;
         let tcp = timeout(REACHED_WITHIN, race(addresses, port))
             .await
             .unwrap_or_else(|_| Err(Why::Unreachable("no answer in time".to_owned())))?;
         plain(&tcp);
-        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let at = tcp
+            .peer_addr()
+            .map_err(|error| Why::Unreachable(error.to_string()))?
+            .ip();
+        let connector = TlsConnector::from(Arc::clone(config));
         WANTED
             .scope(Cell::new(false), async move {
-                let shaken = timeout(HANDSHAKE_WITHIN, connector.connect(server, tcp)).await;
+                let shaken =
+                    timeout(HANDSHAKE_WITHIN, connector.connect(server, buffered(tcp))).await;
                 let wanted = WANTED.with(Cell::get);
                 match shaken {
-                    Ok(Ok(stream)) => Ok(Connected { stream, wanted }),
+                    Ok(Ok(stream)) => {
+                        let speaks = match stream.get_ref().1.alpn_protocol() {
+                            Some(b"h2") => Speaks::Http2,
+                            // One that chooses nothing speaks what there was before (RFC 9112).
+                            _ if offer != Offer::Only(Speaks::Http2) => Speaks::Http1,
+                            _ => return Err(Why::ServerTls("it speaks no HTTP/2".to_owned())),
+                        };
+                        Ok(Connected {
+                            stream,
+                            wanted,
+                            speaks,
+                            at,
+                        })
+                    }
                     Ok(Err(error)) => Err(why(&error, wanted)),
                     Err(_) => Err(Why::ServerTls("no answer in time".to_owned())),
                 }

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,6 +60,8 @@ pub(super) struct World {
     /// What the agent has ordered and nobody has carried out yet: texts of the operator's.
     pub(super) ordered: Arc<Mutex<Vec<String>>>,
     pub(super) called: SocketAddr,
+    /// Connections that the server has taken.
+    pub(super) taken: Arc<AtomicUsize>,
 }
 
 pub(super) fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
@@ -74,6 +79,16 @@ impl World {
     }
 
     pub(super) async fn with(inspect: Inspect, script: Script, certificate: Certificate) -> Self {
+        Self::speaking(inspect, script, certificate, &[]).await
+    }
+
+    /// `alpn`: what the server speaks, in its order.
+    pub(super) async fn speaking(
+        inspect: Inspect,
+        script: Script,
+        certificate: Certificate,
+        alpn: &[&str],
+    ) -> Self {
         let (host, stranger) = (authority("host"), authority("stranger"));
         let signer = match certificate {
             Certificate::Stranger => &stranger,
@@ -104,14 +119,18 @@ impl World {
             config.with_no_client_auth()
         };
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let config = config
+        let mut config = config
             .with_single_cert(vec![leaf.der().clone()], key)
             .unwrap();
+        config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
         let real = TcpListener::bind((REAL, 0)).await.unwrap();
         let port = real.local_addr().unwrap().port();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         tokio::spawn(async move {
             while let Ok((tcp, _)) = real.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     if let Ok(tls) = acceptor.accept(tcp).await {
@@ -120,7 +139,7 @@ impl World {
                 });
             }
         });
-        let (lines, said) = mpsc::channel(64);
+        let (lines, said) = mpsc::channel(4_096);
         let inspects = HashMap::from([(NAME.to_owned(), inspect)]);
         let (shared, mut settles) = Shared::new(&host.pem(), inspects, lines).unwrap();
         let shared = Arc::new(shared);
@@ -143,6 +162,7 @@ impl World {
             said,
             ordered,
             called: SocketAddr::from((CALLED, port)),
+            taken,
         }
     }
 
@@ -159,11 +179,29 @@ impl World {
         name: &str,
         roots: RootCertStore,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        self.offering(name, roots, &[]).await
+    }
+
+    /// A connection of a client that trusts the proxy and offers these protocols.
+    pub(super) async fn speaks(&self, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        let pem = CertificateDer::from_pem_slice(self.shared.ca.pem().as_bytes()).unwrap();
+        roots.add(pem).unwrap();
+        self.offering(NAME, roots, alpn).await
+    }
+
+    async fn offering(
+        &self,
+        name: &str,
+        roots: RootCertStore,
+        alpn: &[&str],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let tcp = TcpStream::connect(self.called).await?;
         TlsConnector::from(Arc::new(config))
@@ -249,6 +287,7 @@ pub(super) fn inspect(mode: &str) -> Inspect {
               "recipients": { "mail": ["/To", "/Bcc"] } },
             { "id": "upload", "method": "PUT", "path": "/file", "body": "any" },
             { "id": "read", "method": "GET", "path": "/server" },
+            { "id": "chat", "method": "POST", "path": "/chat", "body": "any" },
             { "id": "look", "method": "HEAD", "path": "/server" },
         ]},
         "recipients": "from-call",
