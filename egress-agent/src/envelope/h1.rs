@@ -313,7 +313,10 @@ impl<'a> Talk<'a> {
         if let Some(server) = self.server.take() {
             return Ok((server, Source::Own));
         }
-        if let Some(server) = self.met.server.take() {
+        // It may have waited long for the program's first request.
+        if let Some(mut server) = self.met.server.take()
+            && server.is_silent().await
+        {
             let source = if again(request) {
                 Source::Kept
             } else {

@@ -138,12 +138,7 @@ impl Pool {
         loop {
             let (mut server, since) = self.doors().get_mut(asked)?.idle.pop()?;
             let granted = addresses.contains(&server.at);
-            let silent = tokio::select! {
-                biased;
-                _ = server.side.fill() => false,
-                () = std::future::ready(()) => true,
-            };
-            if granted && silent && since.elapsed() < KEPT_FOR {
+            if granted && server.is_silent().await && since.elapsed() < KEPT_FOR {
                 return Some(server);
             }
         }
@@ -310,6 +305,15 @@ impl Server {
             side: Side::new(connected.stream),
             wanted: connected.wanted,
             at: connected.at,
+        }
+    }
+
+    /// Whether the server has said nothing since its last answer, its goodbye included.
+    pub(super) async fn is_silent(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.side.fill() => false,
+            () = std::future::ready(()) => true,
         }
     }
 }
