@@ -15,7 +15,8 @@ pub(crate) fn own(text: &str, place: &str, ledger: &Ledger) -> Result<(), Refusa
         let forms = canonical(Kind::Id, secret);
         !forms.is_empty() && forms.iter().all(|form| ledger.is_operators(Kind::Id, form))
     };
-    if text.trim().is_empty() || is_own(text) || secret(text).is_some_and(|it| is_own(&it)) {
+    let own = |secrets: Vec<String>| secrets.iter().all(|secret| is_own(secret));
+    if text.trim().is_empty() || is_own(text) || secrets(text).is_some_and(own) {
         return Ok(());
     }
     Err(Refusal {
@@ -25,17 +26,33 @@ pub(crate) fn own(text: &str, place: &str, ledger: &Ledger) -> Result<(), Refusa
     })
 }
 
-/// What proves something in the value of `Authorization` (RFC 9110 section 11.4).
-fn secret(text: &str) -> Option<String> {
+/// Halves of `Basic` that stand for a key in the other half.
+const NO_SECRET: [&str; 6] = [
+    "",
+    "api",
+    "apikey",
+    "x-access-token",
+    "x-oauth-basic",
+    "x-token-auth",
+];
+
+/// What proves something in the value of `Authorization` (RFC 9110 section 11.4), all of it.
+fn secrets(text: &str) -> Option<Vec<String>> {
     let (scheme, rest) = text.trim().split_once(' ')?;
     let rest = rest.trim_start();
     match scheme.to_ascii_lowercase().as_str() {
-        "bearer" | "token" | "bot" => Some(rest.to_owned()),
+        "bearer" | "token" | "bot" => Some(vec![rest.to_owned()]),
         "basic" => {
             let pair = String::from_utf8(base64::read(rest)?).ok()?;
             let (user, word) = pair.split_once(':')?;
-            // Services that know one key alone leave the other one empty.
-            Some(if word.is_empty() { user } else { word }.to_owned())
+            // Services that know one key alone take it from one half, and what is in the other one
+            // for nothing.
+            match (NO_SECRET.contains(&user), NO_SECRET.contains(&word)) {
+                (true, true) => None,
+                (true, false) => Some(vec![word.to_owned()]),
+                (false, true) => Some(vec![user.to_owned()]),
+                (false, false) => Some(vec![user.to_owned(), word.to_owned()]),
+            }
         }
         // The signature proves that the sender has the secret of this key.
         "aws4-hmac-sha256" => {
@@ -46,7 +63,7 @@ fn secret(text: &str) -> Option<String> {
             let (key, None) = (own.next()?, own.next()) else {
                 return None;
             };
-            key.split('/').next().map(str::to_owned)
+            key.split('/').next().map(|key| vec![key.to_owned()])
         }
         _ => None,
     }
@@ -79,8 +96,14 @@ mod tests {
             ("Bearer strangers", false),
             ("Bearer s3cret-key strangers", false),
             ("Other s3cret-key", false),
-            // s3cret-key:strangers
+            // s3cret-key:strangers, strangers:s3cret-key, api:, strangers:x-oauth-basic
             ("Basic czNjcmV0LWtleTpzdHJhbmdlcnM=", false),
+            ("Basic c3RyYW5nZXJzOnMzY3JldC1rZXk=", false),
+            ("Basic YXBpOg==", false),
+            ("Basic c3RyYW5nZXJzOngtb2F1dGgtYmFzaWM=", false),
+            // AKIAOWN:s3cret-key, s3cret-key:x-oauth-basic
+            ("Basic QUtJQU9XTjpzM2NyZXQta2V5", true),
+            ("Basic czNjcmV0LWtleTp4LW9hdXRoLWJhc2lj", true),
             (
                 "AWS4-HMAC-SHA256 Credential=AKIAOTHER/x, Credential=AKIAOWN/x",
                 false,

@@ -2,7 +2,7 @@
 //! refused. What is sent on is written from what was read.
 
 use crate::{
-    head::{Authority, Framing, Head, Version},
+    head::{self, Authority, Framing, Head, Version},
     judge::{Reason, Refusal},
 };
 
@@ -25,15 +25,28 @@ const ONCE: [&str; 8] = [
     "upgrade",
 ];
 /// Fields by which some servers take a request for another one.
-const OVERRIDES: [&str; 9] = [
+const OVERRIDES: [&str; 21] = [
     "forwarded",
+    // CGI programs take it for their own proxy (CVE-2016-5385).
+    "proxy",
+    "x-envoy-original-path",
     "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-uri",
     "x-host",
+    "x-http-host-override",
     "x-http-method",
     "x-http-method-override",
+    "x-http-path-override",
     "x-method-override",
     "x-original-host",
+    "x-original-method",
+    "x-original-uri",
     "x-original-url",
+    "x-rewrite-uri",
     "x-rewrite-url",
 ];
 /// What `Connection` may list; other names would take fields away that were judged.
@@ -169,8 +182,7 @@ pub(crate) fn field(name: &str, value: &str) -> Result<(String, String), Refusal
         return Err(two("control characters in a field"));
     }
     let name = name.to_ascii_lowercase();
-    // Servers that hand fields on as variables read an underline as a dash.
-    let dashed = name.replace('_', "-");
+    let dashed = head::dashed(&name);
     let matters = dashed == "host" || ONCE.contains(&dashed.as_str());
     if OVERRIDES.contains(&dashed.as_str()) || (matters && dashed != name) {
         return Err(two(&name));
@@ -238,7 +250,9 @@ pub(crate) fn target_parts<'a>(
 /// A path that every server takes for the same: without segments that are taken away, and without
 /// escapes of what needs none (RFC 3986 section 6.2.2).
 fn plain_path(path: &str) -> Result<(), Refusal> {
-    let mut segments = path.split('/').skip(1).peekable();
+    // What an escaped slash parts is judged with the table; here, that no way leads up.
+    let slashes = path.replace("%2f", "/").replace("%2F", "/");
+    let mut segments = slashes.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let bare = segment.split(';').next().unwrap_or_default();
         if bare == "." || bare == ".." || (bare.is_empty() && segments.peek().is_some()) {
@@ -264,7 +278,7 @@ fn plain_path(path: &str) -> Result<(), Refusal> {
                 .filter(|it| it.is_ascii_hexdigit())
                 .count()
                 == 2;
-        if needless || twice || byte.is_ascii_control() || matches!(byte, b'\\' | b'/') {
+        if needless || twice || byte.is_ascii_control() || byte == b'\\' {
             return Err(two("an escape in the path"));
         }
     }

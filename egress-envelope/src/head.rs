@@ -56,7 +56,21 @@ pub struct Head {
     pub upgrade: Option<String>,
 }
 
+/// A field's name as servers read it that hand fields on as variables (RFC 3875 section 4.1.18): an
+/// underline, and for some all but letters and digits, is a dash.
+pub(crate) fn dashed(name: &str) -> String {
+    let dash = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    name.chars().map(dash).collect()
+}
+
 impl Head {
+    /// The values of a field, however servers may read its name.
+    pub fn read_as(&self, name: &str) -> impl Iterator<Item = &str> {
+        let name = dashed(name);
+        let same = move |(own, _): &&(String, String)| dashed(own) == name;
+        self.fields.iter().filter(same).map(|(_, it)| it.as_str())
+    }
+
     /// The values of a field.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let same = move |(own, _): &&(String, String)| own == name;

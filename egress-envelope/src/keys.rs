@@ -25,10 +25,10 @@ pub(crate) fn same(one: &str, other: &str) -> bool {
     folded(one) == folded(other)
 }
 
-/// Whether a key can be written without a second reading: servers end a key at a NUL, and take
-/// other control characters away.
+/// Whether a key can be written without a second reading: servers end a key at a NUL, take other
+/// control characters away, and read every object's keys from one that is its prototype.
 pub(crate) fn is_plain(key: &str) -> bool {
-    !key.chars().any(char::is_control)
+    !key.chars().any(char::is_control) && !key.contains("__proto__")
 }
 
 /// The steps of a key as frameworks write nested fields in forms and queries: `a[b][]`, `a.b`.
@@ -85,6 +85,7 @@ pub(crate) fn overrides(key: &str) -> bool {
             | "x_method_override"
             | "http_method_override"
             | "charset"
+            | "httpheaders"
     ) && !matches!(key.as_str(), "method" | "charset")
 }
 

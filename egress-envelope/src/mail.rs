@@ -236,8 +236,8 @@ fn address(text: &str) -> Option<String> {
 /// The addresses anywhere in a text. `None`: something in it could be one and is not read.
 pub(crate) fn within(text: &str) -> Option<Vec<String>> {
     let folded = text.to_ascii_lowercase();
-    let hidden = ["%40", "&#64;", "&#x40;", "&commat;", "＠", "﹫"];
-    if hidden.iter().any(|it| folded.contains(it)) {
+    let hidden = ["%40", "%2540", "&commat", "\\u0040", "\\x40", "＠", "﹫"];
+    if hidden.iter().any(|it| folded.contains(it)) || folded.split("&#").skip(1).any(is_at) {
         return None;
     }
     let text = match text.contains("?=") {
@@ -245,22 +245,76 @@ pub(crate) fn within(text: &str) -> Option<Vec<String>> {
         false => text.to_owned(),
     };
     let near = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.\"".contains(c);
-    let far = |c: char| c.is_alphanumeric() || "-._[]:".contains(c);
+    // Of what is not ASCII, quotes and the like end a domain; the rest is a part of it, or taken away.
+    let ends = |c: char| c.is_whitespace() || "«»‘’‚“”„‹›–—…、，；）」》】".contains(c);
+    let far = |c: char| match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || "-._[]:".contains(c),
+        false => !ends(c),
+    };
     let mut found = Vec::new();
     for (at, _) in text.match_indices('@') {
         let (before, after) = text.split_at_checked(at)?;
         let after = after.get(1..)?;
         let local = before.trim_end_matches(near);
         let local = before.get(local.len()..)?.trim_start_matches('.');
-        let domain = after.get(..after.find(|c| !far(c)).unwrap_or(after.len()))?;
+        let (domain, rest) = after.split_at(after.find(|c| !far(c)).unwrap_or(after.len()));
+        let ended = domain.ends_with('.');
         let domain = domain.trim_end_matches(['.', ':', '-', ']']);
+        // `@a.example:b@c.example` is a route.
+        if goes_on(rest, ended) || (local.is_empty() && domain.contains(':')) {
+            return None;
+        }
         // `@bob`, and the release of a package.
         let last = domain.rsplit('.').next().unwrap_or_default();
-        let no_host = !domain.contains('.') || last.chars().all(|c| c.is_ascii_digit());
+        let digits = last.chars().all(|c| c.is_ascii_digit()) && domain.split('.').count() != 4;
+        // `icon@2x.png`
+        let picture = domain.len() == 6
+            && domain.starts_with(|c: char| c.is_ascii_digit())
+            && ["x.png", "x.jpg", "x.gif", "x.svg"]
+                .iter()
+                .any(|it| domain.ends_with(it));
+        let no_host = !domain.contains('.') || digits || picture;
         if local.is_empty() || (no_host && !domain.starts_with('[')) {
             continue;
         }
         found.push(address(&format!("{}@{domain}", local.trim_matches('"')))?);
     }
     Some(found)
+}
+
+/// Whether what is behind `&#` is the number of an `@`, in one of the ways of HTML.
+fn is_at(text: &str) -> bool {
+    let hex = text.strip_prefix('x');
+    let number = hex.unwrap_or(text).trim_start_matches('0');
+    let number = number.strip_prefix(if hex.is_some() { "40" } else { "64" });
+    let digit = |c: char| c.is_digit(if hex.is_some() { 16 } else { 10 });
+    number.is_some_and(|rest| !rest.starts_with(digit))
+}
+
+/// Whether a domain goes on behind blanks and comments (RFC 5322 section 4.4), as `a@b.example .c`;
+/// `ended`: a dot was its last character.
+fn goes_on(mut rest: &str, ended: bool) -> bool {
+    let blank = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
+    let all = rest;
+    loop {
+        rest = rest.trim_start_matches(blank);
+        let Some((_, after)) = rest.strip_prefix('(').and_then(|it| it.split_once(')')) else {
+            break;
+        };
+        rest = after;
+    }
+    if rest.len() == all.len() {
+        return false;
+    }
+    if rest.starts_with('.') {
+        return true;
+    }
+    // `a@b. example`, and not the end of a sentence.
+    let word = rest.split(|c: char| !(c.is_alphanumeric() || "-.".contains(c)));
+    let word = word.into_iter().next().unwrap_or_default();
+    let after = rest.get(word.len()..).unwrap_or_default();
+    let last = !after
+        .trim_start_matches(blank)
+        .starts_with(char::is_alphanumeric);
+    ended && !word.is_empty() && (last || word.trim_end_matches('.').contains('.'))
 }

@@ -16,12 +16,13 @@
 //!   never counts.
 //! - `roots/list` and all others are about other things, and do not count.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
+    keys,
     leaves::{self, Leaf},
     messages::{Messages, Unread},
 };
@@ -30,6 +31,8 @@ use crate::{
 pub const MAX_OPEN: usize = 1024;
 /// Questions to the person whose answer is waited for; of more, the oldest answer does not count.
 const MAX_ASKED: usize = 16;
+/// Ids of questions that are remembered, since each counts once; after more, no answer counts.
+const MAX_USED: usize = 4096;
 /// Bytes of a question's texts; of a longer one, no answer counts.
 const MAX_QUESTION: usize = 64 << 10;
 
@@ -96,6 +99,8 @@ impl Wire {
     /// is known before anything that it causes.
     pub fn client(&mut self, bytes: &[u8], heard: &mut impl FnMut(Heard)) {
         let talk = &mut self.talk;
+        // What stands in there is a message of its own for a client that reads lines.
+        talk.hidden = self.server.in_body();
         self.client.feed(bytes, &mut |message| match message {
             Ok(message) => talk.client(message, heard),
             Err(unread) => heard(Heard::Unread(unread)),
@@ -109,8 +114,9 @@ impl Wire {
         self.server.feed(bytes, &mut |message| {
             // A connector may write what it likes; only what the client takes for an answer or a
             // question is one.
-            if let Ok(message) = message {
-                talk.server(message, heard);
+            match message {
+                Ok(message) => talk.server(message, heard),
+                Err(unread) => talk.unsure |= unread == Unread::TooLong,
             }
         });
     }
@@ -166,6 +172,13 @@ struct Question {
 struct Talk {
     open: VecDeque<Id>,
     asked: VecDeque<Question>,
+    /// Ids of all questions so far. An answer says no more than an id, so each id is one question's.
+    used: HashSet<Id>,
+    /// The connector wrote something that a lenient client could take for a question, and that was
+    /// not read: which question is answered cannot be told any more.
+    unsure: bool,
+    /// The connector is in the middle of a message whose length it said.
+    hidden: bool,
 }
 
 impl Talk {
@@ -231,6 +244,9 @@ impl Talk {
             return Some(());
         };
         let question = self.asked.remove(place)?;
+        if self.unsure || self.hidden {
+            return Some(());
+        }
         let answer: Answered<'_> = match serde_json::from_str(result.get()) {
             Ok(answer) => answer,
             // Of another kind than what was asked for.
@@ -253,7 +269,15 @@ impl Talk {
     }
 
     fn server(&mut self, message: &[u8], heard: &mut impl FnMut(Heard)) {
-        for frame in frames(message).into_iter().flatten() {
+        // Its lines are messages for clients that read those.
+        self.unsure |= message.contains(&b'\n');
+        let Some(frames) = frames(message) else {
+            // Lines of a log are no message for any client.
+            let start = message.strip_prefix(b"[").unwrap_or(message);
+            self.unsure |= start.trim_ascii_start().starts_with(b"{");
+            return;
+        };
+        for frame in frames {
             let Some(id) = frame.id.and_then(id) else {
                 continue;
             };
@@ -269,7 +293,12 @@ impl Talk {
     fn asks(&mut self, id: Id, method: &str, frame: &Frame<'_>) {
         let before = self.asked.len();
         self.asked.retain(|question| question.id != id);
-        if method != ELICITATION || self.asked.len() < before {
+        if method != ELICITATION {
+            return;
+        }
+        if self.used.len() == MAX_USED {
+            self.unsure = true;
+        } else if !self.used.insert(id.clone()) || self.asked.len() < before {
             return;
         }
         let Some(params) = frame.params else { return };
@@ -325,7 +354,11 @@ impl Question {
         let property = property.split('/').next().unwrap_or_default();
         let property = property.replace("~1", "/").replace("~0", "~");
         let value = squeezed(&leaf.text);
-        let offered = |says: &String| says.contains(&value);
+        // An address in two parts, each where the other is not, is offered as well.
+        let offered = |says: &String| match value.split_once('@') {
+            Some((local, domain)) => says.contains(local) && says.contains(domain),
+            None => says.contains(&value),
+        };
         self.free.contains(&property) && self.says.as_ref().is_some_and(|says| !offered(says))
     }
 }
@@ -352,13 +385,16 @@ fn is_free(definition: &serde_json::Value) -> bool {
         && definition.keys().all(|key| ABOUT.contains(&key.as_str()))
 }
 
-/// A text without what people do not see or tell apart: blanks, controls, case.
+/// A text without what people do not see or tell apart: blanks, controls, case, width; and with `@`
+/// for the ways to write it that clients show as one.
 fn squeezed(text: &str) -> String {
     let seen = |c: &char| !c.is_whitespace() && !c.is_control();
-    text.chars()
-        .filter(seen)
-        .flat_map(char::to_lowercase)
-        .collect()
+    let seen: String = text.chars().filter(seen).collect();
+    let mut folded = keys::folded(&seen);
+    for at in ["%40", "&#64;", "&#x40;", "&commat;", "\u{fe6b}"] {
+        folded = folded.replace(at, "@");
+    }
+    folded
 }
 
 /// The messages of a line: one, or those of a batch.
@@ -372,14 +408,17 @@ fn frames(message: &[u8]) -> Option<Vec<Frame<'_>>> {
     }
 }
 
-/// The id of a request: a number or a text.
+/// The id of a request: a number or a text. Numbers as clients read them, which write `1.0` as `1`.
 fn id(raw: &RawValue) -> Option<Id> {
     let text = raw.get();
     if text.starts_with('"') {
         return serde_json::from_str(text).ok().map(Id::Text);
     }
     let is_number = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-    is_number.then(|| Id::Number(text.to_owned()))
+    let number = text.parse().ok().filter(|it: &f64| it.is_finite());
+    // `+ 0.0`: no `-0`.
+    let read = number.map_or_else(|| text.to_owned(), |it| (it + 0.0).to_string());
+    is_number.then_some(Id::Number(read))
 }
 
 #[cfg(test)]

@@ -253,6 +253,85 @@ fn a_models_answer_does_not_count() {
 }
 
 #[test]
+fn what_the_connector_offers_in_a_disguise_does_not_count() {
+    let accepts = json!({"action": "accept", "content": {"to": "phan@giftshop.example"}});
+    let free = json!({"type": "string"});
+    let titled = |message: &str, title: &str| {
+        elicitation(message, json!({"type": "string", "title": title}))
+    };
+    for asks in [
+        elicitation("ph\u{200b}an@gift\u{ad}shop.example", free.clone()),
+        elicitation("ｐｈａｎ＠ｇｉｆｔｓｈｏｐ．ｅｘａｍｐｌｅ", free.clone()),
+        elicitation("phan﹫giftshop.example", free.clone()),
+        elicitation("phan%40giftshop.example", free.clone()),
+        elicitation("phan&#64;giftshop.example", free.clone()),
+        elicitation("PHAN&commat;GIFTSHOP.EXAMPLE", free.clone()),
+        // In two parts.
+        elicitation("Write phan, and then @giftshop.example", free.clone()),
+        titled("Write what the title says @giftshop.example", "phan"),
+        elicitation("The user is phan at giftshop.example", free),
+    ] {
+        assert_eq!(answered(asks.clone(), accepts.clone()), [""; 0], "{asks}");
+    }
+}
+
+/// A question that offers an address comes in a way that only some clients read as one; a person
+/// accepts it, and the answer is given for that of another question, which offers nothing.
+#[test]
+fn no_answer_is_taken_for_that_of_another_question() {
+    let line = |id: &str, property: serde_json::Value| {
+        let asks = elicitation("Who?", property).to_string();
+        format!("{}\n", asks.replace("\"id\":3", &format!("\"id\":{id}")))
+    };
+    let blank = |id: &str| line(id, json!({"type": "string"}));
+    let offer = |id: &str| {
+        line(
+            id,
+            json!({"type": "string", "default": "phan@giftshop.example"}),
+        )
+    };
+    let answer = "{\"id\":3,\"result\":{\"action\":\"accept\",\"content\":{\"to\":\"phan@giftshop.example\"}}}\n";
+    let twice = offer("3").replace("\"method\"", "\"method\":\"ping\",\"method\"");
+    let number = offer("3").replace("\"default\"", "\"minLength\":NaN,\"default\"");
+    let inside = format!("{{\"x\":\n{}}}", offer("3"));
+    let behind = format!("x\n{}", offer("3"));
+    let framed = |text: &str| format!("Content-Length: {}\r\n\r\n{text}", text.len());
+    let endless = format!("Content-Length: 100000\r\n\r\nx\n{}", offer("3"));
+    let many: String = (100..120).map(|id| blank(&id.to_string())).collect();
+    let long = "x".repeat(MAX_MESSAGE);
+    let long = offer("3").replace("Who?", &long);
+    for (name, server) in [
+        (
+            "another way to write the number",
+            offer("3.0") + &blank("3"),
+        ),
+        ("an exponent", offer("30e-1") + &blank("3")),
+        ("the other way round", blank("3") + &offer("3.0")),
+        ("an id again", offer("3") + &blank("3") + &blank("3")),
+        ("an id again, behind many", offer("3") + &many + &blank("3")),
+        ("a member twice", twice.clone() + &blank("3")),
+        ("a member twice, behind", blank("3") + &twice),
+        ("Python's number", number + &blank("3")),
+        ("a line in a message", blank("3") + &framed(&inside)),
+        (
+            "a line in a message of no kind",
+            blank("3") + &framed(&behind),
+        ),
+        ("a message that does not end", blank("3") + &endless),
+        ("one that is too long", long + &blank("3")),
+    ] {
+        let heard = hear(&[('s', &server), ('c', answer)]);
+        assert_eq!(named(&heard), [""; 0], "{name}");
+    }
+    // Lines of a log are no messages for any client.
+    for log in ["ready\n", "Connected\n", "[INFO] {}\n", "\n"] {
+        let server = format!("{log}{}", blank("3"));
+        let heard = hear(&[('s', &server), ('c', answer)]);
+        assert_eq!(named(&heard), ["phan@giftshop.example"], "{log}");
+    }
+}
+
+#[test]
 fn a_withdrawn_call_is_over_and_ids_are_told_apart() {
     let one = format!("{}\n", call(1, "a@b.example"));
     let text = one.replace("\"id\":1", "\"id\":\"1\"");

@@ -60,6 +60,11 @@ impl Messages {
         }
     }
 
+    /// Whether a message whose length was said is not whole yet.
+    pub(crate) fn in_body(&self) -> bool {
+        matches!(self.state, State::Body(_) | State::SkipBody(_))
+    }
+
     /// Takes the next part of the bytes, at least one, and returns the rest.
     fn step<'a>(&mut self, bytes: &'a [u8], message: &mut impl FnMut(Message<'_>)) -> &'a [u8] {
         match self.state {

@@ -30,7 +30,11 @@ pub(crate) fn values(head: &Head, name: &str) -> Vec<String> {
 
 /// Refuses a query that some server reads otherwise: with a key that makes it another request, one
 /// that says what the body says, or one behind `;`, which some take for `&`.
-pub(crate) fn plain(head: &Head, rules: &[&OperationRule]) -> Result<(), Refusal> {
+pub(crate) fn plain(
+    head: &Head,
+    rules: &[&OperationRule],
+    credentials: &[String],
+) -> Result<(), Refusal> {
     let refuse = |what: &str| {
         Err(Refusal {
             reason: Reason::TwoReadings,
@@ -39,14 +43,26 @@ pub(crate) fn plain(head: &Head, rules: &[&OperationRule]) -> Result<(), Refusal
         })
     };
     let places = rules.iter().flat_map(|rule| rule.places());
+    let places = places.map(|(_, place)| place);
+    // A key that authenticates may stand in the body or in the query.
+    let queries = credentials.iter().map(String::as_str);
+    let queries = queries.filter(|place| place.starts_with("query "));
     let places: Vec<Place> = places
-        .filter_map(|(_, place)| Place::parse(place).ok())
+        .chain(queries)
+        .filter_map(|place| Place::parse(place).ok())
         .collect();
     let query = head.query.as_deref().unwrap_or_default();
     for (index, piece) in query.split(';').enumerate() {
         for (at, (name, _)) in split(piece, '&').enumerate() {
             if !keys::is_plain(&name) || keys::overrides(&name) {
                 return refuse("a key of the query");
+            }
+            if keys::steps(&name).is_none() {
+                return refuse("brackets in the query");
+            }
+            // No escape, but one for some (`%u0063`), or escaped twice.
+            if name.contains('%') {
+                return refuse("an escape in a key of the query");
             }
             for place in &places {
                 let (place, what) = match place {

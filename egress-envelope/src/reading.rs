@@ -69,7 +69,7 @@ pub(crate) fn is_in_body(rule: &OperationRule) -> bool {
 
 /// The texts at a place.
 pub(crate) fn values(
-    rule: &OperationRule,
+    rule: Option<&OperationRule>,
     head: &Head,
     document: &Document,
     place: &Place,
@@ -79,7 +79,7 @@ pub(crate) fn values(
             document.at(place).map_err(unread)
         }
         Place::Path(name) => {
-            let template = Template::parse(&rule.path).ok();
+            let template = rule.and_then(|rule| Template::parse(&rule.path).ok());
             let variables = template.as_ref().and_then(|it| it.matches(&head.path));
             let own = variables
                 .into_iter()
@@ -88,7 +88,7 @@ pub(crate) fn values(
             Ok(own.map(|(_, value)| query::decoded(value, false)).collect())
         }
         Place::Query(name) => Ok(query::values(head, name)),
-        Place::Header(name) => Ok(head.values(name).map(str::to_owned).collect()),
+        Place::Header(name) => Ok(head.read_as(name).map(str::to_owned).collect()),
     }
 }
 

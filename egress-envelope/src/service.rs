@@ -294,6 +294,33 @@ impl Service {
         found.into_iter().map(|(_, operation)| operation).collect()
     }
 
+    /// Whether a path is another request where escaped slashes are read first (RFC 3986 section 2.2):
+    /// another operation, or one with other variables. Only a variable at the end takes them.
+    pub fn has_two_readings(&self, method: &str, path: &str) -> bool {
+        let slashes = |text: &str| text.replace("%2f", "/").replace("%2F", "/");
+        let other = slashes(path);
+        if other == path {
+            return false;
+        }
+        let (one, two) = (
+            self.candidates(method, path),
+            self.candidates(method, &other),
+        );
+        let same = |(one, two): (&&OperationRule, &&OperationRule)| {
+            let Ok(template) = Template::parse(&one.path) else {
+                return false;
+            };
+            let (own, others) = (template.matches(path), template.matches(&other));
+            let own = own.into_iter().flatten().map(|(_, value)| slashes(value));
+            let others = others
+                .into_iter()
+                .flatten()
+                .map(|(_, value)| value.to_owned());
+            std::ptr::eq(*one, *two) && own.eq(others)
+        };
+        one.len() != two.len() || !one.iter().zip(&two).all(same)
+    }
+
     /// Whether the service is served at a host.
     pub fn is_at(&self, host: &str) -> bool {
         let same = |own: &String| {

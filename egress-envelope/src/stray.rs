@@ -29,8 +29,17 @@ const CONTENT: [&str; 12] = [
     "textbody",
     "textpart",
 ];
-/// Keys of content that is one line.
-const LINES: [&str; 1] = ["subject"];
+/// Keys of what is one line: subjects, and the names of parts and of other mails.
+const LINES: [&str; 8] = [
+    "content_id",
+    "contentid",
+    "h:in-reply-to",
+    "h:message-id",
+    "h:references",
+    "in-reply-to",
+    "references",
+    "subject",
+];
 /// Keys under which content stands, below one of its own keys.
 const BELOW: [&str; 3] = ["content", "data", "value"];
 
@@ -66,8 +75,8 @@ impl Inspect {
     /// Judges a text of the body at a place that is no recipient's.
     pub(crate) fn stray(&self, place: &[&str], text: &str, ledger: &Ledger, said: &mut Said) {
         match content(place) {
-            Some(true) if text.contains(['\r', '\n', '\0']) => {
-                said.push(Reason::TwoReadings, "a subject of several lines", None);
+            Some(true) if text.contains(ends_line) => {
+                said.push(Reason::TwoReadings, "a line that is several", None);
             }
             Some(_) => {}
             None => self.elsewhere(&format!("/{}", place.join("/")), text, ledger, said),
@@ -94,6 +103,11 @@ impl Inspect {
             }
         }
     }
+}
+
+/// What ends a line for some server: Python takes more for that than others.
+fn ends_line(c: char) -> bool {
+    c != '\t' && c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Whether a place holds content, and whether that is one line.

@@ -87,7 +87,12 @@ fn phone(text: &str) -> Option<String> {
     } else {
         digits.strip_prefix("00").unwrap_or(&digits)
     };
-    (5..=15).contains(&number.len()).then(|| number.to_owned())
+    // What is so short without a country's number is national for some: `415-555-1212`.
+    let is_short = number.len() <= 10 && (plus || digits != number);
+    let sign = if is_short { "+" } else { "" };
+    (5..=15)
+        .contains(&number.len())
+        .then(|| format!("{sign}{number}"))
 }
 
 /// A web address: scheme and host in lower case, without a standard port and a fragment.
@@ -107,7 +112,11 @@ fn url(text: &str) -> Option<String> {
     }
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(port).unwrap_or(&host);
-    let path = path.split('#').next().unwrap_or_default();
+    let (path, fragment) = path.split_once('#').unwrap_or((path, ""));
+    // Some take what is before an `@` for a user, wherever it stands, and `\` for a slash.
+    if fragment.contains(['@', '\\', ':']) {
+        return None;
+    }
     let slash = if path.starts_with('/') { "" } else { "/" };
     Some(format!("{scheme}://{host}{slash}{path}"))
 }
@@ -165,9 +174,13 @@ mod tests {
                 &["j@xn--bcher-kva.example"],
             ),
             (Kind::Mail, "<a@b.example>", &["a@b.example"]),
-            (Kind::Phone, "+49 (30) 1234-56", &["4930123456"]),
-            (Kind::Phone, "0049 30 123456", &["4930123456"]),
-            (Kind::Phone, "whatsapp:+4930123456", &["4930123456"]),
+            (Kind::Phone, "+49 (30) 12345-67", &["49301234567"]),
+            (Kind::Phone, "0049 30 1234567", &["49301234567"]),
+            (Kind::Phone, "whatsapp:+49301234567", &["49301234567"]),
+            (Kind::Phone, "49301234567", &["49301234567"]),
+            (Kind::Phone, "+41 5555 1212", &["+4155551212"]),
+            (Kind::Phone, "0041 5555 1212", &["+4155551212"]),
+            (Kind::Phone, "415-555-1212", &["4155551212"]),
             (
                 Kind::Url,
                 "HTTPS://A.example:443?x#y",
@@ -220,10 +233,12 @@ mod tests {
             (Kind::Mail, "<a@b.example>x"),
             (Kind::Mail, "<e@x.example><a@b.example>"),
             (Kind::Mail, "<>"),
-            (Kind::Phone, "call +4930123456"),
+            (Kind::Phone, "call +49301234567"),
             (Kind::Phone, "1234"),
             (Kind::Url, "see https://a.example"),
             (Kind::Url, "https://a@b.example"),
+            (Kind::Url, "https://b.example#@x.example/"),
+            (Kind::Url, "https://b.example/#\\@x.example/"),
             (Kind::Url, "ftp://b.example"),
             (Kind::Id, ""),
             (Kind::Id, "two words"),

@@ -41,6 +41,10 @@ impl Inspect {
         if let Some(upgrade) = &head.upgrade {
             return Next::Refuse(refusal(Reason::Upgrade, None, Some(upgrade)));
         }
+        if self.service.has_two_readings(&head.method, &head.path) {
+            let what = Some("an escaped slash in the path");
+            return Next::Refuse(refusal(Reason::TwoReadings, what, None));
+        }
         let candidates = self.service.candidates(&head.method, &head.path);
         if candidates.is_empty() {
             return match self.unlisted {
@@ -72,11 +76,14 @@ impl Inspect {
                     .refusals
                     .push(refusal(Reason::UnlistedOperation, None, None));
             }
+            let plain = query::plain(head, &[], &self.service.credentials);
+            judged.refusals.extend(plain.err());
+            self.credentials(None, head, &Document::Nothing, ledger, &mut judged);
             return judged;
         }
         judged
             .refusals
-            .extend(query::plain(head, &candidates).err());
+            .extend(query::plain(head, &candidates, &self.service.credentials).err());
         let readings = match readings(candidates, head, body, self.limits.body) {
             Ok(readings) => readings,
             Err(why) => {
@@ -98,6 +105,9 @@ impl Inspect {
             let unlisted = refusal(Reason::UnlistedOperation, None, None);
             judged.refusals.push(unlisted);
         }
+        if rules.is_empty() {
+            self.credentials(None, head, document, ledger, judged);
+        }
         let first = (judged.operation.recipients.len(), judged.refusals.len());
         // Of several that it can be each says who gets something.
         for rule in rules {
@@ -108,18 +118,7 @@ impl Inspect {
                     judged.refusals.push(refusal);
                 }
             }
-            for place in &self.service.credentials {
-                match Place::parse(place).map(|parsed| values(rule, head, document, &parsed)) {
-                    Ok(Ok(texts)) => {
-                        for text in texts {
-                            let own = credential::own(&text, place, ledger);
-                            judged.refusals.extend(own.err());
-                        }
-                    }
-                    Ok(Err(refusal)) => judged.refusals.push(refusal),
-                    Err(_) => judged.refusals.push(unread(NO_PLACE)),
-                }
-            }
+            self.credentials(Some(rule), head, document, ledger, judged);
         }
         let mails = |rule: &&OperationRule| rule.places().any(|(kind, _)| kind == Kind::Mail);
         if rules.iter().any(mails) {
@@ -140,7 +139,7 @@ impl Inspect {
     ) -> Result<(), Refusal> {
         let parsed = Place::parse(place).map_err(|_| unread(NO_PLACE))?;
         let Place::Mime(steps) = &parsed else {
-            for text in values(rule, head, document, &parsed)? {
+            for text in values(Some(rule), head, document, &parsed)? {
                 self.recipient(kind, place, &text, ledger, judged);
             }
             return Ok(());
@@ -160,6 +159,29 @@ impl Inspect {
             judged.refusals.extend(said.refusals);
         }
         Ok(())
+    }
+
+    /// What authenticates; of an operation that is not listed, in its head.
+    fn credentials(
+        &self,
+        rule: Option<&OperationRule>,
+        head: &Head,
+        document: &Document,
+        ledger: &Ledger,
+        judged: &mut Judged,
+    ) {
+        for place in &self.service.credentials {
+            match Place::parse(place).map(|parsed| values(rule, head, document, &parsed)) {
+                Ok(Ok(texts)) => {
+                    for text in texts {
+                        let own = credential::own(&text, place, ledger);
+                        judged.refusals.extend(own.err());
+                    }
+                }
+                Ok(Err(refusal)) => judged.refusals.push(refusal),
+                Err(_) => judged.refusals.push(unread(NO_PLACE)),
+            }
+        }
     }
 
     fn recipient(&self, kind: Kind, place: &str, text: &str, ledger: &Ledger, judged: &mut Judged) {

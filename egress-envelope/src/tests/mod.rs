@@ -4,6 +4,8 @@ mod calls;
 mod encodings;
 mod hostile;
 mod lawful;
+mod libraries;
 mod mails;
 mod parts;
+mod servers;
 mod world;

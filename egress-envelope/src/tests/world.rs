@@ -50,6 +50,8 @@ pub(super) fn inspect() -> Inspect {
               "recipients": { "address": ["transaction /params/0"] } },
             { "id": "block", "method": "POST", "path": "/chain", "body": "json-rpc", "rpc": "eth_blockNumber" },
             { "id": "get", "method": "GET", "path": "/get/{id}" },
+            { "id": "tail", "method": "GET", "path": "/tail/{rest...}" },
+            { "id": "own", "method": "GET", "path": "/{own}/tail/{rest...}" },
             { "id": "to", "method": "GET", "path": "/to/{who}", "recipients": { "mail": ["path who", "query cc"] } },
             { "id": "upload", "method": "PUT", "path": "/file", "body": "any" },
         ]},
