@@ -482,6 +482,21 @@ fn transactions_that_are_not_read() {
         ("an unknown type", send(&typed(5, &OWN, &[]))),
         ("type 0", send(&[vec![0], good.clone()].concat())),
         (
+            "type 2 as 3",
+            send(&[vec![3], typed(2, &OWN, &[]).split_off(1)].concat()),
+        ),
+        (
+            "type 2 as 4",
+            send(&[vec![4], typed(2, &OWN, &[]).split_off(1)].concat()),
+        ),
+        (
+            "bytes for the list",
+            send(&{
+                let own = vec![bytes(&OWN), bytes(&[]), bytes(&[]), bytes(&[])];
+                [vec![2], list(&[numbers(5), own, numbers(3)].concat())].concat()
+            }),
+        ),
+        (
             "type 1 as 2",
             send(&[vec![2], typed(1, &OWN, &[]).split_off(1)].concat()),
         ),

@@ -539,6 +539,20 @@ fn boundaries_that_are_read_in_several_ways() {
     ] {
         all_refused(&[(kind, sent(kind, good.as_bytes()), UnreadableBody)]);
     }
+    // Each body has the boundary that is said, and servers that cut it off look for another one.
+    for boundary in [
+        "--X1,--X2",
+        "--X1:2",
+        "--X1?2",
+        "(X1)",
+        "--X1 2",
+        "--X1;2",
+        "--X\\1",
+    ] {
+        let own = good.replace("----X1", &format!("--{boundary}"));
+        let kind = format!("multipart/form-data; boundary=\"{boundary}\"");
+        all_refused(&[("a boundary", sent(&kind, own.as_bytes()), UnreadableBody)]);
+    }
     let mut bytes = body(&[(TO, "a@own.example")]).into_bytes();
     bytes
         .iter_mut()
