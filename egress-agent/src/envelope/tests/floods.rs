@@ -13,6 +13,7 @@ use super::{
     twos::{ask, client, head, put, serves},
     world::{Certificate, NAME, SOON, World, inspect},
 };
+use crate::envelope::spec::Said;
 
 async fn world() -> World {
     World::speaking(inspect("enforce"), serves, Certificate::Good, &["h2"]).await
@@ -78,6 +79,65 @@ async fn flood(world: &World, number: u32, frames: impl Fn(u32) -> Vec<u8>) -> O
         rest = after;
     }
     reason
+}
+
+/// Sends one frame that opens a stream. Answers the kind of the first frame that decides about it.
+async fn decided(world: &World, frame_sent: &[u8]) -> u8 {
+    let mut tls = world.speaks(&["h2"]).await.unwrap();
+    let begun = [PREFACE, &frame(4, 0, 0, b""), frame_sent].concat();
+    tls.write_all(&begun).await.unwrap();
+    tls.flush().await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        timeout(SOON, tls.read_exact(&mut head))
+            .await
+            .unwrap()
+            .unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        tls.read_exact(&mut payload).await.unwrap();
+        if [1, 3, 7].contains(&head[3]) {
+            return head[3];
+        }
+    }
+}
+
+#[tokio::test]
+async fn heads_that_are_not_proper_reach_nobody() {
+    let mut world = world().await;
+    let field = |name: &str, value: &str| {
+        let mut out = vec![0];
+        for text in [name, value] {
+            out.push(u8::try_from(text.len()).unwrap());
+            out.extend(text.as_bytes());
+        }
+        out
+    };
+    let behind = |name, value| [headers(), field(name, value)].concat();
+    for (what, block) in [
+        (
+            "a pseudo field behind others",
+            [field("x", "1"), headers()].concat(),
+        ),
+        ("two paths", behind(":path", "/email")),
+        ("two authorities", behind(":authority", NAME)),
+        ("a protocol", behind(":protocol", "websocket")),
+        ("a status", behind(":status", "200")),
+        ("a connection's field", behind("connection", "x")),
+        ("an encoding", behind("transfer-encoding", "chunked")),
+        ("capitals", behind("X-A", "1")),
+        ("a line end", behind("x", "a\r\nhost: b")),
+    ] {
+        let kind = decided(&world, &frame(1, 5, 1, &block)).await;
+        assert!([3, 7].contains(&kind), "{what}: {kind}");
+    }
+    while let Ok(said) = world.said.try_recv() {
+        assert!(!matches!(said, Said::Operation { .. }), "{said:?}");
+    }
+    assert_eq!(decided(&world, &frame(1, 5, 1, &headers())).await, 1);
+    // Padding says nothing.
+    let padded = [&[4], headers().as_slice(), &[0; 4]].concat();
+    assert_eq!(decided(&world, &frame(1, 13, 1, &padded)).await, 1);
 }
 
 const CALM: Option<Reason> = Some(Reason::ENHANCE_YOUR_CALM);
