@@ -385,16 +385,11 @@ fn is_free(definition: &serde_json::Value) -> bool {
         && definition.keys().all(|key| ABOUT.contains(&key.as_str()))
 }
 
-/// A text without what people do not see or tell apart: blanks, controls, case, width; and with `@`
-/// for the ways to write it that clients show as one.
+/// A text without what people do not see or tell apart: blanks, controls, case, width.
 fn squeezed(text: &str) -> String {
     let seen = |c: &char| !c.is_whitespace() && !c.is_control();
     let seen: String = text.chars().filter(seen).collect();
-    let mut folded = keys::folded(&seen);
-    for at in ["%40", "&#64;", "&#x40;", "&commat;", "\u{fe6b}"] {
-        folded = folded.replace(at, "@");
-    }
-    folded
+    keys::folded(&seen)
 }
 
 /// The messages of a line: one, or those of a batch.

@@ -137,6 +137,7 @@ fn keys_of_queries_and_bodies() {
         ("up, in part", "GET /tail/a/..%2Fb"),
         ("nothing between", "GET /tail/a%2f%2fb"),
         ("a slash before the tail", "GET /own%2fx/tail/a"),
+        ("a slash that makes the tail longer", "GET /a%2ftail/tail/b"),
     ];
     all_refused(&rows.map(|(name, line)| (name, raw(line, "", b""), TwoReadings)));
     all_refused(&[
