@@ -98,6 +98,8 @@ mod tests {
         ] {
             assert_eq!(item(bytes), None, "{bytes:x?}");
         }
+        let zero = [&[0xb9, 0, 60][..], &[1; 60]].concat();
+        assert_eq!(item(&zero), None);
     }
 
     #[test]

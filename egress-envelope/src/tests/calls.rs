@@ -607,6 +607,10 @@ fn transactions_that_are_not_read() {
             unsigned(&format!(r#"{{"to":["{own}"]}}"#)),
         ),
         ("unsigned, a number", unsigned(r#"{"to":1}"#)),
+        (
+            "unsigned, half a byte",
+            unsigned(&format!(r#"{{"to":"{own}3"}}"#)),
+        ),
     ];
     let rows: Vec<(&str, Vec<u8>, Reason)> = rows
         .into_iter()
