@@ -60,6 +60,7 @@ pub(super) async fn converse(client: TlsStream<Tcp>, asked: Asked, shared: &Arc<
     };
     // They end with the connection.
     let mut streams = JoinSet::new();
+    let lease = Arc::new(shared.pool.lease(&asked));
     let (mut first, mut ends, mut idle) = (true, false, Instant::now() + IDLE_FOR);
     loop {
         tokio::select! {
@@ -69,8 +70,9 @@ pub(super) async fn converse(client: TlsStream<Tcp>, asked: Asked, shared: &Arc<
                     match Arc::clone(&shared.streams).try_acquire_owned() {
                         Ok(place) => {
                             let (asked, shared) = (Arc::clone(&asked), Arc::clone(shared));
+                            let lease = Arc::clone(&lease);
                             streams.spawn(async move {
-                                stream::carry(request, respond, &asked, &shared).await;
+                                stream::carry(request, respond, &lease, &asked, &shared).await;
                                 drop(place);
                             });
                         }
@@ -90,6 +92,8 @@ pub(super) async fn converse(client: TlsStream<Tcp>, asked: Asked, shared: &Arc<
             }
         }
     }
+    streams.shutdown().await;
+    shared.pool.free(&asked, &lease).await;
     if first && !ends {
         shared.lost(&asked, Why::Dropped);
     }

@@ -1,10 +1,11 @@
-//! Connections to servers that are kept: in HTTP/1.1 those that nobody uses just now, in HTTP/2 one
-//! for everybody. All of them belong to one connector.
+//! Connections to servers that are kept while no connection of a program uses them. All of them
+//! belong to one connector. Each of a program's connections has one of its own, in HTTP/2 too: what
+//! one leaves unread, and the streams that it has open, hold up no other.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use super::{
 /// How long a connection is kept that nobody uses. Servers keep theirs for a minute or more.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 /// How long one in HTTP/2 is.
-const SHARED_FOR: Duration = Duration::from_secs(300);
+const FREE_FOR: Duration = Duration::from_secs(300);
 /// When one in HTTP/2 on which nothing was sent is asked whether it lives before it is used again:
 /// what is sent on one that has ended unnoticed cannot be sent a second time.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
@@ -56,12 +57,16 @@ pub(super) struct Pool {
 struct Door {
     speaks: Option<(Speaks, Instant)>,
     idle: Vec<(Server, Instant)>,
-    slot: Arc<tokio::sync::Mutex<Slot>>,
+    /// Those in HTTP/2.
+    free: Vec<Live>,
 }
 
-/// The one connection in HTTP/2.
+/// The server's side of a program's connection in HTTP/2.
+pub(super) type Lease = tokio::sync::Mutex<Slot>;
+
+/// The connection of a lease.
 #[derive(Default)]
-struct Slot {
+pub(super) struct Slot {
     live: Option<Live>,
     made: u64,
     failed: Option<(Instant, Why)>,
@@ -118,9 +123,28 @@ impl Pool {
         Some(with(doors.entry(asked.clone()).or_default()))
     }
 
-    fn slot(&self, asked: &Asked) -> Arc<tokio::sync::Mutex<Slot>> {
-        self.door(asked, |door| Arc::clone(&door.slot))
-            .unwrap_or_default()
+    /// What a connection of a program begins with in HTTP/2: a connection that is free, or nothing.
+    pub(super) fn lease(&self, asked: &Asked) -> Lease {
+        let live = self.door(asked, |door| door.free.pop()).flatten();
+        Lease::new(Slot {
+            live,
+            ..Slot::default()
+        })
+    }
+
+    /// Keeps the connection of a lease whose streams are over.
+    pub(super) async fn free(&self, asked: &Asked, lease: &Lease) {
+        if let Some(live) = lease.lock().await.live.take() {
+            self.put(asked, live);
+        }
+    }
+
+    fn put(&self, asked: &Asked, live: Live) {
+        self.door(asked, |door| {
+            if door.free.len() < MAX_KEPT {
+                door.free.push(live);
+            }
+        });
     }
 
     /// Keeps a connection on which everything was answered.
@@ -167,12 +191,8 @@ impl Pool {
                 let server = match speaks {
                     Speaks::Http1 => Some(Server::new(connected)),
                     Speaks::Http2 => {
-                        let slot = self.slot(asked);
-                        let mut slot = slot.lock().await;
-                        if slot.live.is_none()
-                            && let Ok(live) = begun(connected).await
-                        {
-                            slot.put(live);
+                        if let Ok(live) = begun(connected).await {
+                            self.put(asked, live);
                         }
                         None
                     }
@@ -191,15 +211,16 @@ impl Pool {
         }
     }
 
-    /// The way for one stream: by the connection that there is, or by a new one for everybody.
+    /// The way for one stream: by the connection that there is, or by a new one.
     pub(super) async fn way(
         &self,
+        lease: &Lease,
         asked: &Asked,
         addresses: &[IpAddr],
         upstream: &Upstream,
     ) -> Result<Way, Why> {
-        let (slot, since) = (self.slot(asked), Instant::now());
-        let mut slot = slot.lock().await;
+        let since = Instant::now();
+        let mut slot = lease.lock().await;
         if let Some(way) = slot.way(addresses).await {
             return Ok(way);
         }
@@ -229,34 +250,27 @@ impl Pool {
         }
     }
 
-    /// Nothing was heard on a connection for long: the streams to come take another one.
-    pub(super) async fn suspect(&self, asked: &Asked, number: u64) {
-        let slot = self.slot(asked);
-        let mut slot = slot.lock().await;
-        if slot.made == number {
-            slot.live = None;
-        }
-    }
-
     /// Ends what nobody has used for long.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         self.doors().retain(|_, door| {
             door.idle
                 .retain(|(_, since)| now.duration_since(*since) < KEPT_FOR);
-            let used = match door.slot.try_lock() {
-                Ok(mut slot) => {
-                    let old = |live: &mut Live| now.duration_since(live.used) > SHARED_FOR;
-                    slot.live.take_if(old);
-                    slot.live.is_some()
-                }
-                Err(_) => true,
-            };
-            used || !door.idle.is_empty()
+            door.free
+                .retain(|live| now.duration_since(live.used) < FREE_FOR);
+            !(door.free.is_empty() && door.idle.is_empty())
                 || door
                     .speaks
                     .is_some_and(|(_, since)| now.duration_since(since) < SPOKEN_FOR)
         });
+    }
+}
+
+/// Nothing was heard on a connection for long: the streams to come take another one.
+pub(super) async fn suspect(lease: &Lease, number: u64) {
+    let mut slot = lease.lock().await;
+    if slot.made == number {
+        slot.live = None;
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::{sync::SemaphorePermit, time::timeout};
 use super::{
     h1::WHOLE_WITHIN,
     incoming::Stop,
+    pool::Lease,
     refusal::{self, Own},
     shared::{Asked, Shared},
     transit::{self, Failed},
@@ -59,12 +60,13 @@ impl Drop for Untold<'_> {
 pub(super) async fn carry(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    lease: &Lease,
     asked: &Asked,
     shared: &Arc<Shared>,
 ) {
     match judged(request, &mut respond, asked, shared).await {
         Ok(Some(mut stream)) => {
-            let carried = transit::carry(&mut stream, &mut respond, asked, shared).await;
+            let carried = transit::carry(&mut stream, &mut respond, lease, asked, shared).await;
             let Err(failed) = carried else {
                 return;
             };

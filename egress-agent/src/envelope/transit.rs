@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::time::sleep;
 
 use super::{
-    pool::Way,
+    pool::{Lease, Way, suspect},
     shared::{Asked, Shared},
     stream::{Stream, given_up, go_on},
     upstream,
@@ -53,12 +53,13 @@ enum Broken {
 pub(super) async fn carry(
     stream: &mut Stream<'_>,
     respond: &mut SendResponse<Bytes>,
+    lease: &Lease,
     asked: &Asked,
     shared: &Arc<Shared>,
 ) -> Result<(), Failed> {
     let addresses = shared.addresses(&asked.name);
     let way = tokio::select! {
-        way = shared.pool.way(asked, &addresses, &shared.upstream) => way?,
+        way = shared.pool.way(lease, asked, &addresses, &shared.upstream) => way?,
         failed = given_up(respond) => return Err(failed),
     };
     let Way {
@@ -95,7 +96,7 @@ pub(super) async fn carry(
         to.send_data(Bytes::new(), true).map_err(|_| Broken::To)
     };
     let download = async {
-        let answer = answered(&mut response, respond, wanted, (asked, shared, number)).await?;
+        let answer = answered(&mut response, respond, wanted, (lease, number)).await?;
         judged.tell(Some(answer.status().as_u16()));
         let (mut parts, mut from) = answer.into_parts();
         // An offer of another way to the server, which nobody may take.
@@ -169,7 +170,7 @@ async fn answered(
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     wanted: bool,
-    (asked, shared, number): (&Asked, &Shared, u64),
+    (lease, number): (&Lease, u64),
 ) -> Result<Response<RecvStream>, Failed> {
     let mut slow = std::pin::pin!(sleep(SUSPECT_AFTER));
     let mut suspected = false;
@@ -193,7 +194,7 @@ async fn answered(
             given_up = given_up(respond) => return Err(given_up),
             () = &mut slow, if !suspected => {
                 suspected = true;
-                shared.pool.suspect(asked, number).await;
+                suspect(lease, number).await;
             }
         }
     }

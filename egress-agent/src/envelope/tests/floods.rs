@@ -273,7 +273,7 @@ async fn answers_that_nobody_reads_do_not_hold_up_others() {
     let world = world().await;
     let mut unread = Vec::new();
     for _ in 0..10 {
-        // Each with a connection of its own; the server has one for all.
+        // Each with a connection of its own, at the server too.
         let mut own = client(&world).await.ready().await.unwrap();
         let large = head("PUT", "/file", &[]);
         let (response, mut stream) = own.send_request(large, false).unwrap();

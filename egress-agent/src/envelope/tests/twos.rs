@@ -13,10 +13,7 @@ use super::world::{BoxFuture, NAME, SOON, World};
 /// Takes streams and answers each by its path.
 pub(super) fn serves(tls: TlsStream<TcpStream>) -> BoxFuture {
     Box::pin(async move {
-        let mut builder = h2::server::Builder::new();
-        // What waits with the server is the server's affair: here it has room for every stream.
-        builder.initial_connection_window_size(16 << 20);
-        let mut connection = builder.handshake(tls).await.unwrap();
+        let mut connection = h2::server::handshake(tls).await.unwrap();
         while let Some(Ok((request, respond))) = connection.accept().await {
             tokio::spawn(answers(request, respond));
         }
