@@ -1,7 +1,7 @@
 //! Child processes that cannot outlast their deadline.
 
 use std::{
-    env,
+    env, fs,
     io::Read,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::{
     sys::signal::{SigHandler, Signal, kill, killpg, signal},
     unistd::Pid,
@@ -209,6 +209,29 @@ pub fn patience() -> u32 {
 /// everywhere, and hundreds are tried: less than [`patience`] has to do.
 pub fn patient(time: Duration) -> Duration {
     time * patience().min(3)
+}
+
+/// That a process beside a connector has a user of its own, and no group, capability, way to more of
+/// them or unfiltered system call (proc(5)).
+pub fn ensure_powerless(pid: Pid) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Vec<&str> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().collect()
+    };
+    let users = field("Uid:");
+    let number: u32 = users.first().context("no user")?.parse()?;
+    ensure!((61_184..=65_519).contains(&number), "{users:?}");
+    ensure!(users.iter().all(|user| *user == users[0]), "{users:?}");
+    ensure!(field("Groups:").is_empty(), "{status}");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        ensure!(field(set) == ["0000000000000000"], "{set} {status}");
+    }
+    ensure!(
+        field("NoNewPrivs:") == ["1"] && field("Seccomp:") == ["2"],
+        "{status}"
+    );
+    Ok(())
 }
 
 /// Runs a command to its end; see [`Running`].

@@ -539,23 +539,7 @@ for a, p in [('{api}', 443), ('{dns}', 53), ('{stranger}', 443)]:
     }
 
     // What it is by itself.
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| -> Vec<&str> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default().split_whitespace().collect()
-    };
-    let users = field("Uid:");
-    let number: u32 = users.first().context("no user")?.parse()?;
-    ensure!((61_184..=65_519).contains(&number), "{users:?}");
-    ensure!(users.iter().all(|user| *user == users[0]), "{users:?}");
-    ensure!(field("Groups:").is_empty(), "{status}");
-    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        ensure!(field(set) == ["0000000000000000"], "{set} {status}");
-    }
-    ensure!(
-        field("NoNewPrivs:") == ["1"] && field("Seccomp:") == ["2"],
-        "{status}"
-    );
+    process::ensure_powerless(pid)?;
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
     let limit = |name: &str| {
         let line = limits.lines().find_map(|line| line.strip_prefix(name));

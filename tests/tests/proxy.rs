@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use egress_tests::{
     agent,
     event::Denial,
-    process::Running,
+    process::{self, Running},
     programs,
     protocol::{Answer, Behaviour, Proxy, Record, Request},
     shell::Shell,
@@ -357,7 +357,7 @@ fn the_listener_is_the_connectors_alone() -> Result<()> {
             let script =
                 format!("import socket; print(socket.socket().connect_ex(('{place}', {port})))");
             stranger.args(["-c", &script]);
-            let said = egress_tests::process::run(stranger, agent::LIMIT)?;
+            let said = process::run(stranger, agent::LIMIT)?;
             ensure!(
                 said.text().trim() == "111",
                 "user {user}: {} {}",
@@ -405,7 +405,7 @@ fn a_dead_agent_leaves_no_forwarder() -> Result<()> {
     );
     let mut stranger = world.command("/usr/bin/python3");
     stranger.args(["-c", &script]);
-    let said = egress_tests::process::run(stranger, agent::LIMIT)?;
+    let said = process::run(stranger, agent::LIMIT)?;
     ensure!(
         said.text().trim() == "111 0",
         "{} {}",
@@ -460,7 +460,7 @@ for a, p in [('{PROXY}', {PORT}), ('{dns}', 53), ('{stranger}', 443)]:
         &format!("echo 0 > {procs} && exec python3 -c \"$0\""),
         &script,
     ]);
-    let said = egress_tests::process::run(captured, agent::LIMIT)?;
+    let said = process::run(captured, agent::LIMIT)?;
     let text = said.text();
     ensure!(text.contains("proxy reached"), "{text} {}", said.stderr);
     let others: Vec<&str> = text
@@ -473,25 +473,7 @@ for a, p in [('{PROXY}', {PORT}), ('{dns}', 53), ('{stranger}', 443)]:
     }
 
     // What it is by itself.
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-    };
-    let users = field("Uid:");
-    let number: u32 = users.first().context("no user")?.parse()?;
-    ensure!((61_184..=65_519).contains(&number), "{users:?}");
-    ensure!(users.iter().all(|user| *user == users[0]), "{users:?}");
-    ensure!(field("Groups:").is_empty(), "{status}");
-    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        ensure!(field(set) == ["0000000000000000"], "{set} {status}");
-    }
-    ensure!(
-        field("NoNewPrivs:") == ["1"] && field("Seccomp:") == ["2"],
-        "{status}"
-    );
+    process::ensure_powerless(pid)?;
     for file in ["environ", "cmdline"] {
         let text = fs::read(format!("/proc/{pid}/{file}"))?;
         let text = String::from_utf8_lossy(&text);

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
     dns::Names,
@@ -16,6 +19,9 @@ use crate::{
 /// The shortest time between two looks at what is this host's own. Long enough for routes that
 /// come and go in groups, short beside the time that somebody needs to listen there.
 const APART: Duration = Duration::from_millis(50);
+/// A look asks the kernel once for each address, and a router's routes change all the time: so many
+/// times what it took is waited as well.
+const REST: u32 = 9;
 
 /// Deletes ended grants now and then: the kernel refuses them by itself, this makes room. Takes
 /// back what leads to an address that has become this host's own.
@@ -41,8 +47,9 @@ pub(super) async fn sweep(keeper: Arc<Keeper>, names: Arc<Names>, mut stop: watc
             () = changed => {}
             _ = stop.changed() => return,
         }
+        let began = Instant::now();
         // One that is left is tried again with the next turn.
         let _next_time = names.forget_own();
-        sleep(APART).await;
+        sleep(APART.max(began.elapsed().saturating_mul(REST))).await;
     }
 }

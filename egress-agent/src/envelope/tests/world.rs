@@ -214,6 +214,16 @@ impl World {
         timeout(SOON, self.said.recv()).await.unwrap().unwrap()
     }
 
+    /// Why an operation was refused, counted, and what it was answered.
+    pub(super) async fn told(&mut self) -> (usize, Option<u16>) {
+        match self.next().await {
+            Said::Operation {
+                refusals, status, ..
+            } => (refusals.len(), status),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(super) async fn lost(&mut self) -> Why {
         match self.next().await {
             Said::Lost { name, port, why } => {
