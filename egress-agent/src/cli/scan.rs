@@ -23,13 +23,18 @@ use crate::{
     },
 };
 
+/// Folder of policies that the daemon reads.
+pub(super) const DAEMON: &str = "/etc/egress-agent/policies.d";
+/// Folder of a user's own policies, below the home.
+pub(super) const OWN: &str = ".config/egress-agent/policies";
+
 /// Find what MCP clients are configured to start, and what is open there
 ///
 /// Finds the configurations of known MCP clients: of all users as root, otherwise one's own and
 /// those of the current folder. Reads them as their users, starts nothing, writes nothing, asks
 /// no network. Secrets are named by their key and kind, and never printed.
 ///
-/// A server is confined where its command is `egress-agent run`, also behind sudo, env or a shell.
+/// A server is confined where its command is `egress-agent run` or `exec`, also behind sudo, env or a shell.
 ///
 /// Exit status: 0 where nothing was found, 1 where there are findings, 2 where the command line
 /// was not understood or a named file cannot be opened, 125 where the agent failed.
@@ -53,6 +58,8 @@ pub struct ScanArgs {
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Severity::Note)]
     fail_on: Severity,
     /// Folder in which policies are looked for by the connector's name
+    ///
+    /// Without it also /etc/egress-agent/policies.d and ~/.config/egress-agent/policies.
     #[arg(long, value_name = "DIR", default_value = POLICIES)]
     policies: PathBuf,
 }
@@ -91,7 +98,8 @@ pub fn run(args: &ScanArgs) -> u8 {
     if failed { exit::FAULTS } else { 0 }
 }
 
-fn configurations(named: &[PathBuf]) -> Result<Vec<Config>, u8> {
+/// The named files, or those of this host. Fails with the exit code.
+pub(super) fn configurations(named: &[PathBuf]) -> Result<Vec<Config>, u8> {
     if named.is_empty() {
         return find::on_host()
             .map_err(|error| fail(format!("the configurations cannot be looked for: {error}")));
@@ -114,5 +122,9 @@ fn policy(agent: &crate::scan::program::Agent, user: &crate::host::User, folder:
     let now = now.map_or(0, |since| {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     });
-    guard::look(agent, user, folder, now)
+    // What `run` reads, what the daemon reads, and what `wrap` writes for a user.
+    let own = user.home.join(OWN);
+    let folders = [folder, Path::new(DAEMON), &own];
+    let known = if folder == Path::new(POLICIES) { 3 } else { 1 };
+    guard::look(agent, user, folders.get(..known).unwrap_or_default(), now)
 }

@@ -12,7 +12,7 @@ use jsonc_parser::{
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use toml_edit::{Document, Item, Table, Value as Toml};
 
-use super::node::{Entry, Kind, Node};
+use super::node::{Entry, Kind, Node, Place, Shape};
 
 /// Values of a YAML text at most, those behind aliases counted each time.
 const MAX_NODES: usize = 200_000;
@@ -50,10 +50,13 @@ impl Form {
     }
 }
 
-/// Reads a text. A mark of the byte order at its start is no part of it; an empty text is an
-/// empty map, as it is for the clients.
+/// The mark of the byte order, which some editors put before a text.
+pub const MARK: char = '\u{feff}';
+
+/// Reads a text. A mark of the byte order at its start is no part of it, and places count from
+/// behind it; an empty text is an empty map, as it is for the clients.
 pub fn read(form: Form, text: &str) -> Result<Node, Unread> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_prefix(MARK).unwrap_or(text);
     let lines = Lines::of(text);
     let node = match form {
         Form::Json => json(text, &lines)?,
@@ -62,12 +65,23 @@ pub fn read(form: Form, text: &str) -> Result<Node, Unread> {
     };
     Ok(match node.kind {
         Kind::Null => Node {
-            line: 1,
             kind: Kind::Map(Vec::new()),
+            ..NOTHING
         },
         _ => node,
     })
 }
+
+/// What an empty text is.
+const NOTHING: Node = Node {
+    line: 1,
+    kind: Kind::Null,
+    place: Place {
+        start: 0,
+        end: 0,
+        shape: Shape::Flow,
+    },
+};
 
 /// Where lines begin.
 struct Lines(Vec<usize>);
@@ -101,19 +115,13 @@ fn json(text: &str, lines: &Lines) -> Result<Node, Unread> {
             line: lines.at(error.range().start),
             why: "it is not JSON, with or without comments",
         })?;
-    Ok(parsed.value.map_or(
-        Node {
-            line: 1,
-            kind: Kind::Null,
-        },
-        |value| of_json(value, lines),
-    ))
+    Ok(parsed.value.map_or(NOTHING, |value| of_json(value, lines)))
 }
 
 /// The parser bounds the nesting.
 fn of_json(value: Value<'_>, lines: &Lines) -> Node {
     let line = |range: Range| lines.at(range.start);
-    let at = line(value.range());
+    let range = value.range();
     let kind = match value {
         Value::StringLit(text) => Kind::Text(text.value.into_owned()),
         Value::NumberLit(number) => Kind::Text(number.value.to_owned()),
@@ -126,13 +134,20 @@ fn of_json(value: Value<'_>, lines: &Lines) -> Node {
         Value::Object(map) => {
             let entries = map.properties.into_iter().map(|entry| Entry {
                 line: line(entry.name.range()),
+                at: entry.name.range().start,
                 key: entry.name.into_string(),
                 value: of_json(entry.value, lines),
             });
             Kind::Map(entries.collect())
         }
     };
-    Node { line: at, kind }
+    let place = Place {
+        start: range.start,
+        end: range.end,
+        shape: Shape::Flow,
+    };
+    let line = line(range);
+    Node { line, kind, place }
 }
 
 fn toml(text: &str, lines: &Lines) -> Result<Node, Unread> {
@@ -151,13 +166,20 @@ fn of_table(table: &Table, above: usize, lines: &Lines) -> Node {
         Some(Entry {
             key: key.get().to_owned(),
             line,
+            at: place(key.span(), Shape::Flow).start,
             value: of_item(item, line, lines)?,
         })
     });
     Node {
         line: own,
         kind: Kind::Map(entries.collect()),
+        place: place(table.span(), Shape::Block),
     }
+}
+
+fn place(span: Option<std::ops::Range<usize>>, shape: Shape) -> Place {
+    let std::ops::Range { start, end } = span.unwrap_or_default();
+    Place { start, end, shape }
 }
 
 fn of_item(item: &Item, above: usize, lines: &Lines) -> Option<Node> {
@@ -168,6 +190,7 @@ fn of_item(item: &Item, above: usize, lines: &Lines) -> Option<Node> {
         Item::ArrayOfTables(tables) => Some(Node {
             line: above,
             kind: Kind::List(tables.iter().map(|it| of_table(it, above, lines)).collect()),
+            place: place(tables.span(), Shape::Block),
         }),
     }
 }
@@ -190,18 +213,25 @@ fn of_toml(value: &Toml, above: usize, lines: &Lines) -> Node {
                 Some(Entry {
                     key: key.get().to_owned(),
                     line,
+                    at: place(key.span(), Shape::Flow).start,
                     value: of_toml(value, line, lines),
                 })
             });
             Kind::Map(entries.collect())
         }
     };
-    Node { line, kind }
+    // A table by dotted keys has no brackets.
+    let shape = match value {
+        Toml::InlineTable(table) if table.is_dotted() => Shape::Block,
+        _ => Shape::Flow,
+    };
+    let place = place(value.span(), shape);
+    Node { line, kind, place }
 }
 
 fn yaml(text: &str) -> Result<Node, Unread> {
     let mut parser = Parser::new_from_str(text);
-    let mut build = Build::default();
+    let mut build = Build::of(text);
     loop {
         match parser.next_event() {
             Some(Ok((Event::StreamEnd | Event::DocumentEnd, _))) | None => break,
@@ -214,36 +244,67 @@ fn yaml(text: &str) -> Result<Node, Unread> {
             }
         }
     }
-    Ok(build.root.unwrap_or(Node {
-        line: 1,
-        kind: Kind::Null,
-    }))
+    Ok(build.root.unwrap_or(NOTHING))
 }
 
 /// A collection whose end has not come.
 struct Open {
     anchor: usize,
     line: usize,
+    start: usize,
     parts: Parts,
 }
 
 enum Parts {
     List(Vec<Node>),
-    Map(Vec<Entry>, Option<(String, usize)>),
+    /// And a key whose value has not come, with its line and offset.
+    Map(Vec<Entry>, Option<(String, usize, usize)>),
 }
 
 /// Events of a YAML text → its tree.
-#[derive(Default)]
-struct Build {
+struct Build<'a> {
+    text: &'a str,
+    /// Offsets of characters, where they are not those of bytes.
+    chars: Option<Vec<usize>>,
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, usize)>,
     root: Option<Node>,
     nodes: usize,
 }
 
-impl Build {
+impl<'a> Build<'a> {
+    fn of(text: &'a str) -> Self {
+        let chars = || text.char_indices().map(|(at, _)| at).collect();
+        Self {
+            text,
+            chars: (!text.is_ascii()).then(chars),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            nodes: 0,
+        }
+    }
+
+    /// The parser counts characters.
+    fn offset(&self, chars: usize) -> usize {
+        match &self.chars {
+            None => chars.min(self.text.len()),
+            Some(offsets) => offsets.get(chars).copied().unwrap_or(self.text.len()),
+        }
+    }
+
+    fn place(&self, span: Span, shape: Shape) -> Place {
+        Place {
+            start: self.offset(span.start.index()),
+            end: self.offset(span.end.index()),
+            shape,
+        }
+    }
+
     fn step(&mut self, event: Event<'_>, span: Span) -> Result<(), Unread> {
         let line = span.start.line().max(1);
+        let start = self.offset(span.start.index());
+        let start = behind_properties(self.text, start);
         let begin = |build: &mut Self, anchor, parts| {
             if build.open.len() >= MAX_DEPTH {
                 return Err(too_large(line));
@@ -251,6 +312,7 @@ impl Build {
             build.open.push(Open {
                 anchor,
                 line,
+                start,
                 parts,
             });
             Ok(())
@@ -258,36 +320,48 @@ impl Build {
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 let kind = scalar(&text, style);
-                self.put(Node { line, kind }, anchor, 1)
+                let shape = match style {
+                    ScalarStyle::Literal | ScalarStyle::Folded => Shape::Block,
+                    _ => Shape::Flow,
+                };
+                let mut place = self.place(span, shape);
+                place.end = token_end(self.text, start, place.end);
+                self.put(Node { line, kind, place }, anchor, 1)
             }
             Event::Alias(anchor) => {
-                let (node, size) = self.anchors.get(&anchor).cloned().unwrap_or((
-                    Node {
-                        line,
-                        kind: Kind::Null,
-                    },
-                    1,
-                ));
-                self.put(node, 0, size)
+                let found = self.anchors.get(&anchor).cloned();
+                let (node, size) = found.unwrap_or((Node { line, ..NOTHING }, 1));
+                let place = self.place(span, Shape::Alias);
+                self.put(Node { place, ..node }, 0, size)
             }
             Event::SequenceStart(anchor, _) => begin(self, anchor, Parts::List(Vec::new())),
             Event::MappingStart(anchor, _) => begin(self, anchor, Parts::Map(Vec::new(), None)),
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::SequenceEnd | Event::MappingEnd => self.end(span),
             _ => Ok(()),
         }
     }
 
-    fn end(&mut self) -> Result<(), Unread> {
+    fn end(&mut self, span: Span) -> Result<(), Unread> {
         let Some(open) = self.open.pop() else {
             return Ok(());
         };
-        let kind = match open.parts {
-            Parts::List(items) => Kind::List(items),
-            Parts::Map(entries, _) => Kind::Map(merged(entries)),
+        let (kind, bracket) = match open.parts {
+            Parts::List(items) => (Kind::List(items), b'['),
+            Parts::Map(entries, _) => (Kind::Map(merged(entries)), b'{'),
+        };
+        let shape = match self.text.as_bytes().get(open.start) == Some(&bracket) {
+            true => Shape::Flow,
+            false => Shape::Block,
+        };
+        let place = Place {
+            start: open.start,
+            end: self.offset(span.start.index()) + usize::from(shape == Shape::Flow),
+            shape,
         };
         let node = Node {
             line: open.line,
             kind,
+            place,
         };
         self.put(node, open.anchor, 1)
     }
@@ -307,16 +381,63 @@ impl Build {
             None => self.root = Some(node),
             Some(Parts::List(items)) => items.push(node),
             Some(Parts::Map(entries, key)) => match key.take() {
-                None => *key = Some((node.as_text().unwrap_or_default().to_owned(), node.line)),
-                Some((key, line)) => entries.push(Entry {
+                None => {
+                    let text = node.as_text().unwrap_or_default().to_owned();
+                    *key = Some((text, node.line, node.place.start));
+                }
+                Some((key, line, at)) => entries.push(Entry {
                     key,
                     line,
+                    at,
                     value: node,
                 }),
             },
         }
         Ok(())
     }
+}
+
+/// An anchor and a tag stand before the value that they belong to.
+fn behind_properties(text: &str, mut at: usize) -> usize {
+    while let Some(rest) = text.get(at..)
+        && rest.starts_with(['&', '!'])
+    {
+        let word = rest.find(char::is_whitespace).unwrap_or(rest.len());
+        let blanks = rest
+            .get(word..)
+            .map_or(0, |after| after.len() - after.trim_start().len());
+        at += word + blanks;
+    }
+    at
+}
+
+/// The parser counts blanks and a comment behind a token to it.
+fn token_end(text: &str, start: usize, end: usize) -> usize {
+    let token = text.get(start..end).unwrap_or_default();
+    let quote = token.chars().next();
+    let inner = token.get(1..).unwrap_or_default();
+    let closed = match quote {
+        Some('"') => {
+            let mut escaped = false;
+            inner.find(|char| {
+                let closes = char == '"' && !escaped;
+                escaped = char == '\\' && !escaped;
+                closes
+            })
+        }
+        Some('\'') => {
+            // Two of them are one in the text.
+            let mut pairs = inner.match_indices('\'').map(|(at, _)| at).peekable();
+            loop {
+                match pairs.next() {
+                    Some(at) if pairs.peek() == Some(&(at + 1)) => pairs.next(),
+                    found => break found,
+                };
+            }
+        }
+        _ => return start + token.trim_end().len(),
+    };
+    closed.map_or(end, |closed| start + closed + 2)
 }
 
 fn too_large(line: usize) -> Unread {
@@ -384,6 +505,31 @@ mod tests {
         assert_eq!(node.at("y/k").first().unwrap().as_text(), Some("v"));
         assert_eq!(node.at("y/k").first().unwrap().line, 3);
         assert_eq!(node.at("y").first().unwrap().get("l").unwrap().line, 7);
+    }
+
+    #[test]
+    fn tokens_begin_and_end_where_they_do() {
+        for (form, text, path, expected) in [
+            (Form::Yaml, "a: 'x''#' # '", "a", "'x''#'"),
+            (Form::Yaml, "ü: 1\na: \"x\\\"#\" # \"", "a", "\"x\\\"#\""),
+            (Form::Yaml, "a: x y  # c", "a", "x y"),
+            (Form::Yaml, "{a: [x] , b: ü}", "a", "[x]"),
+            (Form::Yaml, "a: &b-c !!str x", "a", "&b-c !!str x"),
+            (Form::Yaml, "{a: &b x , c: *b}", "a", "&b x"),
+            (Form::Yaml, "a: &b !!seq [ x ]\n", "a", "[ x ]"),
+            (Form::Yaml, "b: &b x\na: *b\n", "a", "*b"),
+            (Form::Toml, "a = ['ü', 'x'] # c\n", "a", "['ü', 'x']"),
+            (
+                Form::Json,
+                "{\"ü\": 1, \"a\" : \"\\u0041\" }",
+                "a",
+                "\"\\u0041\"",
+            ),
+        ] {
+            let tree = read(form, text).unwrap();
+            let place = tree.at(path).first().unwrap().place;
+            assert_eq!(text.get(place.start..place.end), Some(expected), "{text}");
+        }
     }
 
     #[test]

@@ -38,9 +38,20 @@ pub struct Known {
     pub changeable: Option<String>,
 }
 
-/// Looks for the policy that the agent's words name. A file that somebody's configuration names
+/// Looks for the policy that the agent's words name, in one folder after the other. A file that somebody's configuration names
 /// is read with that user's rights, the folder of policies with the caller's.
-pub fn look(agent: &Agent, user: &User, folder: &Path, now: i64) -> Guard {
+pub fn look(agent: &Agent, user: &User, folders: &[&Path], now: i64) -> Guard {
+    let mut last = Guard::Unknown;
+    for folder in folders {
+        match in_folder(agent, user, folder, now) {
+            missing @ Guard::Missing(_) => last = missing,
+            found => return found,
+        }
+    }
+    last
+}
+
+fn in_folder(agent: &Agent, user: &User, folder: &Path, now: i64) -> Guard {
     let loaded = match (&agent.policy, &agent.connector) {
         (Some(file), _) => {
             let path = Path::new(file);

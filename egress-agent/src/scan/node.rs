@@ -1,12 +1,37 @@
-//! A configuration as a tree whose values know their line. Pure.
+//! A configuration as a tree whose values know their place. Pure.
 
-/// A value and the line it begins on, from 1.
+/// A value, the line it begins on, from 1, and where it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
     /// Line.
     pub line: usize,
     /// What it is.
     pub kind: Kind,
+    /// Where.
+    pub place: Place,
+}
+
+/// Where a value stands in the bytes of the text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Place {
+    /// Offset of its first byte.
+    pub start: usize,
+    /// Offset behind its last byte; of a map or list in blocks it says nothing.
+    pub end: usize,
+    /// How it is written.
+    pub shape: Shape,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Shape {
+    /// One token; a map or list between brackets.
+    #[default]
+    Flow,
+    /// Lines of their own: a table of TOML, a map or list of YAML without brackets.
+    Block,
+    /// Another value, by its name (YAML).
+    Alias,
 }
 
 /// What a value is, as far as a scan cares.
@@ -31,6 +56,8 @@ pub struct Entry {
     pub key: String,
     /// Line of the key, from 1.
     pub line: usize,
+    /// Offset of the key's first byte; of a dotted key, of its last part.
+    pub at: usize,
     /// Value.
     pub value: Node,
 }
@@ -92,5 +119,56 @@ impl Node {
                 .collect();
         }
         here
+    }
+    /// The same, to be changed.
+    pub fn at_mut(&mut self, path: &str) -> Vec<&mut Self> {
+        let mut here = vec![self];
+        for key in path.split('/') {
+            here = here
+                .into_iter()
+                .flat_map(|node| match key {
+                    "*" if matches!(node.kind, Kind::Map(_)) => node.values_mut().collect(),
+                    "*" => Vec::new(),
+                    _ => node.get_mut(key).into_iter().collect::<Vec<_>>(),
+                })
+                .collect();
+        }
+        here
+    }
+
+    /// The values of a map or list, to be changed.
+    pub fn values_mut(&mut self) -> Box<dyn Iterator<Item = &mut Self> + '_> {
+        match &mut self.kind {
+            Kind::Map(entries) => Box::new(entries.iter_mut().map(|entry| &mut entry.value)),
+            Kind::List(items) => Box::new(items.iter_mut()),
+            _ => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// The value of a key, to be changed.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        let Kind::Map(entries) = &mut self.kind else {
+            return None;
+        };
+        let found = entries.iter_mut().rev().find(|entry| entry.key == key);
+        found.map(|entry| &mut entry.value)
+    }
+
+    /// Whether two trees say the same, wherever it stands.
+    pub fn says(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Map(own), Kind::Map(theirs)) => {
+                own.len() == theirs.len()
+                    && own
+                        .iter()
+                        .zip(theirs)
+                        .all(|(own, their)| own.key == their.key && own.value.says(&their.value))
+            }
+            (Kind::List(own), Kind::List(theirs)) => {
+                own.len() == theirs.len()
+                    && own.iter().zip(theirs).all(|(own, their)| own.says(their))
+            }
+            (own, their) => own == their,
+        }
     }
 }

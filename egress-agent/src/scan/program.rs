@@ -175,10 +175,10 @@ fn is_assignment(word: &str) -> bool {
     })
 }
 
-/// `egress-agent run …` and the words behind it.
+/// `egress-agent run …` or `exec …`, and the words behind it.
 fn agent(words: &[String]) -> Option<(Agent, Vec<String>)> {
     let mut words = words.get(1..)?.iter();
-    if words.next()? != "run" {
+    if !matches!(words.next()?.as_str(), "run" | "exec") {
         return None;
     }
     let mut agent = Agent::default();
@@ -281,6 +281,7 @@ mod tests {
     fn the_agent_is_seen_wherever_it_stands() {
         for line in [
             "egress-agent run a -- node x",
+            "egress-agent exec a -- node x",
             "/usr/local/bin/egress-agent run a -- node x",
             "egress-agent run --events /e.jsonl a --quiet -- node x",
             "sudo -n egress-agent run a -- node x",
@@ -302,8 +303,8 @@ mod tests {
     fn what_only_looks_like_the_agent_is_not() {
         for line in [
             "egress-agent events",
-            "egress-agent exec a -- node x",
             "egress-agent run --help",
+            "egress-agent exec --help",
             "./egress-agent run a",
             "my-egress-agent run a",
             "egress-agent.sh run a",

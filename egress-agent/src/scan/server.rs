@@ -21,6 +21,8 @@ pub struct Server {
     pub values: Vec<Value>,
     /// The name stands in the same map before.
     pub again: bool,
+    /// Which value of its map or list it is.
+    pub index: usize,
 }
 
 /// A word and where it stands.
@@ -68,31 +70,83 @@ const SINGLE: [&str; 5] = [
 pub fn servers(node: &Node) -> Vec<Server> {
     let mut found: Vec<Server> = Vec::new();
     let mut names = BTreeSet::new();
-    for entry in node.entries() {
+    for (index, entry) in node.entries().iter().enumerate() {
         if let Some(server) = server(&entry.key, entry.line, &entry.value) {
             let again = !names.insert(entry.key.as_str());
-            found.push(Server { again, ..server });
+            found.push(Server {
+                again,
+                index,
+                ..server
+            });
         }
     }
-    for item in node.items() {
+    for (index, item) in node.items().iter().enumerate() {
         let named = item.get("name").or(item.get("id"));
         let name = named.and_then(Node::as_text);
         let line = named.map_or(item.line, |name| name.line);
         if let Some(server) = server(name.unwrap_or("unnamed"), line, item) {
             let again = name.is_some_and(|name| !names.insert(name));
-            found.push(Server { again, ..server });
+            found.push(Server {
+                again,
+                index,
+                ..server
+            });
         }
     }
     found
 }
 
+/// Where an entry says what it starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spot {
+    /// Keys from the entry to the map that holds the two below.
+    pub steps: Vec<&'static str>,
+    /// Key of the command.
+    pub command: &'static str,
+    /// Key of the arguments; `None`: there are none.
+    pub args: Option<&'static str>,
+}
+
+/// `None`: it starts nothing.
+pub fn spot(entry: &Node) -> Option<Spot> {
+    let mut steps = Vec::new();
+    let mut holder = entry;
+    // `transport: {…}` holds what others have beside the name.
+    if let Some(inner) = transport(entry) {
+        steps.push("transport");
+        holder = inner;
+    }
+    let first = |node: &Node, keys: [&'static str; 2]| {
+        let mut keys = keys.into_iter();
+        keys.find(|key| node.get(key).is_some())
+    };
+    let mut command = first(holder, ["command", "cmd"])?;
+    let inner = holder.get(command)?;
+    if let Kind::Map(_) = inner.kind {
+        steps.push(command);
+        holder = inner;
+        command = first(holder, ["path", "command"])?;
+    }
+    Some(Spot {
+        steps,
+        command,
+        args: first(holder, ["args", "arguments"]),
+    })
+}
+
+fn transport(entry: &Node) -> Option<&Node> {
+    let inner = entry.get("transport");
+    inner.filter(|it| !it.entries().is_empty())
+}
+
+/// Some clients take a whole line as the command. Whether this text, without arguments, is one.
+pub fn is_line(command: &str) -> bool {
+    command.contains(' ') && !command.starts_with(['/', '"', '\'']) && !command.contains('\\')
+}
+
 /// `None`: the entry starts nothing and leads nowhere (a part of the client itself).
 fn server(name: &str, line: usize, entry: &Node) -> Option<Server> {
-    // `transport: {…}` holds what others have beside the name.
-    let inner = entry
-        .get("transport")
-        .filter(|it| !it.entries().is_empty())
-        .unwrap_or(entry);
+    let inner = transport(entry).unwrap_or(entry);
     let mut server = Server {
         name: name.to_owned(),
         line,
@@ -101,32 +155,26 @@ fn server(name: &str, line: usize, entry: &Node) -> Option<Server> {
             || entry.truth("isActive") == Some(false),
         ..Server::default()
     };
-    let command = inner.get("command").or(inner.get("cmd"));
-    if let Some(command) = command {
-        match &command.kind {
-            Kind::Map(_) => {
-                push(
-                    &mut server.words,
-                    command.get("path").or(command.get("command")),
-                );
-                list(
-                    &mut server.words,
-                    command.get("args").or(command.get("arguments")),
-                );
-                values(&mut server.values, command);
-            }
-            Kind::List(_) => list(&mut server.words, Some(command)),
-            _ => push(&mut server.words, Some(command)),
+    if let Some(spot) = spot(entry) {
+        let mut holder = entry;
+        for step in &spot.steps {
+            holder = holder.get(step)?;
+        }
+        let command = holder.get(spot.command);
+        match command.map(|command| &command.kind) {
+            Some(Kind::List(_)) => list(&mut server.words, command),
+            _ => push(&mut server.words, command),
         }
         list(
             &mut server.words,
-            inner.get("args").or(inner.get("arguments")),
+            spot.args.and_then(|args| holder.get(args)),
         );
-        // Some clients take a whole line as the command.
+        if !std::ptr::eq(holder, inner) {
+            values(&mut server.values, holder);
+        }
         if let [only] = server.words.as_slice()
-            && only.text.contains(' ')
-            && !only.text.starts_with(['/', '"', '\''])
-            && !only.text.contains('\\')
+            && command.is_some_and(|command| command.as_text().is_some())
+            && is_line(&only.text)
         {
             let line = only.line;
             let words = only.text.split_whitespace();
@@ -232,7 +280,10 @@ fn named(found: &mut Vec<Value>, group: &'static str, map: &Node) {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{super::node::Entry, *};
+    use super::{
+        super::node::{Entry, Place},
+        *,
+    };
 
     /// A file of others could otherwise hold root up for hours.
     #[test]
@@ -240,20 +291,24 @@ mod tests {
         let text = |text: &str| Node {
             line: 1,
             kind: Kind::Text(text.to_owned()),
+            place: Place::default(),
         };
         let entry = |key: &str, value| Entry {
             key: key.to_owned(),
             line: 1,
+            at: 0,
             value,
         };
         let server = || Node {
             line: 1,
             kind: Kind::Map(vec![entry("command", text("a"))]),
+            place: Place::default(),
         };
         let many = (0..100_000).map(|at| entry(&format!("a-name-of-one-length-{at:06}"), server()));
         let node = Node {
             line: 1,
             kind: Kind::Map(many.collect()),
+            place: Place::default(),
         };
         let begun = Instant::now();
         assert_eq!(servers(&node).len(), 100_000);

@@ -22,7 +22,7 @@ fn ids(entry: &str, policy: &str, days: i64) -> Vec<&'static str> {
     let config = find::named(&file).unwrap();
     let me = user::resolve(&nix::unistd::geteuid().to_string()).unwrap();
     let judged = judge(&[config], |agent, _| {
-        guard::look(agent, &me, Path::new(&folder), now)
+        guard::look(agent, &me, &[Path::new(&folder)], now)
     });
     judged
         .findings
