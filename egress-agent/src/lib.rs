@@ -16,3 +16,4 @@ pub mod launch;
 pub mod policy;
 pub mod reload;
 pub mod scan;
+pub mod wrap;

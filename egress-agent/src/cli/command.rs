@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, doctor, events, explain, run, scan};
+use super::{check, doctor, events, explain, run, scan, wrap};
 use crate::{envelope, exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
@@ -31,6 +31,8 @@ enum Command {
     /// Say whether a connector may reach a destination, by which rule, through which layer
     Explain(explain::ExplainArgs),
     Scan(scan::ScanArgs),
+    Wrap(wrap::WrapArgs),
+    Unwrap(wrap::UnwrapArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -79,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Scan(args) => scan::run(&args),
+        Command::Wrap(args) => wrap::wrap(&args),
+        Command::Unwrap(args) => wrap::unwrap(&args),
         Command::Launch {
             commands,
             answers,

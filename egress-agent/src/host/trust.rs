@@ -11,7 +11,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Component, Path, PathBuf},
@@ -142,6 +142,12 @@ impl Way {
     /// Where it is, without links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder it is in, and its name there.
+    pub fn folder(&self) -> Option<(BorrowedFd<'_>, &OsStr)> {
+        let last = self.folders.last()?;
+        Some((last.fd.as_fd(), self.path.file_name()?))
     }
 
     /// The user who owns the file.
