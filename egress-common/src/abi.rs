@@ -120,6 +120,8 @@ pub mod map {
     pub const FORWARDER: &str = "FORWARDER";
     /// Socket storage: a ClientHello's name while it is looked at.
     pub const HELLOS: &str = "HELLOS";
+    /// Socket storage: where the last datagram with an address went.
+    pub const DATAGRAMS: &str = "DATAGRAMS";
     /// Socket storage: [`crate::grant::SocketState`].
     pub const SOCKETS: &str = "SOCKETS";
 }

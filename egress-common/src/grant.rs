@@ -195,4 +195,6 @@ impl SocketState {
     /// Ticks for which the approval of a datagram's destination counts: 0.26 to 2.6 s, by the
     /// kernel's configuration. It is decided anew then, so that none outlives its grant.
     pub const MOMENT: u32 = 256;
+    /// The same of a datagram that was sent with an address: as long as its call may take.
+    pub const INSTANT: u32 = 2;
 }

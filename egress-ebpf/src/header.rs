@@ -41,6 +41,14 @@ pub fn ifindex(skb: *mut __sk_buff) -> u32 {
     unsafe { read_volatile(addr_of!((*skb).ifindex)) }
 }
 
+/// Bytes of an IPv4 header without options and the two ports behind it. What is shorter has no
+/// header that could be read: a packet of a protocol that is let through is longer.
+const V4_AND_PORTS: usize = 24;
+/// The same of IPv6.
+const V6_AND_PORTS: usize = 44;
+/// The same of a [`JUMBO`] header.
+const JUMBO_AND_PORTS: usize = JUMBO + 4;
+
 /// What a packet's headers say.
 pub struct Parsed {
     /// Where it comes from.
@@ -61,9 +69,9 @@ pub struct Parsed {
 /// Reads IP and the ports.
 #[inline(always)]
 pub fn parse(skb: *mut __sk_buff) -> Parsed {
-    let parsed = match load::<1>(skb, 0) {
-        Some([first]) if first >> 4 == 4 => parse_v4(skb, first),
-        Some([first]) if first >> 4 == 6 => parse_v6(skb),
+    let parsed = match load::<V4_AND_PORTS>(skb, 0) {
+        Some(head) if head[0] >> 4 == 4 => parse_v4(&head),
+        Some(head) if head[0] >> 4 == 6 => parse_v6(skb),
         _ => unreadable(Reason::Malformed, 0),
     };
     // Many ways lead here, and what follows is long.
@@ -83,66 +91,61 @@ pub fn parse(skb: *mut __sk_buff) -> Parsed {
 }
 
 #[inline(always)]
-fn parse_v4(skb: *mut __sk_buff, first: u8) -> Parsed {
-    let Some(header) = load::<20>(skb, 0) else {
-        return unreadable(Reason::Malformed, AF_INET);
-    };
+fn parse_v4(head: &[u8; V4_AND_PORTS]) -> Parsed {
     let mut parsed = unreadable(Reason::None, AF_INET);
-    parsed.protocol = header[9];
-    parsed.source = Addr::from_v4(u32::from_be_bytes([
-        header[12], header[13], header[14], header[15],
-    ]));
-    parsed.addr = Addr::from_v4(u32::from_be_bytes([
-        header[16], header[17], header[18], header[19],
-    ]));
-    if first != 0x45 || u16::from_be_bytes([header[6], header[7]]) & V4_FRAGMENT != 0 {
+    parsed.protocol = head[9];
+    parsed.source = Addr::from_v4(u32::from_be_bytes([head[12], head[13], head[14], head[15]]));
+    parsed.addr = Addr::from_v4(u32::from_be_bytes([head[16], head[17], head[18], head[19]]));
+    if head[0] != 0x45 || u16::from_be_bytes([head[6], head[7]]) & V4_FRAGMENT != 0 {
         parsed.fault = Reason::Options;
         return parsed;
     }
-    with_ports(skb, 20, parsed)
+    with_ports([head[20], head[21], head[22], head[23]], 20, parsed)
 }
 
 #[inline(always)]
 fn parse_v6(skb: *mut __sk_buff) -> Parsed {
-    let (Some([next]), Some(source), Some(destination)) =
-        (load::<1>(skb, 6), load::<16>(skb, 8), load::<16>(skb, 24))
-    else {
+    let Some(head) = load::<V6_AND_PORTS>(skb, 0) else {
         return unreadable(Reason::Malformed, AF_INET6);
     };
     let mut parsed = unreadable(Reason::None, AF_INET6);
+    let next = head[6];
     parsed.protocol = next;
-    parsed.source = Addr::from_octets(source);
-    parsed.addr = Addr::from_octets(destination);
+    parsed.source = Addr::from_octets(part(&head, 8));
+    parsed.addr = Addr::from_octets(part(&head, 24));
     if next == HOP_BY_HOP
-        && let Some(header) = load::<JUMBO>(skb, 40)
-        && u64::from_be_bytes(header) & JUMBO_MASK == jumbo_head(TCP)
+        && let Some(header) = load::<JUMBO_AND_PORTS>(skb, 40)
+        && u64::from_be_bytes(part(&header, 0)) & JUMBO_MASK == jumbo_head(TCP)
     {
         parsed.protocol = TCP;
-        return with_ports(skb, 48, parsed);
+        return with_ports(part(&header, JUMBO), 48, parsed);
     }
     // Hop-by-hop, routing, fragment and destination options headers (RFC 8200 section 4.1).
     if matches!(next, 0 | 43 | 44 | 60) {
         parsed.fault = Reason::Options;
         return parsed;
     }
-    with_ports(skb, 40, parsed)
+    with_ports(part(&head, 40), 40, parsed)
 }
 
 #[inline(always)]
-fn with_ports(skb: *mut __sk_buff, offset: u32, mut parsed: Parsed) -> Parsed {
+fn with_ports([a, b, c, d]: [u8; 4], offset: u32, mut parsed: Parsed) -> Parsed {
     if parsed.protocol != TCP && parsed.protocol != UDP {
         parsed.fault = Reason::Protocol;
         return parsed;
     }
     parsed.transport = offset;
-    match load::<4>(skb, offset) {
-        Some([a, b, c, d]) => {
-            parsed.source_port = u16::from_be_bytes([a, b]);
-            parsed.port = u16::from_be_bytes([c, d]);
-        }
-        None => parsed.fault = Reason::Malformed,
-    }
+    parsed.source_port = u16::from_be_bytes([a, b]);
+    parsed.port = u16::from_be_bytes([c, d]);
     parsed
+}
+
+/// Some of the bytes of a header; `at` is a constant inside it.
+#[inline(always)]
+fn part<const N: usize, const M: usize>(bytes: &[u8; M], at: usize) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&bytes[at..at + N]);
+    part
 }
 
 #[inline(always)]

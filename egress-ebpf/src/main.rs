@@ -13,6 +13,7 @@
     reason = "the entry-point macros drop the docs they are given"
 )]
 
+mod datagram;
 mod emit;
 mod flow;
 mod header;

@@ -22,7 +22,7 @@ use egress_common::{
     unix::{UnixGrant, UnixKey, UnixRepeatKey},
 };
 
-use crate::scratch::Scratch;
+use crate::{datagram::Datagram, scratch::Scratch};
 
 /// Depth of a connector's cgroup below the hierarchy's root; set by the agent. With the
 /// default no cgroup is found, and so everything is refused.
@@ -168,6 +168,10 @@ pub static HELLOS: SkStorage<Scratch> = SkStorage::new();
 /// inherits; an entry ends with its socket.
 #[btf_map]
 pub static RESOLVERS: InheritedStorage<u32> = InheritedStorage::new();
+
+/// Where sockets sent their last datagrams with an address.
+#[btf_map]
+pub static DATAGRAMS: SkStorage<Datagram> = SkStorage::new();
 
 /// What each socket carries.
 #[btf_map]

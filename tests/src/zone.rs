@@ -138,6 +138,8 @@ pub fn standard() -> Vec<Record> {
         brief("stream6", &[], &[v6(0x62)]),
         brief("datagram", &[v4(63)], &[]),
         brief("datagram6", &[], &[v6(0x64)]),
+        brief("cork", &[v4(65)], &[]),
+        brief("cork6", &[], &[v6(0x68)]),
         Record {
             txt: vec!["v=spf1 -all".to_owned()],
             https_hint: Some(STRANGER),

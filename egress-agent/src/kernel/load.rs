@@ -318,6 +318,7 @@ const PINNED_MAPS: &[&str] = &[
     map::PROGRAMS,
     map::RESOLVERS,
     map::HELLOS,
+    map::DATAGRAMS,
     map::SOCKETS,
 ];
 

@@ -44,7 +44,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     };
     if !state.is_null() {
         // SAFETY: not null.
-        if let Some(rule) = unsafe { fast(skb, sk, state) } {
+        if let Some(rule) = unsafe { fast(skb, sk, state, SocketState::MOMENT) } {
             emit::passed(rule, 0, 1, u64::from(ctx.len()));
             return PASS;
         }
@@ -66,13 +66,18 @@ pub fn call(ctx: &SkBuffContext, index: u32) -> i32 {
 }
 
 /// The rule under which the packet passes, if it goes where the socket was approved to send
-/// and the rule is in force.
+/// and the rule is in force. `moment`: for how many ticks that holds for a datagram.
 ///
 /// # Safety
 ///
-/// `sk` is the packet's full socket and `state` its record, neither null.
+/// `sk` is the packet's full socket and `state` a record of it, neither null.
 #[inline(always)]
-unsafe fn fast(skb: *mut __sk_buff, sk: *mut bpf_sock, state: *mut SocketState) -> Option<u32> {
+pub unsafe fn fast(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    state: *mut SocketState,
+    moment: u32,
+) -> Option<u32> {
     // SAFETY: volatile loads keep their order around the two of `seq`.
     let (seq, rule, halves, port_be, protocol, again) = unsafe {
         (
@@ -152,7 +157,7 @@ unsafe fn fast(skb: *mut __sk_buff, sk: *mut bpf_sock, state: *mut SocketState) 
             unsafe { write_volatile(addr_of_mut!((*state).way), way) };
         }
         // SAFETY: not null.
-        if unsafe { age(state) } >= SocketState::MOMENT {
+        if unsafe { age(state) } >= moment {
             return None;
         }
     }

@@ -15,9 +15,12 @@ use egress_common::{
     verdict::{Action, Layer, Reason},
 };
 
-use super::{PASS, answer, packet::call};
+use super::{
+    PASS, answer,
+    packet::{call, fast},
+};
 use crate::{
-    emit, header,
+    datagram, emit, header,
     lookup::{Maps, rule_active},
     maps::{CONNECTOR_LEVEL, PROXY_NET},
     own::{self, Receiver},
@@ -34,6 +37,10 @@ const TCP_SYN_SENT: u32 = 2;
 pub fn strict(ctx: &SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let (sk, state) = record_of(skb);
+    if let Some(rule) = as_before(skb, sk, state) {
+        emit::passed(rule, 0, 1, u64::from(ctx.len()));
+        return PASS;
+    }
     let parsed = header::parse(skb);
     let (connector, mut process) = sender(skb, state);
     let approved = if state.is_null() {
@@ -87,8 +94,9 @@ pub fn strict(ctx: &SkBuffContext) -> i32 {
             }
             adopt(skb, &flow, verdict.rule);
         } else if verdict.rule == RULE_OWN || verdict.rule == approved {
-            // Not for datagrams with an address, which nothing was approved for.
             renew(skb, &flow, verdict.rule);
+        } else if parsed.protocol == UDP {
+            note(skb, &flow, verdict.rule);
         }
         emit::passed(verdict.rule, 0, 1, u64::from(ctx.len()));
         return PASS;
@@ -176,6 +184,32 @@ fn adopt(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
     };
     // SAFETY: a full socket, not null. Without memory the strict path goes on deciding.
     unsafe { socket::get_or_create(sk, &mut initial) };
+}
+
+/// The rule under which a datagram passes that goes where the socket's last one went, a moment ago.
+#[inline(always)]
+fn as_before(skb: *mut __sk_buff, sk: *mut bpf_sock, state: *const SocketState) -> Option<u32> {
+    // SAFETY: not null, where it is read.
+    if state.is_null() || unsafe { read_volatile(addr_of!((*state).protocol)) } == TCP {
+        return None;
+    }
+    // SAFETY: a full socket, not null, for it has a record.
+    let last = unsafe { datagram::get(sk) };
+    if last.is_null() {
+        return None;
+    }
+    // SAFETY: neither is null.
+    unsafe { fast(skb, sk, last, SocketState::INSTANT) }
+}
+
+/// Remembers where a socket sends datagrams that nothing was approved for by a `connect()`.
+#[inline(always)]
+fn note(skb: *mut __sk_buff, flow: &Flow, rule: u32) {
+    let (sk, state) = record_of(skb);
+    if !sk.is_null() && !state.is_null() {
+        // SAFETY: a full socket, not null.
+        unsafe { datagram::remember(sk, flow, rule) };
+    }
 }
 
 /// Notes that the approval of a socket still holds, so that its next packets are fast again. An

@@ -24,6 +24,20 @@ pub(super) const VECTORS: &[Vector] = &[
         with_control(job, AF_INET, IPPROTO_IP, libc::IP_PKTINFO, &info)
     }),
     Vector::new(
+        "detour-pktinfo-wake",
+        "the same, at once after datagrams that named none",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            let to = address(job.permitted);
+            for _ in 0..8 {
+                sys::send(&socket, b".", 0, &to)?;
+            }
+            let info = [sys::interface(DETOUR)?.to_ne_bytes(), [0; 4], [0; 4]].concat();
+            let control = sys::control(IPPROTO_IP, libc::IP_PKTINFO, &info);
+            message(&socket, job, &to, &control)
+        },
+    ),
+    Vector::new(
         "detour-pktinfo6",
         "IPV6_PKTINFO names the interface",
         |job| {

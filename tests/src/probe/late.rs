@@ -43,6 +43,20 @@ pub(super) const VECTORS: &[Vector] = &[
         datagram(job, AF_INET6, to)
     })
     .controlled(),
+    Vector::new(
+        "late-cork",
+        "a datagram with an address, held back by its socket",
+        |job| {
+            let to = brief(job, "cork", job.permitted.into())?;
+            cork(job, AF_INET, to)
+        },
+    )
+    .controlled(),
+    Vector::new("late-cork6", "the same over IPv6", |job| {
+        let to = brief(job, "cork6", job.permitted6.into())?;
+        cork(job, AF_INET6, to)
+    })
+    .controlled(),
 ];
 
 /// An address that is permitted for a moment. Looking it up is part of the attempt: who permits
@@ -72,4 +86,15 @@ fn datagram(job: &Job, domain: i32, to: SocketAddr) -> Attempt {
     // Where nobody listens the first one came back as an error, which the next call is told of.
     let sent = sys::send(&out, job.bytes(), 0, &[]);
     Ok(sent.or_else(|_| sys::send(&out, job.bytes(), 0, &[]))?)
+}
+
+fn cork(job: &Job, domain: i32, to: SocketAddr) -> Attempt {
+    let out = sys::socket(domain, SOCK_DGRAM, 0)?;
+    let cork = |on: i32| sys::set(&out, libc::SOL_UDP, libc::UDP_CORK, &on.to_ne_bytes());
+    // The first one has been approved, and so has where the second one goes.
+    sys::send(&out, b".", 0, &address(to))?;
+    cork(1)?;
+    sys::send(&out, job.bytes(), 0, &address(to))?;
+    thread::sleep(patient(WAIT));
+    Ok(cork(0)?)
 }

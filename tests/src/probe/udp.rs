@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -140,6 +141,39 @@ pub(super) const VECTORS: &[Vector] = &[
             Ok(())
         },
     ),
+    Vector::new(
+        "udp-wake",
+        "at once after datagrams to the declared address",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            for _ in 0..8 {
+                sys::send(&socket, b".", 0, &address(job.permitted))?;
+            }
+            Ok(sys::send(&socket, job.bytes(), 0, &address(job.target))?)
+        },
+    )
+    .controlled(),
+    Vector::new(
+        "udp-two-threads",
+        "while another thread sends to the declared address on the same socket",
+        |job| {
+            let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
+            let send = |data, to| sys::send(&socket, data, 0, &address(to));
+            let over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) && send(b".", job.permitted).is_ok() {}
+                });
+                let mut sent = Ok(());
+                for _ in 0..20_000 {
+                    sent = send(job.bytes(), job.target);
+                }
+                over.store(true, Ordering::Relaxed);
+                Ok(sent?)
+            })
+        },
+    )
+    .controlled(),
     Vector::new("udp-cork", "collected, then sent", |job| {
         let socket = sys::socket(AF_INET, SOCK_DGRAM, 0)?;
         sys::connect(&socket, &address(job.target))?;
