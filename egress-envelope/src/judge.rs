@@ -4,7 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ledger::CallRef, mcp::Id, service::Service, value::Kind};
+use crate::{
+    ledger::CallRef,
+    limit::{Cost, Rate},
+    mcp::Id,
+    secret::Content,
+    service::{Place, Service},
+    value::Kind,
+};
 
 /// How the requests to one host are judged.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -19,8 +26,28 @@ pub struct Inspect {
     pub unlisted: Unlisted,
     /// Whether refusals are carried out.
     pub mode: Mode,
-    /// How much a request may be.
+    /// How much a request may be, and all of them together.
     pub limits: Limits,
+    /// What may not be in a request, wherever it goes.
+    #[serde(default)]
+    pub content: Option<Content>,
+    /// What becomes of a connector that tries what it must not.
+    #[serde(default)]
+    pub on_violation: OnViolation,
+}
+
+/// What becomes of a connector that tries what it must not: a request is refused for a reason that
+/// is no mistake ([`Reason::is_violation`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnViolation {
+    /// Nothing more.
+    #[default]
+    Refuse,
+    /// It stands still until somebody thaws it.
+    Freeze,
+    /// It is ended.
+    Kill,
 }
 
 /// Who may be a recipient.
@@ -58,11 +85,20 @@ pub enum Mode {
     Report,
 }
 
-/// How much a request may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// How much a request may be, and all of them together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of a body that is judged.
     pub body: u64,
+    /// Requests that pass.
+    #[serde(default)]
+    pub requests: Option<Rate>,
+    /// Recipients of those.
+    #[serde(default)]
+    pub recipients: Option<Rate>,
+    /// Bytes of their bodies.
+    #[serde(default)]
+    pub bytes: Option<Rate>,
 }
 
 /// A recipient that is always right, in its canonical form: a mail address, `*@domain`, or another
@@ -109,12 +145,18 @@ pub enum Next {
 }
 
 /// A request that was judged.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Judged {
     /// What it is.
     pub operation: Operation,
     /// Why it is refused; empty: it passes.
     pub refusals: Vec<Refusal>,
+    /// What it takes of its rule's limits.
+    pub cost: Cost,
+    /// Seconds after which a request that was over a limit can pass.
+    pub again: Option<u64>,
+    /// What authenticates it, with its place: the operator's own, and told to nobody.
+    pub(crate) own: Vec<(Place, String)>,
 }
 
 /// One request, as it is told: everything but its content.
@@ -186,11 +228,19 @@ pub enum Reason {
     BodyTooLarge,
     /// The connection would change to another protocol.
     Upgrade,
+    /// A secret stands where it does not belong.
+    SecretInRequest,
+    /// More requests than the rule permits in a time.
+    OverRequestLimit,
+    /// More recipients.
+    OverRecipientLimit,
+    /// More bytes of bodies.
+    OverByteLimit,
 }
 
 impl Reason {
     /// Every one of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::RecipientNotInCall,
         Self::RecipientNotListed,
         Self::AddressElsewhere,
@@ -202,7 +252,31 @@ impl Reason {
         Self::UnreadableBody,
         Self::BodyTooLarge,
         Self::Upgrade,
+        Self::SecretInRequest,
+        Self::OverRequestLimit,
+        Self::OverRecipientLimit,
+        Self::OverByteLimit,
     ];
+
+    /// Whether no mistake of a policy or a program explains it: somebody was written to who was not
+    /// named, by somebody else's account, with a secret, or under another host's name.
+    pub fn is_violation(self) -> bool {
+        matches!(
+            self,
+            Self::RecipientNotInCall
+                | Self::CredentialNotOwn
+                | Self::SecretInRequest
+                | Self::AuthorityMismatch
+        )
+    }
+
+    /// Whether the same request can pass later.
+    pub fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::OverRequestLimit | Self::OverRecipientLimit | Self::OverByteLimit
+        )
+    }
 
     /// Why a recipient is refused.
     pub(crate) fn of(recipients: Recipients) -> Self {
@@ -228,8 +302,8 @@ impl Judged {
     /// A request that could not even be read.
     pub fn unread(refusal: Refusal) -> Self {
         Self {
-            operation: Operation::default(),
             refusals: vec![refusal],
+            ..Self::default()
         }
     }
 }
@@ -266,6 +340,13 @@ impl fmt::Display for Refusal {
             Reason::TwoReadings => write!(f, "it can be read in two ways: {place}"),
             Reason::UnreadableBody => write!(f, "its body is not read: {place}"),
             Reason::BodyTooLarge => write!(f, "its body has more than {value} bytes"),
+            Reason::SecretInRequest => write!(
+                f,
+                "a secret ({value}) is in it where it does not belong: {place}"
+            ),
+            Reason::OverRequestLimit => write!(f, "it is over the limit of {value} requests"),
+            Reason::OverRecipientLimit => write!(f, "it is over the limit of {value} recipients"),
+            Reason::OverByteLimit => write!(f, "it is over the limit of {value} bytes of bodies"),
             Reason::Upgrade => write!(f, "it changes the connection to {value}, which is not read"),
         }
     }

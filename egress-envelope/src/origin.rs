@@ -52,7 +52,7 @@ impl Pattern {
 mod tests {
     use super::*;
     use crate::{
-        judge::{Limits, Mode, Unlisted},
+        judge::{Limits, Mode, OnViolation, Unlisted},
         leaves::Leaf,
         mcp::Call,
         service::Service,
@@ -68,7 +68,9 @@ mod tests {
                 .collect(),
             unlisted: Unlisted::Refuse,
             mode: Mode::Enforce,
-            limits: Limits { body: 1 },
+            limits: Limits::default(),
+            content: None,
+            on_violation: OnViolation::Refuse,
         }
     }
 

@@ -273,6 +273,11 @@ impl OperationRule {
         let all = self.recipients.iter().chain(&self.destinations);
         all.flat_map(|(kind, places)| places.iter().map(move |place| (*kind, place.as_str())))
     }
+
+    /// Whether somebody gets something by a place, and it is not one where else something goes.
+    pub(crate) fn is_recipient(&self, place: &str) -> bool {
+        self.recipients.values().flatten().any(|own| own == place)
+    }
 }
 
 impl Service {

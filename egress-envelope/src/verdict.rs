@@ -9,6 +9,7 @@ use crate::{
     head::{Framing, Head},
     judge::{Inspect, Judged, Next, Operation, Reason, Recipient, Refusal, Unlisted},
     ledger::Ledger,
+    limit::Cost,
     mail,
     mime::Field,
     query,
@@ -49,15 +50,30 @@ impl Inspect {
         if candidates.is_empty() {
             return match self.unlisted {
                 Unlisted::Refuse => Next::Refuse(refusal(Reason::UnlistedOperation, None, None)),
-                Unlisted::Report => Next::Pass,
+                Unlisted::Report => self.unjudged(head),
             };
         }
         let judged = candidates
             .iter()
             .any(|it| it.body != Body::Any || is_in_body(it));
         if !judged || matches!(head.framing, Framing::None | Framing::Length(0)) {
-            return Next::Pass;
+            return self.unjudged(head);
         }
+        self.whole()
+    }
+
+    /// A body with nothing to judge in it is streamed, unless secrets are looked for in it or it
+    /// has to be known how long it is.
+    fn unjudged(&self, head: &Head) -> Next {
+        match head.framing {
+            Framing::None | Framing::Length(0) => Next::Pass,
+            _ if self.content.is_some() => self.whole(),
+            Framing::Chunked | Framing::Stream if self.limits.bytes.is_some() => self.whole(),
+            _ => Next::Pass,
+        }
+    }
+
+    fn whole(&self) -> Next {
         Next::Body {
             most: usize::try_from(self.limits.body).unwrap_or(usize::MAX),
         }
@@ -67,7 +83,8 @@ impl Inspect {
     pub fn body(&self, head: &Head, body: &[u8], ledger: &Ledger) -> Judged {
         let mut judged = Judged {
             operation: Operation::of(head, body, ledger),
-            refusals: Vec::new(),
+            cost: cost(head, body),
+            ..Judged::default()
         };
         let candidates = self.service.candidates(&head.method, &head.path);
         if candidates.is_empty() {
@@ -92,6 +109,7 @@ impl Inspect {
             }
         };
         judged.operation.id = id(&readings);
+        judged.cost.requests = u64::try_from(readings.len()).unwrap_or(u64::MAX);
         for reading in &readings {
             self.reading(reading, head, ledger, &mut judged);
         }
@@ -112,10 +130,15 @@ impl Inspect {
         // Of several that it can be each says who gets something.
         for rule in rules {
             for (kind, place) in rule.places() {
+                let before = judged.operation.recipients.len();
                 if let Err(refusal) =
                     self.place((rule, kind, place), head, document, ledger, judged)
                 {
                     judged.refusals.push(refusal);
+                }
+                if rule.is_recipient(place) {
+                    let new = judged.operation.recipients.len().saturating_sub(before);
+                    judged.cost.recipients = judged.cost.recipients.saturating_add(new as u64);
                 }
             }
             self.credentials(Some(rule), head, document, ledger, judged);
@@ -174,8 +197,10 @@ impl Inspect {
             match Place::parse(place).map(|parsed| values(rule, head, document, &parsed)) {
                 Ok(Ok(texts)) => {
                     for text in texts {
-                        let own = credential::own(&text, place, ledger);
-                        judged.refusals.extend(own.err());
+                        match credential::own(&text, place, ledger) {
+                            Ok(()) => judged.own.extend(Place::parse(place).map(|it| (it, text))),
+                            Err(refusal) => judged.refusals.push(refusal),
+                        }
                     }
                 }
                 Ok(Err(refusal)) => judged.refusals.push(refusal),
@@ -221,6 +246,18 @@ fn id(readings: &[Reading<'_>]) -> Option<String> {
         }
     }
     (!ids.is_empty()).then(|| ids.join(", "))
+}
+
+/// What a request takes of its rule's limits, as far as its head and length say.
+fn cost(head: &Head, body: &[u8]) -> Cost {
+    let read = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    Cost {
+        bytes: match head.framing {
+            Framing::Length(length) => length,
+            _ => read,
+        },
+        ..Cost::default()
+    }
 }
 
 impl Operation {

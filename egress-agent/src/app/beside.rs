@@ -7,6 +7,7 @@ use super::{
     Run, RunError,
     envelope::{self, Judging},
     proxy::{self, Through},
+    violation,
 };
 use crate::{
     dns::{Carrier, Names},
@@ -128,20 +129,32 @@ impl Running {
         }
     }
 
-    /// Says it.
-    pub(super) fn tell(&self, told: Told, run: &Run, instance: &Instance, stream: &Pump) {
-        let (connector, instance) = (&run.policy.connector, instance.name());
-        stream.say(match (self, told) {
+    /// Says it, and does what has to be done for it.
+    pub(super) fn tell(
+        &self,
+        told: Told,
+        run: &Run,
+        (instance, first): (&Instance, u32),
+        stream: &Pump,
+    ) {
+        let (connector, name) = (&run.policy.connector, instance.name());
+        match (self, told) {
             (Self::Judging(working), Told::Judging(told)) => {
-                working.body(told, connector, instance)
+                let violation = working.violation(&told);
+                stream.say(working.body(told, connector, name));
+                let done =
+                    violation.and_then(|it| violation::carry_out(it, connector, (instance, first)));
+                if let Some(line) = done {
+                    stream.say(line);
+                }
             }
-            (_, Told::Judging(told)) => envelope::body(told, connector, instance, false),
-            (_, Told::Through(line)) => proxy::body(line, connector, instance),
-        });
+            (_, Told::Judging(told)) => stream.say(envelope::body(told, connector, name, false)),
+            (_, Told::Through(line)) => stream.say(proxy::body(line, connector, name)),
+        }
     }
 
     /// Says what is left to be said.
-    pub(super) fn last(&mut self, run: &Run, instance: &Instance, stream: &Pump) {
+    pub(super) fn last(&mut self, run: &Run, instance: (&Instance, u32), stream: &Pump) {
         loop {
             let told = match self {
                 Self::Through(running) => running.last().map(Told::Through),

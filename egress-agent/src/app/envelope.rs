@@ -3,10 +3,13 @@
 use std::{ffi::OsString, net::Ipv4Addr, sync::Arc};
 
 use egress_common::abi::map;
-use egress_envelope::judge::Mode;
+use egress_envelope::{
+    judge::{Mode, OnViolation},
+    secret::Own,
+};
 use tokio::sync::{mpsc, watch};
 
-use super::{Run, RunError};
+use super::{Run, RunError, violation};
 use crate::{
     dns::{
         Carrier,
@@ -21,6 +24,7 @@ use crate::{
     launch::{Spec, env, stdio::Tap, trust},
     policy::model::Policy,
     reload::{Live, say},
+    scan::secret,
 };
 
 /// The envelope proxy's id in the data plane of a `run`.
@@ -84,6 +88,7 @@ impl Judging {
             net: self.range.net(),
             roots: trust::of_host(&run.caller_env),
             operator: operator(run),
+            secrets: secrets(run),
             learn: self.learn,
             rules: rules.clone(),
             tapped,
@@ -102,14 +107,35 @@ impl Judging {
 /// What the operator wrote: values of the environment that is passed on, and the program's
 /// arguments.
 fn operator(run: &Run) -> Vec<String> {
-    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
-    let env = env::build(block, run.caller_env.iter().cloned(), &[], &[]);
-    let values = env.into_iter().map(|(_, value)| value);
+    let values = environment(run).into_iter().map(|(_, value)| value);
     let arguments = run.command.iter().skip(1).cloned();
     let texts = values
         .chain(arguments)
         .filter_map(|text| text.into_string().ok());
     texts.collect()
+}
+
+/// Values of the environment that is passed on and that look like secrets, each as a whole and by
+/// its parts: a password out of an address, the lines of what has several.
+fn secrets(run: &Run) -> Vec<Own> {
+    let mut own = Vec::new();
+    for (name, value) in environment(run) {
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
+        let texts = secret::texts(&name, &value);
+        own.extend(texts.into_iter().map(|text| Own {
+            name: name.clone(),
+            text,
+        }));
+    }
+    own
+}
+
+/// The environment that is passed on.
+fn environment(run: &Run) -> Vec<(OsString, OsString)> {
+    let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
+    env::build(block, run.caller_env.iter().cloned(), &[], &[])
 }
 
 /// An envelope proxy at work.
@@ -139,6 +165,15 @@ impl Working {
     /// What is left to be told.
     pub(super) fn last(&mut self) -> Option<Told> {
         self.envelope.last()
+    }
+
+    /// What is to become of the connector for what it tried, and why.
+    pub(super) fn violation(&self, told: &Told) -> Option<(OnViolation, String)> {
+        let Told::Operation(judged) = told else {
+            return None;
+        };
+        let rules = self.rules.borrow();
+        violation::of(rules.get(&judged.name)?, judged)
     }
 
     /// As a line of the stream.

@@ -10,6 +10,7 @@ mod routes;
 mod run;
 mod start;
 mod sweep;
+mod violation;
 
 pub use fault::RunError;
 pub use run::{Run, run};

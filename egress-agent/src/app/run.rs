@@ -427,10 +427,17 @@ async fn launched(
                 instance.kill()?;
                 switch::reached(Step::ConnectorKilled);
                 started.relaying.finish().await;
-                beside.last(run, instance, stream);
+                beside.last(run, (instance, started.pid), stream);
                 return Ok(status);
             }
-            signal = signals.next() => forward(signal, started.process.as_fd()),
+            signal = signals.next() => {
+                // Who stands still answers none.
+                if instance.is_frozen()? {
+                    instance.kill()?;
+                } else {
+                    forward(signal, started.process.as_fd());
+                }
+            }
             turned = reload.turn(stream) => turned?,
             line = news.line() => stream.say(say::warning(
                 &run.policy.connector,
@@ -444,7 +451,7 @@ async fn launched(
                 "routes",
                 line,
             )),
-            told = beside.told() => beside.tell(told, run, instance, stream),
+            told = beside.told() => beside.tell(told, run, (instance, started.pid), stream),
             ended = &mut serving, if door_open => {
                 door_open = false;
                 let why = match ended {

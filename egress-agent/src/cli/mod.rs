@@ -7,6 +7,7 @@ pub mod events;
 pub mod explain;
 pub mod run;
 pub mod scan;
+pub mod thaw;
 pub mod wrap;
 
 pub(crate) use command::fail;

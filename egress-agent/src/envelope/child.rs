@@ -78,7 +78,7 @@ fn opened(
 ) -> Result<Proxy, String> {
     let failed = |error: std::io::Error| format!("cannot start: {error}");
     let (said, written) = mpsc::channel(LINES);
-    let (shared, settles) = Shared::new(&spec.roots, spec.rules, said.clone())
+    let (shared, settles) = Shared::new((&spec.roots, &spec.secrets), spec.rules, said.clone())
         .map_err(|error| format!("cannot start: {error}"))?;
     let mut ledger = shared.ledger();
     spec.operator.iter().for_each(|text| ledger.operator(text));

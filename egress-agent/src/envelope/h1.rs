@@ -204,12 +204,8 @@ impl<'a> Talk<'a> {
                 }
             }
         }
-        // A call has to be known before what it causes is judged.
-        self.shared.settle().await;
-        let mut judged = inspect.body(&head, &body, &self.shared.ledger());
-        if !refusals.is_empty() {
-            judged.refusals = refusals;
-        }
+        let request = (&head, body.as_slice());
+        let judged = shared.verdict(self.asked, inspect, request, refusals).await;
         if !judged.refusals.is_empty() && !report {
             return Err(self.refuse(judged, bodiless).await);
         }
@@ -355,9 +351,10 @@ impl<'a> Talk<'a> {
 
     /// Answers a request that is refused, tells the agent, and ends the connection.
     async fn refuse(&mut self, judged: Judged, bodiless: bool) -> Turn {
-        let answer = refusal::refused(self.asked, &judged.refusals).written(bodiless);
-        self.shared.told(self.asked, &mut Some(judged), Some(403));
-        self.last(&answer).await
+        let own = refusal::refused(self.asked, &judged);
+        self.shared
+            .told(self.asked, &mut Some(judged), Some(own.status));
+        self.last(&own.written(bodiless)).await
     }
 
     /// The last answer of a connection.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use egress_envelope::judge::{Operation, Refusal};
+use egress_envelope::{
+    judge::{Operation, Refusal},
+    secret::Own,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -52,6 +55,8 @@ pub struct Start {
     pub roots: String,
     /// Texts of the operator's.
     pub operator: Vec<String>,
+    /// Values of the connector's environment that look like secrets.
+    pub secrets: Vec<Own>,
     /// Names and addresses that it is to know.
     pub learn: mpsc::Receiver<Learn>,
     /// How requests are judged.
@@ -101,6 +106,7 @@ impl Envelope {
             roots: start.roots,
             rules: start.rules.borrow_and_update().clone(),
             operator: start.operator,
+            secrets: start.secrets,
         };
         let ca_pem = match pipes.begin(WHO, &spec).await? {
             Said::Ready { ca_pem } => ca_pem,

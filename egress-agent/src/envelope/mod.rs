@@ -21,6 +21,7 @@
 //! | `ca` | its authority, in memory |
 //! | `upstream` | the way to the server |
 //! | `pool` | connections to servers that are kept |
+//! | `verdict` | the whole verdict on a request |
 //! | `shared` | what every connection needs |
 //! | `answer` ◦ | a server's answer: where it ends, how it is written on |
 //! | `buffer` | bytes that were read and not yet used |
@@ -56,6 +57,7 @@ mod tap;
 mod tests;
 mod transit;
 mod upstream;
+mod verdict;
 mod why;
 
 pub use handle::{Envelope, Judged, Start, Told};

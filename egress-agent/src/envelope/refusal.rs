@@ -4,7 +4,7 @@
 //! Client libraries show a message only from a field that they know: `Message` and `ErrorCode`
 //! (Postmark), `message` (Resend and most others), `errors` (SendGrid), `error` (the rest).
 
-use egress_envelope::judge::Refusal;
+use egress_envelope::judge::Judged;
 use serde_json::json;
 
 use super::{shared::Asked, why::Why};
@@ -16,10 +16,13 @@ pub(super) struct Own {
     phrase: &'static str,
     /// JSON.
     pub(super) body: String,
+    /// Seconds after which the same request can pass (RFC 9110 section 10.2.3).
+    pub(super) again: Option<u64>,
 }
 
 /// Refuses a request.
-pub(super) fn refused(asked: &Asked, refusals: &[Refusal]) -> Own {
+pub(super) fn refused(asked: &Asked, judged: &Judged) -> Own {
+    let refusals = &judged.refusals;
     let sentences: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     let message = format!(
         "egress-agent refused this request to {}: {}. It was not sent. If it is right, let the \
@@ -34,7 +37,15 @@ pub(super) fn refused(asked: &Asked, refusals: &[Refusal]) -> Own {
             "field": refusal.place,
         })
     });
-    Own::new(403, "Forbidden", &message, errors.collect())
+    let errors = errors.collect();
+    // Client libraries wait and try again by themselves.
+    if judged.again.is_some() && refusals.iter().all(|it| it.reason.is_limit()) {
+        return Own {
+            again: judged.again,
+            ..Own::new(429, "Too Many Requests", &message, errors)
+        };
+    }
+    Own::new(403, "Forbidden", &message, errors)
 }
 
 /// Says that the server was not reached.
@@ -62,6 +73,7 @@ impl Own {
             status,
             phrase,
             body: body.to_string(),
+            again: None,
         }
     }
 
@@ -71,10 +83,13 @@ impl Own {
             status,
             phrase,
             body,
+            again,
         } = self;
+        let again = again.map(|seconds| format!("Retry-After: {seconds}\r\n"));
+        let again = again.unwrap_or_default();
         let mut out = format!(
             "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
+             Content-Length: {}\r\n{again}Connection: close\r\n\r\n",
             body.len()
         );
         if !bodiless {

@@ -7,9 +7,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
-use egress_envelope::{head::Framing, judge::Inspect, ledger::Ledger};
+use egress_envelope::{
+    head::Framing,
+    judge::Inspect,
+    ledger::Ledger,
+    limit::Meter,
+    secret::{Finder, FinderError, Own},
+};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
@@ -43,6 +50,9 @@ pub(super) enum StartError {
     /// The host's trust.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// What is looked for in requests.
+    #[error(transparent)]
+    Finder(#[from] FinderError),
 }
 
 /// What every connection needs.
@@ -50,6 +60,8 @@ pub(super) struct Shared {
     pub(super) ca: Ca,
     pub(super) upstream: Upstream,
     pub(super) pool: Pool,
+    /// What is looked for in requests.
+    pub(super) finder: Finder,
     /// Streams in HTTP/2, those of all connections together.
     pub(super) streams: Arc<Semaphore>,
     known: Mutex<Known>,
@@ -58,6 +70,11 @@ pub(super) struct Shared {
     settling: mpsc::Sender<Settle>,
     said: mpsc::Sender<Said>,
     missed: AtomicU64,
+    /// What passed lately, by name. Names are those that were judged at the start and no others, so
+    /// there is an end to them; a change of the policy forgets nothing.
+    meters: Mutex<HashMap<String, Meter>>,
+    /// When that began.
+    pub(super) started: Instant,
 }
 
 #[derive(Default)]
@@ -75,11 +92,11 @@ pub(super) struct Asked {
 }
 
 impl Shared {
-    /// `roots`: the host's trust anchors, PEM. `inspects`: by name, or by `*.` and the name above.
+    /// `roots`: the host's trust anchors, PEM. `secrets`: the connector's own. `inspects`: by name, or by `*.` and the name above.
     /// The receiver is for who carries out the agent's orders: whatever lies in its pipe has to be
     /// carried out before it answers.
     pub(super) fn new(
-        roots: &str,
+        (roots, secrets): (&str, &[Own]),
         inspects: HashMap<String, Inspect>,
         said: mpsc::Sender<Said>,
     ) -> Result<(Self, mpsc::Receiver<Settle>), StartError> {
@@ -97,6 +114,7 @@ impl Shared {
             ca: Ca::new(&names)?,
             upstream: Upstream::new(roots)?,
             pool: Pool::default(),
+            finder: Finder::new(secrets)?,
             streams: Arc::new(Semaphore::new(STREAMS)),
             known: Mutex::new(known),
             ledger: Mutex::new(Ledger::new()),
@@ -104,6 +122,8 @@ impl Shared {
             settling,
             said,
             missed: AtomicU64::new(0),
+            meters: Mutex::default(),
+            started: Instant::now(),
         };
         Ok((shared, settles))
     }
@@ -129,6 +149,11 @@ impl Shared {
     /// What the session named.
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What passed lately.
+    pub(super) fn meters(&self) -> MutexGuard<'_, HashMap<String, Meter>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use egress_envelope::{
     judge::{Operation, Refusal},
     mcp::{Call, Id},
+    secret::Own,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub(super) struct Spec {
     pub rules: Rules,
     /// Texts of the operator's: values of the connector's environment, and its arguments.
     pub operator: Vec<String>,
+    /// Values of the connector's environment that look like secrets.
+    pub secrets: Vec<Own>,
 }
 
 /// What the agent says.

@@ -9,7 +9,10 @@ use egress_envelope::{
     judge::{Judged, Mode, Next, Refusal},
 };
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    Request, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::{
@@ -84,7 +87,7 @@ pub(super) async fn carry(
         }
         Ok(None) => {}
         Err((judged, bodiless)) => {
-            let own = refusal::refused(asked, &judged.refusals);
+            let own = refusal::refused(asked, &judged);
             shared.told(asked, &mut Some(judged), Some(own.status));
             answer(&mut respond, &own, bodiless);
         }
@@ -130,12 +133,9 @@ async fn judged<'a>(
             }
         }
     }
-    // A call has to be known before what it causes is judged.
-    shared.settle().await;
-    let mut judged = inspect.body(&head, &body, &shared.ledger());
-    if !refusals.is_empty() {
-        judged.refusals = refusals;
-    }
+    let judged = shared
+        .verdict(asked, &inspect, (&head, &body), refusals)
+        .await;
     if !judged.refusals.is_empty() && !report {
         return Err((judged, bodiless));
     }
@@ -200,9 +200,12 @@ fn answer(respond: &mut SendResponse<Bytes>, own: &Own, bodiless: bool) {
     let response = Response::builder()
         .status(own.status)
         .header(CONTENT_TYPE, "application/json")
-        .header("content-length", own.body.len())
-        .body(());
-    let Ok(response) = response else {
+        .header("content-length", own.body.len());
+    let response = match own.again {
+        Some(seconds) => response.header(RETRY_AFTER, seconds),
+        None => response,
+    };
+    let Ok(response) = response.body(()) else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let sent = respond.send_response(response, bodiless);

@@ -194,6 +194,28 @@ impl Cgroup {
         })
     }
 
+    /// The groups below this one.
+    pub fn below(&self) -> Result<Vec<Self>, CgroupError> {
+        let below = self.with_children()?.into_iter().skip(1);
+        let group = |path| Self {
+            hierarchy: self.hierarchy.clone(),
+            path,
+        };
+        Ok(below.map(group).collect())
+    }
+
+    /// Takes a process in. `false`: it is gone.
+    pub fn take(&self, pid: u32) -> Result<bool, CgroupError> {
+        match self.write("cgroup.procs", &pid.to_string()) {
+            Err(CgroupError::Io { error, .. })
+                if error.raw_os_error() == Some(Errno::ESRCH as i32) =>
+            {
+                Ok(false)
+            }
+            taken => taken,
+        }
+    }
+
     /// Whether the folder is there.
     pub fn exists(&self) -> bool {
         self.path.is_dir()
@@ -293,6 +315,26 @@ impl Cgroup {
             self.write("cgroup.freeze", "0")?;
         }
         Ok(())
+    }
+
+    /// Stops every process in this group and below it, or lets them go on (cgroup freezer, since
+    /// 5.2). They can be killed meanwhile, and nothing else.
+    pub fn freeze(&self, still: bool) -> Result<(), CgroupError> {
+        if self.write("cgroup.freeze", if still { "1" } else { "0" })? {
+            return Ok(());
+        }
+        let unknown = io::ErrorKind::Unsupported.into();
+        Err(io_error("freeze", &self.path, unknown))
+    }
+
+    /// Whether the group is to stand still by its own setting. One that is gone is not.
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        let path = self.path.join("cgroup.freeze");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim() == "1"),
+            Err(error) if gone(&error) => Ok(false),
+            Err(error) => Err(io_error("read", &path, error)),
+        }
     }
 
     /// Removes the group and everything below it. One that is gone is no error. A group is

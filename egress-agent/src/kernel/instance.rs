@@ -20,6 +20,7 @@ use crate::host::{
     Cgroup, CgroupError, Hierarchy,
     alive::{Alive, Claim},
     boot_ns, owned,
+    process::Stat,
     switch::{self, Step},
 };
 
@@ -190,6 +191,29 @@ impl Instance {
     /// Ends the connector's processes. Its sockets, and what confines them, stay.
     pub fn kill(&self) -> Result<(), InstanceError> {
         Ok(self.parent.kill_all(KILL_WITHIN)?)
+    }
+
+    /// Stops the connector's processes where they are; `first` is the first of them. The init of
+    /// its PID namespace, its parent, goes on: it ends all of them with the agent.
+    pub fn freeze(&self, first: u32) -> Result<(), InstanceError> {
+        let init = Stat::read(first).map(|stat| stat.ppid);
+        // The agent itself is no process of the group.
+        if let Some(init) = init
+            && self.copy.pids()?.contains(&init)
+        {
+            self.connector.take(init)?;
+        }
+        Ok(self.copy.freeze(true)?)
+    }
+
+    /// Whether they were stopped, and nobody has let them go on.
+    pub fn is_frozen(&self) -> Result<bool, InstanceError> {
+        Ok(self.copy.is_frozen()?)
+    }
+
+    /// Ends the connector's processes, and nobody else's.
+    pub fn kill_connector(&self) -> Result<(), InstanceError> {
+        Ok(self.connector.kill_all(KILL_WITHIN)?)
     }
 
     /// Ends everything. After an error the data plane stays attached and the next start

@@ -124,6 +124,23 @@ pub fn running() -> Result<Vec<String>, InstanceError> {
     Ok(alive)
 }
 
+/// Lets the connector of an instance go on that was frozen. `false`: there is no such instance, or
+/// nothing of it is frozen.
+pub fn thaw(name: &str) -> Result<bool, InstanceError> {
+    let hierarchy = Hierarchy::find()?;
+    let _one_at_a_time = global_lock()?;
+    let mut thawed = false;
+    for parent in cgroups(&hierarchy, name)? {
+        for cgroup in parent.below()? {
+            if cgroup.is_frozen()? {
+                cgroup.freeze(false)?;
+                thawed = true;
+            }
+        }
+    }
+    Ok(thawed)
+}
+
 /// Processes, sockets, links, cgroup: in this order nothing that was refused can leave.
 pub(super) fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), InstanceError> {
     let usual = hierarchy.cgroup(PARENT)?;

@@ -1,15 +1,28 @@
 //! What rules with `inspect:` mean, and where they mean less than they seem to, in words. Pure.
 
-use egress_envelope::judge::{Inspect, Mode, Recipients, Unlisted};
+use egress_envelope::judge::{Inspect, Limits, Mode, OnViolation, Recipients, Unlisted};
 
 use super::model::{Policy, Rule, Target};
 
 /// One sentence for each such rule.
 pub fn meanings(policy: &Policy) -> Vec<String> {
     let rules = policy.inspected();
-    rules
+    let mut all: Vec<String> = rules
         .map(|(_, name, inspect)| meaning(name.as_str(), &inspect))
-        .collect()
+        .collect();
+    if let Some(content) = &policy.content {
+        let kinds: Vec<&str> = content.refuse.iter().map(|kind| kind.name()).collect();
+        all.push(format!(
+            "these are refused with a secret in them where it does not belong ({})",
+            kinds.join(", ")
+        ));
+    }
+    all.extend(match policy.on_violation {
+        OnViolation::Refuse => None,
+        OnViolation::Freeze => Some("a connector that tries what it must not is frozen".to_owned()),
+        OnViolation::Kill => Some("a connector that tries what it must not is ended".to_owned()),
+    });
+    all
 }
 
 fn meaning(host: &str, inspect: &Inspect) -> String {
@@ -40,7 +53,24 @@ fn meaning(host: &str, inspect: &Inspect) -> String {
         Mode::Enforce => "",
         Mode::Report => "; report mode: nothing is refused",
     };
-    format!("requests to {host} are judged ({operations}): {recipients}; {unlisted}{mode}")
+    let limits = match limits(&inspect.limits).as_slice() {
+        [] => String::new(),
+        limits => format!("; at most {}", limits.join(", ")),
+    };
+    format!("requests to {host} are judged ({operations}): {recipients}; {unlisted}{limits}{mode}")
+}
+
+/// Limits in a time, in words.
+pub(super) fn limits(limits: &Limits) -> Vec<String> {
+    let all = [
+        ("requests", limits.requests),
+        ("recipients", limits.recipients),
+        ("bytes of bodies", limits.bytes),
+    ];
+    let said = all
+        .into_iter()
+        .filter_map(|(what, rate)| Some(format!("{what} {}", rate?)));
+    said.collect()
 }
 
 /// Why a policy cannot be put in force: requests would pass that its rules say are judged.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use egress_common::abi::{TCP, UDP};
-use egress_envelope::judge::{self, Inspect};
+use egress_envelope::{
+    judge::{self, Inspect, OnViolation},
+    secret::Content,
+};
 use ipnet::IpNet;
 
 use super::{
@@ -32,6 +35,10 @@ pub struct Policy {
     pub dns: DnsSettings,
     /// The proxy that connections to names go through.
     pub proxy: proxy::Choice,
+    /// What may not be in requests that are judged.
+    pub content: Option<Content>,
+    /// What becomes of the connector that tries what it must not in one.
+    pub on_violation: OnViolation,
     /// How it is started, where the file says so.
     pub run: Option<Run>,
     /// Layers without which it is not started.
@@ -339,6 +346,8 @@ impl Policy {
             if self.mode == Mode::Audit {
                 inspect.mode = judge::Mode::Report;
             }
+            inspect.content.clone_from(&self.content);
+            inspect.on_violation = self.on_violation;
             Some((index, name, inspect))
         })
     }

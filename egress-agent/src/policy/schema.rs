@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use super::written::Inspect;
+use super::written::{Content, Inspect, OnViolation};
 use crate::host::layers::Layer;
 
 /// A value of its kind, or whatever else was written.
@@ -72,6 +72,13 @@ pub struct Document {
     /// A company's HTTP proxy, through which connections to names go. Missing: that of the
     /// caller's HTTPS_PROXY, if there is one.
     pub proxy: Option<Loose<Proxy>>,
+    /// What may not be in a request that is judged (`inspect`), wherever it goes.
+    pub content: Option<Loose<Content>>,
+    /// What becomes of a connector that tries what it must not in a request that is judged. refuse
+    /// (the default): the request is refused. freeze: and the connector stands still until somebody
+    /// thaws it. kill: and it is ended.
+    #[serde(rename = "on-violation")]
+    pub on_violation: Option<Loose<OnViolation>>,
     /// How the connector is started.
     pub run: Option<Loose<Run>>,
     /// Layers of the boundary without which the connector is not started.

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use egress_envelope::secret::Secret;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
@@ -34,7 +35,7 @@ pub struct Inspect {
     /// enforce (the default): refuse and report. report: everything passes, and what would have
     /// been refused is reported.
     pub mode: Option<Loose<InspectMode>>,
-    /// How much.
+    /// How much, and how often.
     pub limits: Option<Loose<InspectLimits>>,
     /// Not part of the format.
     #[serde(flatten)]
@@ -101,13 +102,19 @@ pub enum Body {
     JsonRpc,
 }
 
-/// How much a request may be.
+/// How much a request may be, and all of them together.
 #[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub struct InspectLimits {
     /// Bytes of a body that is judged, `512KiB` or `4MiB`; a larger one is refused. 1MiB if
     /// missing, at most 16MiB.
     pub body: Option<Loose<String>>,
+    /// Requests that pass in any second, minute, hour or day: `60/m`. Each call of a batch is one.
+    pub requests: Option<Loose<String>>,
+    /// Recipients of these requests, likewise: `100/h`. Who is named twice counts twice.
+    pub recipients: Option<Loose<String>>,
+    /// Bytes of the bodies of these requests, likewise: `10MiB/h`.
+    pub bytes: Option<Loose<String>>,
     /// Not part of the format.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -164,4 +171,55 @@ pub enum InspectMode {
     Enforce,
     /// Everything passes; they are reported.
     Report,
+}
+
+/// What may not be in a request.
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Content {
+    /// Kinds of secrets that are looked for in every request.
+    #[schemars(required, length(min = 1))]
+    pub refuse: Option<Loose<Vec<Loose<SecretName>>>>,
+    /// Variables of the connector's environment, each with the hosts where its value belongs. Of
+    /// others it belongs where a service's table has what authenticates.
+    pub belongs: Option<Loose<BTreeMap<String, Loose<Hosts>>>>,
+    /// Not part of the format.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: Unknown,
+}
+
+/// Names of hosts.
+pub type Hosts = Vec<Loose<String>>;
+
+/// Name of a kind of secrets.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct SecretName(pub String);
+
+impl JsonSchema for SecretName {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<&str> = Secret::ALL.iter().map(|secret| secret.name()).collect();
+        json_schema!({
+            "description": "A kind of secrets.",
+            "type": "string",
+            "enum": names,
+        })
+    }
+}
+
+/// What becomes of a connector that tries what it must not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnViolation {
+    /// The request is refused.
+    Refuse,
+    /// And the connector stands still until somebody thaws it.
+    Freeze,
+    /// And it is ended.
+    Kill,
 }

@@ -72,6 +72,66 @@ pub fn kind(key: &str, value: &str) -> Option<&'static str> {
     (long && is_secret_key(key) && !bare.contains("://")).then(|| kind_of_key(key))
 }
 
+/// Bytes of the shortest text that is told from others by chance.
+const TELLING: usize = 8;
+/// Letters of a text that looks like a secret whatever its key is.
+const LONG: usize = 20;
+/// Bits for each letter that texts have whose letters are not those of words.
+const ENTROPY: f64 = 3.0;
+
+/// What is a secret of the value of a variable: the value itself, the password of an address, and
+/// the lines of what has several. It is one by its key or form ([`kind`]), or where nothing but
+/// chance writes so: 20 letters and more of at least 3 bits each, with capitals, small letters and
+/// digits, or 32 hexadecimal digits and more. Shorter ones than 8 bytes stand in texts by chance.
+pub fn texts(key: &str, value: &str) -> Vec<String> {
+    let value = value.trim();
+    if kind(key, value).is_none() && !is_random(value) {
+        return Vec::new();
+    }
+    let lines = value.lines().map(str::trim);
+    let lines = lines.filter(|line| value.contains('\n') && line.len() >= LONG && is_random(line));
+    let password = value.split_once("://").and_then(|(_, rest)| {
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
+        Some(password)
+    });
+    let mut texts: Vec<String> = std::iter::once(value)
+        .chain(lines)
+        .chain(password)
+        .filter(|text| text.len() >= TELLING)
+        .map(str::to_owned)
+        .collect();
+    texts.dedup();
+    texts
+}
+
+/// Whether nothing but chance writes so.
+fn is_random(text: &str) -> bool {
+    let hex = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+/=".contains(&byte);
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit).count();
+    let mixed = text.bytes().any(|byte| byte.is_ascii_uppercase())
+        && text.bytes().any(|byte| byte.is_ascii_lowercase())
+        && text.bytes().any(|byte| byte.is_ascii_digit());
+    let form = text.bytes().all(hex) && digits >= 32
+        || text.bytes().all(token) && mixed && text.len() >= LONG && !is_path(text);
+    form && entropy(text) >= ENTROPY
+}
+
+/// Bits for each byte of a text, by how often each stands in it (C. Shannon).
+fn entropy(text: &str) -> f64 {
+    let mut counts = [0_u32; 256];
+    for byte in text.bytes() {
+        if let Some(count) = counts.get_mut(usize::from(byte)) {
+            *count = count.saturating_add(1);
+        }
+    }
+    let all: u32 = counts.iter().sum();
+    let share = |count: &u32| f64::from(*count) / f64::from(all.max(1));
+    let shares = counts.iter().filter(|count| **count > 0).map(share);
+    -shares.map(|share| share * share.log2()).sum::<f64>()
+}
+
 /// By its own form.
 fn by_itself(value: &str) -> Option<&'static str> {
     if value.contains("-----BEGIN ") && value.contains("PRIVATE KEY-----") {
@@ -244,4 +304,44 @@ fn is_path(value: &str) -> bool {
         || value.starts_with("./")
         || value.starts_with("../")
         || value.contains(":\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::texts;
+
+    #[test]
+    fn what_looks_like_a_secret() {
+        for (key, value) in [
+            ("MAIL_TOKEN", "tk_7Fq2mZ9xLw4Rb8Nc"),
+            ("DB_PASSWORD", "correct horse"),
+            ("ANYTHING", "7Fq2mZ9xLw4Rb8NcQp3T"),
+            ("ANYTHING", "0e7d5a72-4a1b-4b8e-9d15-3c1ab0f4d6aa"),
+        ] {
+            assert_eq!(texts(key, value), [value], "{key}={value}");
+        }
+        for (key, value) in [
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            ),
+            ("HOME", "/home/somebody/With/Some/Long/Path123"),
+            ("MAIL_TOKEN", "short"),
+            ("MAIL_TOKEN", "${MAIL_TOKEN_OF_HOST}"),
+            ("MAIL_TOKEN_FILE", "/run/secrets/mail"),
+            ("PROJECT", "my-project-2024-production-eu"),
+            ("NAME", "AReallyLongNameOfSomebody"),
+            ("HOST", "ip-10-0-0-12.eu-central-1.compute.internal"),
+        ] {
+            let found = texts(key, value);
+            assert!(found.is_empty(), "{key}={value}: {found:?}");
+        }
+        let address = "postgres://app:7Fq2mZ9xLw4R@db.example/app";
+        assert_eq!(texts("DATABASE_URL", address), [address, "7Fq2mZ9xLw4R"]);
+        let lines = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----";
+        assert_eq!(
+            texts("KEY_PEM", lines),
+            [lines, "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC"]
+        );
+    }
 }

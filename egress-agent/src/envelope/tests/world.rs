@@ -141,7 +141,7 @@ impl World {
         });
         let (lines, said) = mpsc::channel(4_096);
         let inspects = HashMap::from([(NAME.to_owned(), inspect)]);
-        let (shared, mut settles) = Shared::new(&host.pem(), inspects, lines).unwrap();
+        let (shared, mut settles) = Shared::new((&host.pem(), &[]), inspects, lines).unwrap();
         let shared = Arc::new(shared);
         shared.learn(CALLED, NAME.to_owned());
         shared.is_at(NAME.to_owned(), vec![IpAddr::V4(REAL)]);

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::policy::{
     fault::{Complaint, Faults, quote},
+    judged::limits,
     model::{self, Policy},
 };
 
@@ -212,6 +213,13 @@ fn judge(
     };
     let refused = all.iter().any(|judged| !judged.permitted).then_some(reason);
     hints.extend(all.iter().map(|judged| spoken(inspect, judged)));
+    let limits = limits(&inspect.limits);
+    if !limits.is_empty() {
+        hints.push(format!(
+            "it counts towards the limits of the rule: at most {}",
+            limits.join(", ")
+        ));
+    }
     if recipients.is_empty() && !places.is_empty() {
         hints.push(rule_of(inspect).to_owned());
     }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{inspect, listen, proxy, rule, run as start, settings, tls::Written, value};
+use super::{inspect, judging, listen, proxy, rule, run as start, settings, tls::Written, value};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
@@ -39,6 +39,8 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
     let proxy = proxy::lower(&document.proxy, findings);
     proxy::not_passed(&proxy, &allow, findings);
     inspect::not_passed_by(&proxy, &allow, findings);
+    let content = judging::content(document, &allow, findings);
+    let on_violation = judging::on_violation(document, &allow, findings);
     Policy {
         connector,
         mode: mode(document, findings),
@@ -47,6 +49,8 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         listen: listen.into_iter().map(|(_, rule)| rule).collect(),
         dns: dns(document, findings),
         proxy,
+        content,
+        on_violation,
         run: run(document, findings),
         require,
         start: start(document, findings),

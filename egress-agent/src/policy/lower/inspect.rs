@@ -7,7 +7,7 @@ use egress_envelope::{
 
 use super::{
     document::{Placed, spoken},
-    operation, value,
+    limits, operation, value,
 };
 use crate::policy::{
     fault::{Complaint, Findings, quote},
@@ -16,15 +16,11 @@ use crate::policy::{
     proxy::Choice,
     schema::Long,
     services,
-    written::{self, Inspect, InspectLimits},
+    written::{self, Inspect},
 };
 
 /// Entries of `listed`.
 const MAX_LISTED: usize = 1_000;
-/// Bytes of a body that is judged, where the policy does not say.
-const BODY: u64 = 1 << 20;
-/// And the most that it may say: the process that judges has 256 MiB for everything.
-const MAX_BODY: u64 = 16 << 20;
 
 /// What a rule's `inspect:` means; `plain`: ports of the rule on which no name in TLS is checked.
 pub(super) fn lower(
@@ -161,7 +157,10 @@ fn read(inspect: &Inspect, host: Option<&str>, findings: &mut Findings) -> judge
             Some(written::InspectMode::Report) => judge::Mode::Report,
             None | Some(written::InspectMode::Enforce) => judge::Mode::Enforce,
         },
-        limits: limits(inspect, findings),
+        limits: limits::read(inspect, findings),
+        // Said for all rules together.
+        content: None,
+        on_violation: judge::OnViolation::Refuse,
     }
 }
 
@@ -269,43 +268,6 @@ fn pattern(text: &str) -> Result<Pattern, Complaint> {
         ));
     }
     Ok(Pattern(text.to_lowercase()))
-}
-
-fn limits(inspect: &Inspect, findings: &mut Findings) -> judge::Limits {
-    const HELP: &str = "write a mapping, such as “limits: { body: 4MiB }”";
-    let Some(limits) = value::field("limits", &inspect.limits, HELP, findings) else {
-        return judge::Limits { body: BODY };
-    };
-    findings.within("limits", |findings| {
-        value::unknown::<InspectLimits>("“limits”", &limits.unknown, findings);
-        let body = value::field("body", &limits.body, BYTES, findings);
-        let body = body.and_then(|text| findings.within("body", |findings| bytes(text, findings)));
-        judge::Limits {
-            body: body.unwrap_or(BODY),
-        }
-    })
-}
-
-const BYTES: &str = "write a size, such as “512KiB” or “4MiB”";
-
-fn bytes(text: &str, findings: &mut Findings) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match text.get(digits.len()..) {
-        Some("KiB") => Some(1_u64 << 10),
-        Some("MiB") => Some(1 << 20),
-        _ => None,
-    };
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number: Option<u64> = digits.parse().ok().filter(|_| plain);
-    let size = number
-        .zip(unit)
-        .and_then(|(number, unit)| number.checked_mul(unit));
-    if size.is_none_or(|size| size == 0 || size > MAX_BODY) {
-        let message = format!("{} is no size of a body that can be judged", quote(text));
-        findings.note(message, format!("{BYTES}; at most {}MiB", MAX_BODY >> 20));
-        return None;
-    }
-    size
 }
 
 /// Notes what would lead round the judging: other rules for the same name, and a company's proxy.

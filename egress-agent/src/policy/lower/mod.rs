@@ -3,6 +3,8 @@
 
 mod document;
 mod inspect;
+mod judging;
+mod limits;
 mod listen;
 mod operation;
 mod ports;

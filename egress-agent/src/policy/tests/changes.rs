@@ -46,6 +46,8 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             deny: pick(&deny, new),
             listen: pick(&callers, new),
             dns: DnsSettings::default(),
+            content: None,
+            on_violation: egress_envelope::judge::OnViolation::Refuse,
             run: None,
             proxy: crate::policy::proxy::Choice::Caller,
             require: Vec::new(),

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use egress_envelope::{
-    judge::{Inspect, Mode, Recipients, Unlisted},
+    judge::{Inspect, Mode, OnViolation, Recipients, Unlisted},
+    secret::Secret,
     value::Kind,
 };
 
@@ -75,7 +76,7 @@ fn everything_that_can_be_said() {
       listed: [Bob@Example.com, "*@example.org", "+4930123456", C0123ABC]
       unlisted: report
       mode: report
-      limits: {body: 512KiB}
+      limits: {body: 512KiB, requests: 60/m, recipients: 100/h, bytes: 10MiB/d}
       credentials: [header X-Other]
       operations:
         - {id: own, method: POST, path: "/own/{account}", body: form, recipients: {mail: /to, id: [path account]}}
@@ -89,6 +90,9 @@ fn everything_that_can_be_said() {
         (Unlisted::Report, Mode::Report)
     );
     assert_eq!(inspect.limits.body, 512 << 10);
+    let said = judged::meanings(&policy).join("");
+    let limits = "at most requests 60/m, recipients 100/h, bytes of bodies 10485760/d";
+    assert!(said.contains(limits), "{said}");
     assert_eq!(inspect.service.credentials.len(), 2);
     let own = inspect
         .service
@@ -212,8 +216,8 @@ fn keys_that_are_none() {
             "write “mode: enforce” or “mode: report”",
         ),
         (
-            "{service: postmark, limits: {requests: 60/m}}",
-            "unknown key “requests” in “limits”",
+            "{service: postmark, limits: {request: 60/m}}",
+            "unknown key “request” in “limits”",
         ),
         (
             "{service: postmark, limits: {body: 0KiB}}",
@@ -230,6 +234,22 @@ fn keys_that_are_none() {
         (
             "{service: postmark, limits: {body: 1024}}",
             "“body” is the number 1024",
+        ),
+        (
+            "{service: postmark, limits: {requests: 60}}",
+            "“requests” is the number 60",
+        ),
+        (
+            "{service: postmark, limits: {requests: 0/m}}",
+            "“0/m” is no limit in a time",
+        ),
+        (
+            "{service: postmark, limits: {recipients: 10/w}}",
+            "“10/w” is no limit in a time",
+        ),
+        (
+            "{service: postmark, limits: {bytes: 10/m}}",
+            "write a size and a time",
         ),
         (
             "{service: postmark, credentials: [X-Token]}",
@@ -656,4 +676,57 @@ fn what_is_no_request() {
     let request = request.unwrap_or_else(|complaint| panic!("{complaint}"));
     let found = explain_request(&policy, &request, &["whoever".to_owned()]);
     assert!(matches!(found, Ok(Err(complaint)) if complaint.message.contains("is no recipient")));
+}
+
+#[test]
+fn what_holds_for_every_request() {
+    let judged = rule("inspect: {service: postmark}");
+    let text = format!(
+        "{judged}content: {{refuse: [private-key, own-secrets], belongs: {{A_TOKEN: \
+         [API.postmarkapp.com]}}}}\non-violation: freeze\n"
+    );
+    let policy = policy(&text);
+    let inspect = inspect(&policy);
+    let content = inspect.content.unwrap_or_default();
+    assert_eq!(content.refuse, [Secret::PrivateKey, Secret::OwnSecrets]);
+    let belongs = content.belongs.get("A_TOKEN").map(Vec::as_slice);
+    assert_eq!(belongs, Some(["api.postmarkapp.com".to_owned()].as_slice()));
+    assert_eq!(inspect.on_violation, OnViolation::Freeze);
+    let said = judged::meanings(&policy).join("; ");
+    assert!(said.contains("(private-key, own-secrets)"), "{said}");
+    assert!(said.contains("is frozen"), "{said}");
+    for (text, message) in [
+        ("content: {}", "“refuse” is missing"),
+        ("content: {refuse: []}", "an empty list"),
+        (
+            "content: {refuse: [privat-key]}",
+            "did you mean “private-key”?",
+        ),
+        (
+            "content: {refuse: [web-token, web-token]}",
+            "stands here twice",
+        ),
+        (
+            "content: {refuse: [web-token], belong: {}}",
+            "did you mean “belongs:”?",
+        ),
+        (
+            "content: {refuse: [own-secrets], belongs: {A: [other.example]}}",
+            "requests to other.example are not judged",
+        ),
+        (
+            "content: {refuse: [own-secrets], belongs: {A: [\"*.a\"]}}",
+            "the host “*.a”",
+        ),
+        ("on-violation: freze", "write “on-violation: refuse”"),
+    ] {
+        let found = faults(&format!("{judged}{text}\n"));
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert!(found[0].contains(message), "{found:?} lacks {message}");
+    }
+    let plain = "allow: [\"a.example:443\"]\n";
+    for text in ["content: {refuse: [web-token]}", "on-violation: kill"] {
+        let found = faults(&format!("{plain}{text}\n"));
+        assert!(found[0].contains("no rule has “inspect”"), "{found:?}");
+    }
 }

@@ -19,6 +19,8 @@ pub(super) fn made(allow: Vec<Rule>, deny: Vec<Rule>, listen: Vec<Listen>) -> Po
         deny,
         listen,
         dns: DnsSettings::default(),
+        content: None,
+        on_violation: egress_envelope::judge::OnViolation::Refuse,
         run: None,
         proxy: crate::policy::proxy::Choice::Caller,
         require: Vec::new(),
