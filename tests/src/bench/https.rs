@@ -1,15 +1,15 @@
-//! The HTTPS server of the measurements: TLS with a certificate of an authority of its own, one
-//! short answer for each request.
+//! The HTTPS server of the measurements: TLS with a certificate of an authority of its own, a
+//! short answer for each request or as long a one as it asks for.
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read as _, Write},
     net::TcpStream,
     path::Path,
     sync::Arc,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio_rustls::rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -45,20 +45,56 @@ pub(super) fn config(authority: &Path) -> Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Answers requests without a body until the connection ends, however it ends.
+/// Answers requests until the connection ends, however it ends: those for `/large/N` with N bytes.
 pub(super) fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {
     stream.set_nodelay(true)?;
     let session = ServerConnection::new(config)?;
     let mut stream = BufReader::new(StreamOwned::new(session, stream));
-    let mut line = String::new();
-    let body = ".".repeat(BODY);
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n{body}");
-    while stream.read_line(&mut line)? > 0 {
-        if line == "\r\n" {
-            stream.get_mut().write_all(answer.as_bytes())?;
-            stream.get_mut().flush()?;
+    let short = ".".repeat(BODY);
+    let short = format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n{short}");
+    while let Some(request) = request(&mut stream)? {
+        let sent = io::copy(&mut (&mut stream).take(request.body), &mut io::sink())?;
+        ensure!(sent == request.body, "the body is cut");
+        let session = stream.get_mut();
+        match request.large {
+            None => session.write_all(short.as_bytes())?,
+            Some(bytes) => {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
+                session.write_all(head.as_bytes())?;
+                io::copy(&mut io::repeat(b'.').take(bytes), session)?;
+            }
         }
-        line.clear();
+        session.flush()?;
     }
     Ok(())
+}
+
+/// What the server reads of a request.
+struct Request {
+    /// How many bytes are asked for.
+    large: Option<u64>,
+    /// How many follow the head.
+    body: u64,
+}
+
+/// The next request's head; `None`: there is none.
+fn request(stream: &mut impl BufRead) -> Result<Option<Request>> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let path = line.split(' ').nth(1).unwrap_or_default();
+    let large = path.strip_prefix("/large/").map(str::parse).transpose()?;
+    let mut body = 0;
+    loop {
+        line.clear();
+        ensure!(stream.read_line(&mut line)? > 0, "the head is cut");
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                body = value.trim().parse()?;
+            }
+            Some(_) => {}
+            None => return Ok(Some(Request { large, body })),
+        }
+    }
 }

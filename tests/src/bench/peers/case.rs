@@ -13,6 +13,9 @@ use crate::bench::{
 /// One write of bulk. Bytes.
 const CHUNK: usize = 64 << 10;
 
+/// A mail. Bytes.
+const MAIL: usize = 10_000;
+
 /// One thing that programs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Case {
@@ -25,15 +28,21 @@ pub(super) enum Case {
     Handshake,
     GetNew,
     GetKept,
+    Post,
+    Down,
+    Up,
     Name,
 }
 
 /// In the order of the tables.
-pub(super) const CASES: [Case; 10] = [
+pub(super) const CASES: [Case; 13] = [
     Case::Connect,
     Case::Handshake,
     Case::GetNew,
     Case::GetKept,
+    Case::Post,
+    Case::Down,
+    Case::Up,
     Case::Exchange,
     Case::Sends,
     Case::Streamed,
@@ -50,6 +59,9 @@ impl Case {
             Self::Handshake => "connection and TLS handshake",
             Self::GetNew => "HTTPS GET, a connection each",
             Self::GetKept => "HTTPS GET, connection kept",
+            Self::Post => "HTTPS POST of 10 kB, connection kept",
+            Self::Down => "HTTPS, 64 MiB received, each MiB",
+            Self::Up => "HTTPS, 64 MiB sent, each MiB",
             Self::Exchange => "64 B request and response",
             Self::Sends => "64 B send, TCP, eight then their echo",
             Self::Streamed => "64 B send, TCP, streamed",
@@ -61,7 +73,22 @@ impl Case {
 
     /// Whether it is carried in TLS, on the port that HTTPS has.
     pub(super) fn is_https(self) -> bool {
-        matches!(self, Self::Handshake | Self::GetNew | Self::GetKept)
+        matches!(
+            self,
+            Self::Handshake | Self::GetNew | Self::GetKept | Self::Post | Self::Down | Self::Up
+        )
+    }
+
+    /// How much of what it takes with nothing between it may take where requests are judged.
+    pub(super) fn judged_within(self) -> Option<f64> {
+        match self {
+            Self::GetNew => Some(1.10),
+            Self::GetKept => Some(1.45),
+            Self::Post => Some(1.5),
+            // Three quarters of the throughput.
+            Self::Down | Self::Up => Some(4.0 / 3.0),
+            _ => None,
+        }
     }
 
     /// The job, and how many of it there are in one.
@@ -83,6 +110,12 @@ impl Case {
             Self::Handshake => errand(HTTPS, Errand::Handshakes { count }),
             Self::GetNew => errand(HTTPS, Errand::Gets { count, kept: false }),
             Self::GetKept => errand(HTTPS, Errand::Gets { count, kept: true }),
+            Self::Post => errand(HTTPS, Errand::Posts { count, size: MAIL }),
+            Self::Down | Self::Up => {
+                let bytes = u64::from(count) << 20;
+                let up = self == Self::Up;
+                errand(HTTPS, Errand::Moves { bytes, up })
+            }
             Self::Exchange => errand(ECHO, Errand::Exchange { count, size }),
             Self::Sends => errand(ECHO, Errand::Sends { count, size }),
             Self::Streamed => {
@@ -112,7 +145,8 @@ impl Case {
         match self {
             Self::Connect => 100,
             Self::Handshake | Self::GetNew => 24,
-            Self::GetKept | Self::Exchange => 100,
+            Self::GetKept | Self::Post | Self::Exchange => 100,
+            Self::Down | Self::Up => 64,
             Self::Sends => 800,
             Self::Streamed | Self::Datagrams => 4000,
             Self::Bulk => 32,

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::Path,
     sync::Arc,
@@ -45,6 +45,8 @@ pub(in crate::bench) fn work(way: &Way, errand: &Errand) -> Result<Done> {
             timed(count, || way.session(&config).map(drop))
         }
         Errand::Gets { count, kept } => gets(way, count, kept),
+        Errand::Posts { count, size } => posts(way, count, size),
+        Errand::Moves { bytes, up } => moves(way, bytes, up),
     }
 }
 
@@ -98,11 +100,56 @@ fn gets(way: &Prepared<'_>, count: u32, kept: bool) -> Result<Done> {
     })
 }
 
+fn posts(way: &Prepared<'_>, count: u32, size: usize) -> Result<Done> {
+    let config = way.tls()?;
+    let mut session = BufReader::new(way.session(&config)?);
+    let name = &way.way.name;
+    let text = "How are you? ".repeat(size / 13);
+    let body = format!(r#"{{"To":"ann@example.org","Subject":"Hello","TextBody":"{text}"}}"#);
+    let length = body.len();
+    let request = format!(
+        "POST /mail HTTP/1.1\r\nhost: {name}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    ask(&mut session, &request)?;
+    timed(count, || ask(&mut session, &request))
+}
+
+fn moves(way: &Prepared<'_>, bytes: u64, up: bool) -> Result<Done> {
+    let config = way.tls()?;
+    let mut session = BufReader::new(way.session(&config)?);
+    let name = &way.way.name;
+    get(&mut session, name)?;
+    let start = Instant::now();
+    if up {
+        let head =
+            format!("PUT /large HTTP/1.1\r\nhost: {name}\r\ncontent-length: {bytes}\r\n\r\n");
+        session.get_mut().write_all(head.as_bytes())?;
+        io::copy(&mut io::repeat(b'.').take(bytes), session.get_mut())?;
+        answer(&mut session)?;
+    } else {
+        let request = format!("GET /large/{bytes} HTTP/1.1\r\nhost: {name}\r\n\r\n");
+        session.get_mut().write_all(request.as_bytes())?;
+        let head = head(&mut session)?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let got = io::copy(&mut session.take(bytes), &mut io::sink())?;
+        ensure!(got == bytes, "{got} bytes of {bytes}");
+    }
+    done(start)
+}
+
 fn get(stream: &mut BufReader<Session>, name: &str) -> Result<()> {
-    let request = format!("GET / HTTP/1.1\r\nhost: {name}\r\n\r\n");
+    ask(stream, &format!("GET / HTTP/1.1\r\nhost: {name}\r\n\r\n"))
+}
+
+fn ask(stream: &mut BufReader<Session>, request: &str) -> Result<()> {
     stream.get_mut().write_all(request.as_bytes())?;
+    answer(stream)
+}
+
+fn answer(stream: &mut BufReader<Session>) -> Result<()> {
     let head = head(stream)?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{name}: {head}");
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
     let mut body = [0; BODY];
     Ok(stream.read_exact(&mut body)?)
 }
@@ -123,22 +170,29 @@ type Session = StreamOwned<ClientConnection, TcpStream>;
 /// A way, and what is looked up once.
 struct Prepared<'a> {
     way: &'a Way,
+    to: SocketAddr,
     proxy: Option<(SocketAddr, String)>,
 }
 
 impl<'a> Prepared<'a> {
     fn new(way: &'a Way) -> Result<Self> {
-        let proxy = match way.proxy {
-            Proxy::None => None,
-            Proxy::At(address) => Some((address, String::new())),
-            Proxy::Environment => Some(from_environment()?),
-        };
-        Ok(Self { way, proxy })
+        let (mut to, mut proxy) = (way.to, None);
+        match way.proxy {
+            Proxy::None => {}
+            Proxy::At(address) => proxy = Some((address, String::new())),
+            Proxy::Environment => proxy = Some(from_environment()?),
+            Proxy::Unseen => {
+                let mut found = (way.name.as_str(), way.to.port()).to_socket_addrs()?;
+                let found = found.find(SocketAddr::is_ipv4);
+                to = found.with_context(|| format!("{} has no address", way.name))?;
+            }
+        }
+        Ok(Self { way, to, proxy })
     }
 
     /// A connection to the server, closed by reset: no port waits, so any number can follow.
     fn dial(&self) -> Result<TcpStream> {
-        let first = self.proxy.as_ref().map_or(self.way.to, |(proxy, _)| *proxy);
+        let first = self.proxy.as_ref().map_or(self.to, |(proxy, _)| *proxy);
         let stream = TcpStream::connect(first).with_context(|| format!("connect to {first}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;

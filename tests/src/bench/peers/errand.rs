@@ -26,6 +26,8 @@ pub(in crate::bench) enum Proxy {
     At(SocketAddr),
     /// The one that `HTTPS_PROXY` names where the errand is done.
     Environment,
+    /// No, but the name is looked up: its address may stand for it.
+    Unseen,
 }
 
 /// One errand; sizes are bytes.
@@ -44,4 +46,8 @@ pub(in crate::bench) enum Errand {
     Handshakes { count: u32 },
     /// HTTPS requests with their answers, over one connection or each over a new one.
     Gets { count: u32, kept: bool },
+    /// HTTPS requests with a body in JSON of about so many bytes, over one connection.
+    Posts { count: u32, size: usize },
+    /// One HTTPS request and its answer, of which one is so long.
+    Moves { bytes: u64, up: bool },
 }

@@ -20,7 +20,8 @@ use crate::bench::{
 type Make = fn(&Stage<'_>) -> Result<Peer>;
 
 /// By the names that they have in tables.
-const OTHERS: [(&str, Make); 6] = [
+const OTHERS: [(&str, Make); 7] = [
+    ("egress-agent, inspect", ours::inspect),
     ("nftables", firewall::nft),
     ("iptables", firewall::iptables),
     ("squid", squid::make),

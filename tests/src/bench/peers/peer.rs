@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Again,
     /// This project.
     Own,
+    /// This project, where requests are judged.
+    Judging,
     /// Decides in the kernel.
     Kernel,
     /// Everything passes through a process.

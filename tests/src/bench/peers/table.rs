@@ -12,6 +12,8 @@ use crate::bench::{
 
 /// What is within it is level, and so is what two equal lanes are apart in the same run.
 const LEVEL: f64 = 1.05;
+/// So much longer may a request on a connection take that is kept, where it is judged. Microseconds.
+const KEPT_MORE: f64 = 120.0;
 /// The place of the second lane without anything.
 const AGAIN: usize = 1;
 
@@ -116,6 +118,9 @@ fn glance(results: &Results) -> Table {
 /// Ahead of every proxy; level with the filters of the kernel, or ahead.
 fn bars(results: &Results, case: Case, seen: &Seen, report: &mut Report) {
     let find = |kind| results.peers.iter().position(|peer| peer.kind == kind);
+    if let Some(judging) = find(Kind::Judging) {
+        judged(results, case, seen, judging, report);
+    }
     let Some(own) = find(Kind::Own) else {
         return;
     };
@@ -126,13 +131,47 @@ fn bars(results: &Results, case: Case, seen: &Seen, report: &mut Report) {
             // They know no names: what the look-up costs more is what makes rules by name.
             Kind::Kernel if case == Case::Name => continue,
             Kind::Kernel => (noise, "level with"),
-            Kind::Nothing | Kind::Again | Kind::Own => continue,
+            Kind::Nothing | Kind::Again | Kind::Own | Kind::Judging => continue,
         };
         if let Some(ratio) = ratio(seen, own, index) {
             let about = format!("{}: {word} {}", case.about(), peer.name);
             report
                 .bars
                 .push(Bar::at_most(about, ratio.median, limit, "x"));
+        }
+    }
+}
+
+/// What it may cost that requests are judged, beside nothing and beside every other proxy.
+fn judged(results: &Results, case: Case, seen: &Seen, judging: usize, report: &mut Report) {
+    let Some(limit) = case.judged_within() else {
+        return;
+    };
+    let mut bar = |about: &str, than: usize, limit: f64| {
+        if let Some(ratio) = ratio(seen, judging, than) {
+            let about = format!("{}, judged: {about}", case.about());
+            report
+                .bars
+                .push(Bar::at_most(about, ratio.median, limit, "x"));
+        }
+    };
+    bar("beside nothing", 0, limit);
+    if case == Case::GetNew {
+        for (index, peer) in results.peers.iter().enumerate() {
+            if peer.kind == Kind::Proxy {
+                bar(&format!("ahead of {}", peer.name), index, 1.0);
+            }
+        }
+    }
+    if case == Case::GetKept {
+        let more = seen
+            .iter()
+            .filter_map(|round| Some((round[judging]? - round[0]?) / 1e3));
+        if let Some(more) = Spread::of(more) {
+            let about = format!("{}, judged: longer than without", case.about());
+            report
+                .bars
+                .push(Bar::at_most(about, more.median, KEPT_MORE, "us"));
         }
     }
 }
