@@ -395,13 +395,19 @@ impl Names {
     }
 
     /// What to tell of a name that the policy does not permit, where it is only audited:
-    /// answered, never granted.
+    /// answered, never granted. What is then connected to is told by that name.
     pub(super) fn settle_unchecked(
         &self,
+        name: &Name,
         kept: &Kept,
         denial: Denial,
     ) -> Result<Resolved, ResolveError> {
         let found = found(kept)?;
+        let addresses = found
+            .addresses
+            .iter()
+            .map(|&address| lease::canonical(address));
+        self.keeper.answered(name.as_str(), addresses);
         let term = kept.term(&self.current().policy.dns);
         Ok(Resolved {
             addresses: found.addresses.clone(),

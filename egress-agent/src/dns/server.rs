@@ -270,7 +270,7 @@ fn settle(names: &Names, query: &Query, client: Client, plan: Plan, kept: &Kept)
     }
     let result = match plan {
         Plan::Granted => names.settle(&query.name, kept),
-        Plan::Audited(denial) => names.settle_unchecked(kept, denial),
+        Plan::Audited(denial) => names.settle_unchecked(&query.name, kept, denial),
     };
     let limit = limit(&query.echo, client);
     match result {

@@ -233,7 +233,8 @@ impl Lookups for Known {
     }
 
     fn name(&self, _connector: u32, addr: &Addr) -> Option<String> {
-        self.keeper.name_of(addr)
+        let granted = self.keeper.name_of(addr);
+        granted.or_else(|| self.keeper.answered_as(addr))
     }
 
     fn ways(&self, index: u32, addr: IpAddr, user: u32) -> Option<Leaving> {

@@ -104,6 +104,17 @@ impl Keeper {
         self.ledger().name_of(addr).map(str::to_owned)
     }
 
+    /// Notes the name of addresses that are answered and not granted: for lines about them.
+    pub fn answered(&self, name: &str, addrs: impl Iterator<Item = Addr>) {
+        let mut ledger = self.ledger();
+        addrs.for_each(|addr| ledger.answered(name, addr));
+    }
+
+    /// The name under which an address was last answered without a grant.
+    pub fn answered_as(&self, addr: &Addr) -> Option<String> {
+        self.ledger().answered_as(addr).map(str::to_owned)
+    }
+
     /// Destinations granted now.
     pub fn len(&self) -> usize {
         self.ledger().len()

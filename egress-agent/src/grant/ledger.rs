@@ -1,6 +1,6 @@
 //! The books: which rule holds which address for how long. Pure; time is an argument.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use egress_common::{
     grant::Grant,
@@ -35,6 +35,9 @@ pub struct Ledger {
     ended: HashMap<GrantKey, Ended>,
     order: BTreeMap<u64, GrantKey>,
     next: u64,
+    /// Names that were answered and not granted, by address, and the order of their first times.
+    answered: HashMap<Addr, String>,
+    first: VecDeque<Addr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +203,24 @@ impl Ledger {
         gone
     }
 
+    /// Notes under which name an address was answered without a grant, because the connector is
+    /// only audited. As many are kept as of what has ended; the first make room.
+    pub fn answered(&mut self, name: &str, addr: Addr) {
+        if self.answered.insert(addr, name.to_owned()).is_none() {
+            self.first.push_back(addr);
+        }
+        if self.first.len() > MAX_ENDED
+            && let Some(addr) = self.first.pop_front()
+        {
+            self.answered.remove(&addr);
+        }
+    }
+
+    /// The name under which an address was last answered without a grant.
+    pub fn answered_as(&self, addr: &Addr) -> Option<&str> {
+        self.answered.get(addr).map(String::as_str)
+    }
+
     /// The name under which an address was last granted.
     pub fn name_of(&self, addr: &Addr) -> Option<&str> {
         self.names.get(addr).map(|named| named.name.as_str())
@@ -299,6 +320,21 @@ mod tests {
             expires_ns,
             named: false,
         }
+    }
+
+    #[test]
+    fn names_that_were_only_answered_are_kept_apart_and_bounded() {
+        let mut ledger = Ledger::default();
+        let addr = |number: usize| Addr::from_v4(u32::try_from(number).unwrap_or(0));
+        for number in 0..=MAX_ENDED {
+            ledger.answered("a.example", addr(number));
+            ledger.answered("b.example", addr(number));
+        }
+        assert_eq!(ledger.answered_as(&addr(0)), None);
+        assert_eq!(ledger.answered_as(&addr(1)), Some("b.example"));
+        assert_eq!(ledger.answered_as(&addr(MAX_ENDED)), Some("b.example"));
+        assert_eq!(ledger.name_of(&addr(1)), None);
+        assert_eq!(ledger.answered.len(), MAX_ENDED);
     }
 
     #[test]
