@@ -13,6 +13,7 @@ pub mod grant;
 pub mod host;
 pub mod kernel;
 pub mod launch;
+pub mod learn;
 pub mod policy;
 pub mod reload;
 pub mod scan;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, doctor, events, explain, run, scan, thaw, wrap};
+use super::{check, diff, doctor, events, explain, learn, run, scan, thaw, wrap};
 use crate::{envelope, exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
@@ -34,6 +34,8 @@ enum Command {
     Thaw(thaw::ThawArgs),
     Wrap(wrap::WrapArgs),
     Unwrap(wrap::UnwrapArgs),
+    Learn(learn::LearnArgs),
+    Diff(diff::DiffArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -85,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Thaw(args) => thaw::run(&args),
         Command::Wrap(args) => wrap::wrap(&args),
         Command::Unwrap(args) => wrap::unwrap(&args),
+        Command::Learn(args) => learn::run(args),
+        Command::Diff(args) => diff::run(&args),
         Command::Launch {
             commands,
             answers,

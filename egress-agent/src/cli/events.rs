@@ -217,7 +217,7 @@ fn readable(written: io::Result<()>) -> anyhow::Result<bool> {
     }
 }
 
-fn since(text: &str) -> Result<Timestamp, String> {
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

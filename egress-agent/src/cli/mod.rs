@@ -2,9 +2,13 @@
 
 pub mod check;
 pub mod command;
+pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+pub mod learn;
+mod learned;
+mod policies;
 pub mod run;
 pub mod scan;
 pub mod thaw;

@@ -74,6 +74,28 @@ pub struct RunArgs {
     command: Vec<OsString>,
 }
 
+impl RunArgs {
+    /// One run in audit mode, with its events in a file.
+    pub(super) fn once(
+        policy: &std::path::Path,
+        events: &std::path::Path,
+        user: Option<String>,
+        command: Vec<OsString>,
+    ) -> Self {
+        Self {
+            connector: None,
+            policy: Some(policy.to_owned()),
+            user,
+            audit: true,
+            start_unresolved: false,
+            watch: false,
+            quiet: true,
+            events: Some(events.to_owned()),
+            command,
+        }
+    }
+}
+
 /// Runs the connector. Answers the exit code.
 pub fn run(args: RunArgs) -> u8 {
     let run = match prepare(args) {

@@ -6,18 +6,16 @@ use std::{
 };
 
 use clap::Args;
-use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::{
     check::{Output, complain, json, print},
-    fail,
-    scan::{DAEMON, OWN, configurations},
+    fail, policies,
+    scan::configurations,
 };
 use crate::{
     event::escape::inner,
     exit,
-    host::calling_user,
     policy::model::Mode,
     scan::find::Config,
     wrap::job::{self, Done, FileDone, Names, Outcome, Wanted},
@@ -95,8 +93,8 @@ struct WhichArgs {
 
 /// Puts it in front. Answers the exit code.
 pub fn wrap(args: &WrapArgs) -> u8 {
-    let policies = match args.policies.clone().map_or_else(default_folder, Ok) {
-        Ok(policies) => policies,
+    let folder = match args.policies.clone().map_or_else(policies::made_in, Ok) {
+        Ok(folder) => folder,
         Err(error) => return fail(error),
     };
     if let Some(name) = &args.name
@@ -109,7 +107,7 @@ pub fn wrap(args: &WrapArgs) -> u8 {
     let wanted = Wanted {
         servers: &args.which.servers,
         name: args.name.as_deref(),
-        policies: &policies,
+        policies: &folder,
         dry_run: args.which.dry_run,
     };
     let mut names = Names::new();
@@ -127,19 +125,6 @@ pub fn unwrap(args: &UnwrapArgs) -> u8 {
         dry_run: args.which.dry_run,
     };
     all(&args.which, "unwrap", |config| job::unwrap(config, &wanted))
-}
-
-fn default_folder() -> Result<PathBuf, String> {
-    if geteuid().is_root() {
-        return Ok(PathBuf::from(DAEMON));
-    }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let home = home.filter(|home| home.is_absolute());
-    let home = match home {
-        Some(home) => home,
-        None => calling_user().map_err(|error| error.to_string())?.home,
-    };
-    Ok(home.join(OWN))
 }
 
 fn all(args: &WhichArgs, verb: &str, mut job: impl FnMut(&Config) -> FileDone) -> u8 {

@@ -7,7 +7,7 @@ use egress_common::{
     key::{Addr, GrantKey},
 };
 use egress_envelope::{
-    judge::{Inspect, Limits, Mode, Recipients, Unlisted},
+    judge::{Inspect, Limits, Mode, OnViolation, Recipients, Unlisted},
     service::Service,
 };
 use hickory_proto::{op::ResponseCode, rr::RecordType};
@@ -43,7 +43,12 @@ fn judged(name: &str) -> Rule {
         listed: Vec::new(),
         unlisted: Unlisted::Refuse,
         mode: Mode::Enforce,
-        limits: Limits { body: 1024 },
+        limits: Limits {
+            body: 1024,
+            ..Limits::default()
+        },
+        content: None,
+        on_violation: OnViolation::Refuse,
     };
     Rule {
         tls: true,

@@ -298,6 +298,8 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         deny: Vec::new(),
         listen: Vec::new(),
         dns: DnsSettings::default(),
+        content: None,
+        on_violation: egress_envelope::judge::OnViolation::Refuse,
         run: None,
         proxy: crate::policy::proxy::Choice::Caller,
         require: Vec::new(),
