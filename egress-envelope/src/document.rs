@@ -91,6 +91,29 @@ impl Document {
         }
     }
 
+    /// Gives the place of every key, without entries of lists.
+    pub(crate) fn keys(&self, each: &mut impl FnMut(&[&str])) {
+        match self {
+            Self::Nothing => {}
+            Self::Json(value) => json::keys(value, &mut Vec::new(), each),
+            Self::Fields(fields) => {
+                for (key, _) in fields {
+                    nested(key, each);
+                }
+            }
+            Self::Parts(parts) => {
+                for Part { key, .. } in parts {
+                    nested(key, each);
+                }
+            }
+            Self::Mail(fields) => {
+                for Field { name, .. } in fields {
+                    each(&[&name.to_ascii_lowercase()]);
+                }
+            }
+        }
+    }
+
     /// Gives every text with its place.
     pub(crate) fn texts(&self, each: &mut impl FnMut(&[&str], &str)) {
         match self {
@@ -114,6 +137,13 @@ impl Document {
             }
         }
     }
+}
+
+/// Gives the place of a form's key, which may be that of a nested field.
+fn nested(key: &str, each: &mut impl FnMut(&[&str])) {
+    let steps = keys::steps(key).unwrap_or_else(|| vec![key.to_owned()]);
+    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+    each(&steps);
 }
 
 /// Gives the text of a field, or those of the JSON that it is.

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::keys;
+use crate::{keys, mime};
 
 /// Reads a whole document.
 pub(crate) fn read(body: &[u8]) -> Result<Value, &'static str> {
@@ -96,14 +96,39 @@ pub(crate) fn texts<'a>(
         Value::String(text) => each(place, text),
         Value::Array(entries) => entries.iter().for_each(|entry| texts(entry, place, each)),
         Value::Object(entries) => {
+            let names = named(entries).is_some_and(mime::names_mails);
             for (key, entry) in entries {
                 each(place, key);
-                place.push(key);
+                let is_value = names && key.eq_ignore_ascii_case("value");
+                let mails = is_value && entry.as_str().is_some_and(mime::is_names);
+                place.push(if mails { mime::REFERENCES } else { key });
                 texts(entry, place, each);
                 place.pop();
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The name of a header field, where an object is one in a list of them.
+fn named(entries: &Map<String, Value>) -> Option<&str> {
+    let own = |(key, _): &(&String, &Value)| key.eq_ignore_ascii_case("name");
+    entries.iter().find(own)?.1.as_str()
+}
+
+/// Gives the place of every key.
+pub(crate) fn keys<'a>(value: &'a Value, place: &mut Vec<&'a str>, each: &mut impl FnMut(&[&str])) {
+    match value {
+        Value::Array(entries) => entries.iter().for_each(|entry| keys(entry, place, each)),
+        Value::Object(entries) => {
+            for (key, entry) in entries {
+                place.push(key);
+                each(place);
+                keys(entry, place, each);
+                place.pop();
+            }
+        }
+        _ => {}
     }
 }
 

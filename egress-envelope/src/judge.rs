@@ -10,6 +10,7 @@ use crate::{
     mcp::Id,
     secret::Content,
     service::{Place, Service},
+    shape::{Noted, Shape, Things},
     value::Kind,
 };
 
@@ -34,6 +35,9 @@ pub struct Inspect {
     /// What becomes of a connector that tries what it must not.
     #[serde(default)]
     pub on_violation: OnViolation,
+    /// Whether what is new in a request matters.
+    #[serde(default)]
+    pub shape: Shape,
 }
 
 /// What becomes of a connector that tries what it must not: a request is refused for a reason that
@@ -157,6 +161,8 @@ pub struct Judged {
     pub again: Option<u64>,
     /// What authenticates it, with its place: the operator's own, and told to nobody.
     pub(crate) own: Vec<(Place, String)>,
+    /// What it is made of, where that matters.
+    pub shape: Option<Things>,
 }
 
 /// One request, as it is told: everything but its content.
@@ -176,6 +182,9 @@ pub struct Operation {
     pub body: u64,
     /// The call under way, the latest of several.
     pub call: Option<CallRef>,
+    /// What was new in it, where it passed and that matters.
+    #[serde(default)]
+    pub shape: Option<Box<Noted>>,
 }
 
 /// Somebody who gets something, or a place where something goes.
@@ -230,6 +239,8 @@ pub enum Reason {
     Upgrade,
     /// A secret stands where it does not belong.
     SecretInRequest,
+    /// It has something that its operation never had.
+    NewShape,
     /// More requests than the rule permits in a time.
     OverRequestLimit,
     /// More recipients.
@@ -240,7 +251,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every one of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::RecipientNotInCall,
         Self::RecipientNotListed,
         Self::AddressElsewhere,
@@ -253,6 +264,7 @@ impl Reason {
         Self::BodyTooLarge,
         Self::Upgrade,
         Self::SecretInRequest,
+        Self::NewShape,
         Self::OverRequestLimit,
         Self::OverRecipientLimit,
         Self::OverByteLimit,
@@ -344,6 +356,7 @@ impl fmt::Display for Refusal {
                 f,
                 "a secret ({value}) is in it where it does not belong: {place}"
             ),
+            Reason::NewShape => f.write_str(value),
             Reason::OverRequestLimit => write!(f, "it is over the limit of {value} requests"),
             Reason::OverRecipientLimit => write!(f, "it is over the limit of {value} recipients"),
             Reason::OverByteLimit => write!(f, "it is over the limit of {value} bytes of bodies"),

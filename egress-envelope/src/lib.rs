@@ -29,6 +29,7 @@ mod rlp;
 mod rpc;
 pub mod secret;
 pub mod service;
+pub mod shape;
 mod stray;
 #[cfg(test)]
 mod tests;

@@ -71,10 +71,25 @@ impl Field {
     /// Whether what it says is for those who get the mail, or names other mails: those names look like
     /// addresses.
     pub(crate) fn is_content(&self) -> bool {
-        let name =
-            |word: &str| !word.contains('@') || (word.starts_with('<') && word.ends_with('>'));
-        self.is(&["subject"]) || (self.is(&MAILS) && self.value.split_whitespace().all(name))
+        self.is(&["subject"]) || (self.is(&MAILS) && is_names(&self.value))
     }
+}
+
+/// A field that names other mails.
+pub(crate) const REFERENCES: &str = "references";
+
+/// Whether a field of that name says which mail it is, or which others it is about.
+pub(crate) fn names_mails(name: &str) -> bool {
+    MAILS.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Whether a text is nothing but names of mails, on one line.
+pub(crate) fn is_names(text: &str) -> bool {
+    let name = |word: &str| {
+        let bare = word.strip_prefix('<').and_then(|it| it.strip_suffix('>'));
+        !word.contains('@') || bare.is_some_and(|it| !it.contains(['<', '>', ',', ';']))
+    };
+    !text.contains(is_odd) && text.split_whitespace().all(name)
 }
 
 /// The fields of a mail in their order.
@@ -103,12 +118,10 @@ pub(crate) fn read(mail: &[u8]) -> Result<Vec<Field>, &'static str> {
             once(&fields)?;
             return Ok(fields);
         }
-        let odd = |byte: &u8| !(byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
-        if line.len() > MAX_LINE || line.iter().any(odd) {
-            return Err("a line in the head of a mail that is too long or not in ASCII");
+        if line.len() > MAX_LINE {
+            return Err("a line in the head of a mail that is too long");
         }
-        let line =
-            std::str::from_utf8(line).map_err(|_| "a head of a mail that is not in ASCII")?;
+        let line = text(line)?;
         if line.starts_with([' ', '\t']) {
             let (Some(field), false) = (fields.last_mut(), line.trim().is_empty()) else {
                 return Err("a folded line of a mail without a field or a text");
@@ -131,6 +144,19 @@ pub(crate) fn read(mail: &[u8]) -> Result<Vec<Field>, &'static str> {
         });
     }
     Err("a mail without an end of its head, or with one that is too long")
+}
+
+/// A line of the head (RFC 6532): UTF-8, without what ends a line for some reader. U+0085 does in
+/// Latin-1, where its byte is a part of letters: no field may begin behind one.
+fn text(line: &[u8]) -> Result<&str, &'static str> {
+    let after = |byte: &u8| *byte == 0x85;
+    let next = line.iter().position(after).and_then(|at| line.get(at..));
+    let text = std::str::from_utf8(line).map_err(|_| "a head of a mail that is not in UTF-8")?;
+    let ends = |c: char| is_odd(c) || matches!(c, '\u{2028}' | '\u{2029}');
+    if text.contains(ends) || next.is_some_and(|rest| rest.contains(&b':')) {
+        return Err("a line in the head of a mail that is several for some");
+    }
+    Ok(text)
 }
 
 fn once(fields: &[Field]) -> Result<(), &'static str> {

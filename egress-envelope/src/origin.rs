@@ -56,6 +56,7 @@ mod tests {
         leaves::Leaf,
         mcp::Call,
         service::Service,
+        shape::Shape,
     };
 
     fn inspect(recipients: Recipients, listed: &[&str]) -> Inspect {
@@ -71,6 +72,7 @@ mod tests {
             limits: Limits::default(),
             content: None,
             on_violation: OnViolation::Refuse,
+            shape: Shape::Off,
         }
     }
 

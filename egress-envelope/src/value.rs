@@ -21,10 +21,12 @@ pub enum Kind {
     Channel,
     /// An address on a block chain.
     Address,
+    /// Identifiers with commas between them, in tables alone: each of them is an [`Kind::Id`].
+    Ids,
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind of a single value, and of mail addresses.
     pub const ALL: [Self; 6] = [
         Self::Mail,
         Self::Phone,
@@ -54,6 +56,10 @@ pub fn canonical(kind: Kind, text: &str) -> Vec<String> {
         Kind::Id => one(plain(text).map(str::to_owned)),
         Kind::Channel => one(plain(text).map(|text| text.trim_start_matches('#').to_lowercase())),
         Kind::Address => one(address(text)),
+        Kind::Ids => {
+            let ids = text.split(',').map(|id| plain(id).map(str::to_owned));
+            ids.collect::<Option<_>>().unwrap_or_default()
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     query,
     reading::{Reading, is_in_body, readings, unread, values},
     service::{Body, OperationRule, Place},
+    shape::{Shape, Things},
     stray::Said,
     value::{Kind, canonical},
 };
@@ -84,6 +85,7 @@ impl Inspect {
         let mut judged = Judged {
             operation: Operation::of(head, body, ledger),
             cost: cost(head, body),
+            shape: (self.shape != Shape::Off).then(|| Things::of_head(head, None)),
             ..Judged::default()
         };
         let candidates = self.service.candidates(&head.method, &head.path);
@@ -109,6 +111,10 @@ impl Inspect {
             }
         };
         judged.operation.id = id(&readings);
+        if let Some(shape) = &mut judged.shape {
+            *shape = Things::of_head(head, judged.operation.id.as_deref());
+            readings.iter().for_each(|it| shape.add_body(&it.document));
+        }
         judged.cost.requests = u64::try_from(readings.len()).unwrap_or(u64::MAX);
         for reading in &readings {
             self.reading(reading, head, ledger, &mut judged);
@@ -210,6 +216,17 @@ impl Inspect {
     }
 
     fn recipient(&self, kind: Kind, place: &str, text: &str, ledger: &Ledger, judged: &mut Judged) {
+        if kind == Kind::Ids {
+            // Somebody may have named the list as it is.
+            let whole = |id: &String| self.permits(&self.origin(Kind::Id, id, ledger));
+            if canonical(Kind::Id, text).iter().any(whole) {
+                return self.recipient(Kind::Id, place, text, ledger, judged);
+            }
+            for id in text.split(',') {
+                self.recipient(Kind::Id, place, id, ledger, judged);
+            }
+            return;
+        }
         if text.trim().is_empty() || (kind == Kind::Mail && mail::is_nobody(text)) {
             return;
         }
@@ -273,6 +290,7 @@ impl Operation {
             headers,
             body: u64::try_from(body.len()).unwrap_or(u64::MAX),
             call: ledger.in_flight().next().cloned(),
+            shape: None,
         }
     }
 }

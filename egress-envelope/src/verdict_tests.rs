@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at its first fault")]
 
 use super::*;
-use crate::h1;
+use crate::{h1, leaves::Leaf, mcp::Call};
 
 fn inspect() -> Inspect {
     serde_json::from_value(serde_json::json!({
@@ -171,4 +171,45 @@ fn what_is_written_is_what_was_read() {
     let mut out = Vec::new();
     h1::write_head(&head, &mut out);
     assert_eq!(String::from_utf8(out).unwrap(), text);
+}
+
+#[test]
+fn a_list_of_ids_is_named_whole_or_one_by_one() {
+    let inspect: Inspect = serde_json::from_value(serde_json::json!({
+        "service": { "service": "chat", "hosts": [], "operations": [
+            { "id": "open", "method": "POST", "path": "/open", "body": "json",
+              "recipients": { "ids": ["/users"] } } ] },
+        "recipients": "from-call", "listed": [], "unlisted": "refuse", "mode": "enforce",
+        "limits": { "body": 4096 },
+    }))
+    .unwrap();
+    let refused = |named: &[&str], users: &str| {
+        let mut ledger = Ledger::new();
+        let leaf = |text: &&str| Leaf {
+            place: "/users".into(),
+            text: (*text).into(),
+        };
+        ledger.called(Call {
+            id: None,
+            tool: "open".into(),
+            named: named.iter().map(leaf).collect(),
+            left_out: 0,
+        });
+        let body = serde_json::json!({ "users": users }).to_string();
+        let text = format!(
+            "POST /open HTTP/1.1\r\nHost: a.example\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let (head, _) = h1::head(text.as_bytes()).unwrap().unwrap();
+        let refusals = inspect.body(&head, body.as_bytes(), &ledger).refusals;
+        let values = refusals.into_iter().filter_map(|it| it.value);
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&["U1", "U2"], "U1,U2"), [""; 0]);
+    assert_eq!(refused(&["U1", "U2"], "U2, U1"), [""; 0]);
+    assert_eq!(refused(&["U1,U2"], "U1,U2"), [""; 0]);
+    assert_eq!(refused(&["U1"], "U1"), [""; 0]);
+    assert_eq!(refused(&["U1", "U2"], "U1,U3"), ["U3"]);
+    assert_eq!(refused(&["U1,U2"], "U1,U2,U3"), ["U1", "U2", "U3"]);
 }

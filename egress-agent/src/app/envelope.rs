@@ -6,6 +6,7 @@ use egress_common::abi::map;
 use egress_envelope::{
     judge::{Mode, OnViolation},
     secret::Own,
+    shape::{Noted, Shape, UNVERSIONED, sentence},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -16,7 +17,10 @@ use crate::{
         inspected::{Inspected, Rules},
         stand::Learn,
     },
-    envelope::{self, Envelope, Judged, Told},
+    envelope::{
+        self, Envelope, Judged, Told,
+        shapes::{Keeper, Shapes},
+    },
     event::model::{self, Body},
     forward::Range,
     host::Cgroup,
@@ -24,7 +28,7 @@ use crate::{
     launch::{Spec, env, stdio::Tap, trust},
     policy::model::Policy,
     reload::{Live, say},
-    scan::secret,
+    scan::{pinned, secret},
 };
 
 /// The envelope proxy's id in the data plane of a `run`.
@@ -82,6 +86,8 @@ impl Judging {
     pub(super) async fn start(self, run: &Run, instance: &Instance) -> Result<Working, RunError> {
         let (tap, tapped) = envelope::tap();
         let rules = self.inspected.rules();
+        let version = version(&run.command);
+        let (keeper, first) = keeper(&run.policy, &version);
         let start = envelope::Start {
             cgroup_procs: self.cgroup.path().join("cgroup.procs"),
             listener: instance.pins().map(map::FORWARDER),
@@ -89,6 +95,8 @@ impl Judging {
             roots: trust::of_host(&run.caller_env),
             operator: operator(run),
             secrets: secrets(run),
+            baseline: keeper.baseline(),
+            version,
             learn: self.learn,
             rules: rules.clone(),
             tapped,
@@ -99,6 +107,8 @@ impl Judging {
             ca_pem,
             tap: Some(tap),
             rules,
+            keeper,
+            first,
             _range: self.range,
         })
     }
@@ -138,6 +148,41 @@ fn environment(run: &Run) -> Vec<(OsString, OsString)> {
     env::build(block, run.caller_env.iter().cloned(), &[], &[])
 }
 
+/// Who keeps what requests are made of, and why it is not kept.
+fn keeper(policy: &Policy, version: &str) -> (Keeper, Option<String>) {
+    let mut rules = policy.inspected();
+    if !rules.any(|(_, _, inspect)| inspect.shape != Shape::Off) {
+        return (Keeper::nobody(), None);
+    }
+    let shapes = Shapes::open(&policy.connector);
+    match shapes.and_then(|shapes| Keeper::start(shapes, version.to_owned())) {
+        Ok(keeper) => (keeper, None),
+        Err(error) => {
+            let told = format!(
+                "what requests are made of is not kept, and where “shape: enforce” stands all of \
+                 them are refused: {error}"
+            );
+            (Keeper::nobody(), Some(told))
+        }
+    }
+}
+
+/// The version of the package that a command line starts, where that is written there.
+fn version(command: &[OsString]) -> String {
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let origin = pinned::origin(&words);
+    let package = origin.packages.iter().find(|package| package.pinned);
+    let version = package.and_then(|package| package.spec.strip_prefix(package.name.as_str()));
+    let version = version.map(|rest| rest.trim_start_matches(['@', '=']));
+    version
+        .filter(|version| !version.is_empty())
+        .unwrap_or(UNVERSIONED)
+        .to_owned()
+}
+
 /// An envelope proxy at work.
 pub(super) struct Working {
     envelope: Envelope,
@@ -146,6 +191,10 @@ pub(super) struct Working {
     /// Reads along; taken when the connector starts.
     tap: Option<Tap>,
     rules: watch::Receiver<Rules>,
+    /// Keeps what requests are made of.
+    keeper: Keeper,
+    /// What is to be told before anything else.
+    first: Option<String>,
     _range: Range,
 }
 
@@ -159,12 +208,16 @@ impl Working {
 
     /// The next thing to be told of the proxy. Safe to cancel.
     pub(super) async fn told(&mut self) -> Told {
+        if let Some(first) = self.first.take() {
+            return Told::Warning(first);
+        }
         self.envelope.next().await
     }
 
     /// What is left to be told.
     pub(super) fn last(&mut self) -> Option<Told> {
-        self.envelope.last()
+        let left = self.envelope.last();
+        left.or_else(|| self.keeper.finish().map(Told::Warning))
     }
 
     /// What is to become of the connector for what it tried, and why.
@@ -186,6 +239,11 @@ impl Working {
             }
             Told::Warning(_) => false,
         };
+        if let Told::Operation(judged) = &told
+            && let Some(noted) = &judged.operation.shape
+        {
+            self.keeper.note(Noted::clone(noted));
+        }
         body(told, connector, instance, reports)
     }
 }
@@ -221,6 +279,8 @@ fn operation(connector: &str, instance: &str, reports: bool, judged: Judged) -> 
         .recipients
         .into_iter()
         .map(super::origin::recipient);
+    let new = operation.shape.filter(|noted| !noted.learned);
+    let new = new.map(|noted| news(&noted)).unwrap_or_default();
     model::Operation {
         connector: connector.to_owned(),
         instance: instance.to_owned(),
@@ -245,5 +305,20 @@ fn operation(connector: &str, instance: &str, reports: bool, judged: Judged) -> 
         headers: operation.headers,
         body: operation.body,
         status,
+        new,
     }
+}
+
+/// What was new in a request, in sentences.
+fn news(noted: &Noted) -> Vec<String> {
+    let Noted {
+        operation,
+        new,
+        before,
+        version,
+        ..
+    } = noted;
+    let new = new.iter();
+    new.map(|thing| sentence(thing, operation, *before, version))
+        .collect()
 }

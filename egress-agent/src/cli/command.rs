@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, diff, doctor, events, explain, learn, run, scan, thaw, wrap};
+use super::{check, diff, doctor, events, explain, learn, run, scan, shape, thaw, wrap};
 use crate::{envelope, exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
@@ -31,6 +31,7 @@ enum Command {
     /// Say whether a connector may reach a destination, by which rule, through which layer
     Explain(explain::ExplainArgs),
     Scan(scan::ScanArgs),
+    Shape(shape::ShapeArgs),
     Thaw(thaw::ThawArgs),
     Wrap(wrap::WrapArgs),
     Unwrap(wrap::UnwrapArgs),
@@ -84,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Scan(args) => scan::run(&args),
+        Command::Shape(args) => shape::run(&args),
         Command::Thaw(args) => thaw::run(&args),
         Command::Wrap(args) => wrap::wrap(&args),
         Command::Unwrap(args) => wrap::unwrap(&args),

@@ -11,6 +11,7 @@ mod learned;
 mod policies;
 pub mod run;
 pub mod scan;
+pub mod shape;
 pub mod thaw;
 pub mod wrap;
 

@@ -78,8 +78,10 @@ fn opened(
 ) -> Result<Proxy, String> {
     let failed = |error: std::io::Error| format!("cannot start: {error}");
     let (said, written) = mpsc::channel(LINES);
-    let (shared, settles) = Shared::new((&spec.roots, &spec.secrets), spec.rules, said.clone())
+    let (mut shared, settles) = Shared::new((&spec.roots, &spec.secrets), spec.rules, said.clone())
         .map_err(|error| format!("cannot start: {error}"))?;
+    shared.version = spec.version;
+    *shared.baseline() = spec.baseline;
     let mut ledger = shared.ledger();
     spec.operator.iter().for_each(|text| ledger.operator(text));
     drop(ledger);

@@ -12,6 +12,7 @@ use std::{
 use egress_envelope::{
     judge::{Operation, Refusal},
     secret::Own,
+    shape::Baseline,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -57,6 +58,10 @@ pub struct Start {
     pub operator: Vec<String>,
     /// Values of the connector's environment that look like secrets.
     pub secrets: Vec<Own>,
+    /// What operations have shown, now and whenever the operator has it otherwise.
+    pub baseline: watch::Receiver<Baseline>,
+    /// The version of the connector's package.
+    pub version: String,
     /// Names and addresses that it is to know.
     pub learn: mpsc::Receiver<Learn>,
     /// How requests are judged.
@@ -107,6 +112,8 @@ impl Envelope {
             rules: start.rules.borrow_and_update().clone(),
             operator: start.operator,
             secrets: start.secrets,
+            baseline: start.baseline.borrow_and_update().clone(),
+            version: start.version,
         };
         let ca_pem = match pipes.begin(WHO, &spec).await? {
             Said::Ready { ca_pem } => ca_pem,
@@ -121,7 +128,8 @@ impl Envelope {
             told,
             missed: 0,
         };
-        let task = tokio::spawn(talk.carry_on(start.learn, start.rules, start.tapped));
+        let task =
+            tokio::spawn(talk.carry_on(start.learn, (start.rules, start.baseline), start.tapped));
         Ok((Self { task, lines }, ca_pem))
     }
 
@@ -161,7 +169,7 @@ impl Talk {
     async fn carry_on(
         mut self,
         mut learn: mpsc::Receiver<Learn>,
-        mut rules: watch::Receiver<Rules>,
+        (mut rules, mut baseline): (watch::Receiver<Rules>, watch::Receiver<Baseline>),
         mut tapped: mpsc::Receiver<Tapped>,
     ) {
         let ended = loop {
@@ -177,6 +185,10 @@ impl Talk {
                 Ok(()) = rules.changed() => {
                     let rules = rules.borrow_and_update().clone();
                     self.pipes.say(&Order::Rules(rules)).await
+                }
+                Ok(()) = baseline.changed() => {
+                    let baseline = baseline.borrow_and_update().clone();
+                    self.pipes.say(&Order::Baseline(baseline)).await
                 }
                 Some(Tapped { order, done }) = tapped.recv() => {
                     let said = self.pipes.say(&order).await;

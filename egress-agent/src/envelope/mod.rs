@@ -16,6 +16,7 @@
 //! | `orders` | its side of the pipes to the agent |
 //! | `handle` | the agent's side of it |
 //! | `tap` | what the client says to the connector, known to the proxy first |
+//! | `shapes` | what requests were made of, kept between runs |
 //! | `spec` | what agent and proxy say to each other |
 //! | `why` ◦ | why a connection came to nothing, for people |
 //! | `ca` | its authority, in memory |
@@ -49,6 +50,7 @@ mod pool;
 mod refusal;
 mod relay;
 mod serve;
+pub mod shapes;
 mod shared;
 mod spec;
 mod stream;

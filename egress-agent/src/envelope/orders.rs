@@ -21,6 +21,8 @@ pub(super) struct Orders {
     line: Vec<u8>,
     /// Nothing more comes.
     ended: bool,
+    /// Orders that were carried out and not answered yet, for want of room.
+    owed: usize,
 }
 
 impl Orders {
@@ -29,6 +31,7 @@ impl Orders {
             pipe,
             line: Vec::new(),
             ended: false,
+            owed: 0,
         }
     }
 
@@ -43,15 +46,22 @@ impl Orders {
         loop {
             tokio::select! {
                 ready = self.pipe.readable(), if !self.ended => {
-                    if ready.is_err() || self.take(shared, &said, Way::Noted).is_err() {
+                    if ready.is_err() || self.take(shared, Way::Noted).is_err() {
                         self.ended = true;
                     }
+                }
+                // Whoever waits for an answer waits for this one: answers go in their order.
+                room = said.reserve(), if self.owed > 0 => {
+                    if let Ok(room) = room {
+                        room.send(Said::Learned);
+                    }
+                    self.owed = self.owed.saturating_sub(1);
                 }
                 settle = settles.recv() => {
                     let Some(settle) = settle else {
                         return;
                     };
-                    if !self.ended && self.take(shared, &said, Way::Now).is_err() {
+                    if !self.ended && self.take(shared, Way::Now).is_err() {
                         self.ended = true;
                     }
                     // Who asked may be gone. Without an agent nothing more is named, and what is
@@ -64,7 +74,7 @@ impl Orders {
 
     /// Reads what there is, and carries out whole lines. An error: there is no agent any more, or
     /// none that is understood.
-    fn take(&mut self, shared: &Shared, said: &mpsc::Sender<Said>, way: Way) -> io::Result<()> {
+    fn take(&mut self, shared: &Shared, way: Way) -> io::Result<()> {
         let mut piece = vec![0; PIECE];
         loop {
             let length = match way {
@@ -82,7 +92,8 @@ impl Orders {
                         if byte == b'\n' {
                             let order = serde_json::from_slice(&self.line)?;
                             self.line.clear();
-                            carry_out(order, shared, said);
+                            let answered = carry_out(order, shared);
+                            self.owed = self.owed.saturating_add(usize::from(answered));
                         } else {
                             self.line.push(byte);
                         }
@@ -108,24 +119,24 @@ enum Way {
     Now,
 }
 
-fn carry_out(order: Order, shared: &Shared, said: &mpsc::Sender<Said>) {
-    // The agent asks for few things at a time; one that does not hear the answer waits in vain and
-    // answers its connector that the name failed.
-    let learned = || said.try_send(Said::Learned).unwrap_or_default();
+/// Carries an order out. Answers whether that is to be said.
+fn carry_out(order: Order, shared: &Shared) -> bool {
     match order {
         Order::Learn { address, name } => {
             shared.learn(address, name);
-            learned();
+            return true;
         }
         Order::Upstream { name, addresses } => {
             shared.is_at(name, addresses);
-            learned();
+            return true;
         }
         Order::Rules(rules) => shared.inspect(rules),
+        Order::Baseline(baseline) => *shared.baseline() = baseline,
         Order::Called(call) => shared.ledger().called(call),
         Order::Ended(id) => shared.ledger().ended(&id),
         Order::Missed => shared.ledger().missed(),
     }
+    false
 }
 
 /// Writes what is said. An agent that is gone hears nothing, and nobody waits for it.

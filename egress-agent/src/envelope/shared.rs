@@ -16,6 +16,7 @@ use egress_envelope::{
     ledger::Ledger,
     limit::Meter,
     secret::{Finder, FinderError, Own},
+    shape::{Baseline, UNVERSIONED},
 };
 use tokio::{
     net::TcpStream,
@@ -73,6 +74,10 @@ pub(super) struct Shared {
     /// What passed lately, by name. Names are those that were judged at the start and no others, so
     /// there is an end to them; a change of the policy forgets nothing.
     meters: Mutex<HashMap<String, Meter>>,
+    /// What operations have shown.
+    baseline: Mutex<Baseline>,
+    /// The version of the connector's package.
+    pub(super) version: String,
     /// When that began.
     pub(super) started: Instant,
 }
@@ -123,6 +128,8 @@ impl Shared {
             said,
             missed: AtomicU64::new(0),
             meters: Mutex::default(),
+            baseline: Mutex::default(),
+            version: UNVERSIONED.to_owned(),
             started: Instant::now(),
         };
         Ok((shared, settles))
@@ -154,6 +161,11 @@ impl Shared {
     /// What passed lately.
     pub(super) fn meters(&self) -> MutexGuard<'_, HashMap<String, Meter>> {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What operations have shown.
+    pub(super) fn baseline(&self) -> MutexGuard<'_, Baseline> {
+        self.baseline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -10,6 +10,7 @@ use egress_envelope::{
     judge::{Operation, Refusal},
     mcp::{Call, Id},
     secret::Own,
+    shape::Baseline,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,10 @@ pub(super) struct Spec {
     pub operator: Vec<String>,
     /// Values of the connector's environment that look like secrets.
     pub secrets: Vec<Own>,
+    /// What operations have shown.
+    pub baseline: Baseline,
+    /// The version of the connector's package.
+    pub version: String,
 }
 
 /// What the agent says.
@@ -53,6 +58,8 @@ pub(super) enum Order {
     },
     /// How requests are judged from now on, by name; a name without is closed.
     Rules(Rules),
+    /// What operations have shown, as the operator has it now.
+    Baseline(Baseline),
     /// The client named values.
     Called(Call),
     /// A call is over.

@@ -2,7 +2,8 @@
 
 use egress_envelope::{
     head::Head,
-    judge::{Inspect, Judged, Mode, Refusal},
+    judge::{Inspect, Judged, Mode, Reason, Refusal},
+    shape::{Noted, Shape, sentence},
 };
 
 use super::shared::{Asked, Shared};
@@ -34,6 +35,7 @@ impl Shared {
             judged.refusals = refusals;
         }
         let reports = inspect.mode == Mode::Report;
+        self.shape(inspect, &mut judged, reports);
         // What is refused anyway takes nothing of what others may have.
         if judged.refusals.is_empty() || reports {
             let now = self.started.elapsed();
@@ -44,5 +46,43 @@ impl Shared {
             judged.again = again;
         }
         judged
+    }
+
+    /// What is new in a request is refused, or noted where it passes.
+    fn shape(&self, inspect: &Inspect, judged: &mut Judged, reports: bool) {
+        let Some(things) = judged.shape.take() else {
+            return;
+        };
+        let is_secret = |it: &Refusal| it.reason == Reason::SecretInRequest;
+        if judged.refusals.iter().any(is_secret) {
+            // One of its names may be the secret, which is not written down.
+            return;
+        }
+        let mut baseline = self.baseline();
+        let (new, before) = baseline.new_of(&things);
+        let operation = things.operation;
+        let said = |thing: &String| sentence(thing, &operation, before, &self.version);
+        let enforces = inspect.shape == Shape::Enforce;
+        if enforces {
+            judged.refusals.extend(new.iter().map(|thing| Refusal {
+                reason: Reason::NewShape,
+                place: Some(thing.clone()),
+                value: Some(said(thing)),
+            }));
+        }
+        // What was refused is nothing that a request may have, and where shapes hold nothing is
+        // learned.
+        if enforces || !judged.refusals.is_empty() && !reports {
+            return;
+        }
+        let learned = baseline.learns(&operation);
+        baseline.note(&operation, &new, &self.version);
+        judged.operation.shape = Some(Box::new(Noted {
+            operation,
+            new,
+            before,
+            version: self.version.clone(),
+            learned,
+        }));
     }
 }

@@ -220,6 +220,9 @@ pub struct Operation {
     pub body: u64,
     /// Status of the answer; `None`: there was none.
     pub status: Option<u16>,
+    /// What was new in it, each in a sentence; only where its rule looks at shapes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new: Vec<String>,
 }
 
 impl Operation {

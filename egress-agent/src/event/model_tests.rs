@@ -105,6 +105,7 @@ pub(crate) fn every_kind() -> Vec<Record> {
             headers: vec!["host".into()],
             body: 120,
             status: Some(403),
+            new: vec!["/Bcc is new: 412 requests of operation send never had it".into()],
         }),
         Body::Started(Started {
             connector: connector(),

@@ -36,6 +36,7 @@ pub mod written;
 pub use compile::{CompiledRule, Tables, compile};
 pub use fault::{Fault, Faults};
 pub use load::{Loaded, changeable_by, find, load_dir, load_file, load_traced, parse};
+pub use lower::is_connector;
 pub use model::Policy;
 
 #[cfg(test)]

@@ -35,6 +35,10 @@ pub struct Inspect {
     /// enforce (the default): refuse and report. report: everything passes, and what would have
     /// been refused is reported.
     pub mode: Option<Loose<InspectMode>>,
+    /// Whether what is new in a request matters: keys, header fields and paths that its operation
+    /// has never shown. off is the default; report: they are kept and reported. enforce: what is new
+    /// is refused, and nothing is learned.
+    pub shape: Option<Loose<Shape>>,
     /// How much, and how often.
     pub limits: Option<Loose<InspectLimits>>,
     /// Not part of the format.
@@ -61,7 +65,7 @@ pub struct Operation {
     pub body: Option<Loose<Body>>,
     /// For `body: json-rpc`, the method of the call.
     pub rpc: Option<Loose<String>>,
-    /// Where the request says who gets something: by kind (mail, phone, url, id, channel, address)
+    /// Where the request says who gets something: by kind (mail, phone, url, id, ids, channel, address)
     /// the places, `/to`, `/copies/*/address`, `path NAME`, `query NAME` or `header NAME`.
     pub recipients: Option<Loose<BTreeMap<String, Loose<Places>>>>,
     /// Likewise, where it says where else something goes: reply addresses, webhooks, accounts.
@@ -161,6 +165,18 @@ pub enum Unlisted {
     Refuse,
     /// It passes and is reported.
     Report,
+}
+
+/// Whether what is new in a request matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// It does not.
+    Off,
+    /// It is kept and reported.
+    Report,
+    /// It is refused.
+    Enforce,
 }
 
 /// Whether refusals of requests are carried out.

@@ -361,6 +361,26 @@ fn addresses_where_no_recipient_stands() {
                 AddressElsewhere,
             ),
             (
+                "an address where another mail is named",
+                r#"{"Headers":[{"Name":"In-Reply-To","Value":"eve@evil.example"}]}"#,
+                AddressElsewhere,
+            ),
+            (
+                "a field behind the name of a mail",
+                r#"{"Headers":[{"Name":"References","Value":"<a@b.example>\r\nBcc: <eve@evil.example>"}]}"#,
+                AddressElsewhere,
+            ),
+            (
+                "two addresses in the name of a mail",
+                r#"{"Headers":[{"Name":"References","Value":"<a@b.example>,<eve@evil.example>"}]}"#,
+                AddressElsewhere,
+            ),
+            (
+                "another field with the name of a mail",
+                r#"{"Headers":[{"Name":"X-References","Value":"<eve@evil.example>"}]}"#,
+                AddressElsewhere,
+            ),
+            (
                 "a mapping of them",
                 r#"{"Headers":{"Bcc":"eve@evil.example"}}"#,
                 AddressElsewhere,

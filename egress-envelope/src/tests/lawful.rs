@@ -52,6 +52,10 @@ fn mail_in_json() {
             r#"{"Headers":[{"Name":"Reply-To","Value":"b@own.example"}]}"#,
         ),
         (
+            "an answer to another mail",
+            r#"{"Headers":[{"Name":"In-Reply-To","Value":"<CA+1@mail.evil.example>"},{"name":"references","value":"<a@evil.example> <b@evil.example>"}]}"#,
+        ),
+        (
             "the operator sends",
             r#"{"From":"Shop <operator@shop.example>"}"#,
         ),

@@ -49,6 +49,7 @@ fn judged(name: &str) -> Rule {
         },
         content: None,
         on_violation: OnViolation::Refuse,
+        shape: egress_envelope::shape::Shape::Off,
     };
     Rule {
         tls: true,

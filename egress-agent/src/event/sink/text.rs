@@ -179,6 +179,9 @@ impl Line {
                 self.rest(&format!("{value} ({origin})"));
             }
         }
+        for new in &body.new {
+            self.rest(&escape::inner(new));
+        }
         if let Some(tool) = &body.tool {
             let call = body.call.as_deref().map(escape::field);
             let call = call.map(|call| format!(" #{call}")).unwrap_or_default();

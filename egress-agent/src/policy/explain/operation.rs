@@ -203,6 +203,21 @@ fn judge(
         }
     }
     let mut hints = vec![said(first, &places)];
+    // Which of them a call is stands in the body, which may have several.
+    let calls: Vec<&str> = candidates
+        .iter()
+        .filter_map(|operation| operation.rpc.as_deref())
+        .collect();
+    if !calls.is_empty() {
+        hints = vec![format!(
+            "each call of the body, one or a batch, is an operation of its own, and one that is not \
+             listed refuses all; listed here: {}",
+            calls.join(", ")
+        )];
+        if !places.is_empty() {
+            hints.push(format!("who they go to stands in {}", places.join(", ")));
+        }
+    }
     let mut all = Vec::new();
     for text in recipients {
         all.extend(one(inspect, &kinds, text)?);
@@ -225,13 +240,28 @@ fn judge(
     }
     Ok(Verdict {
         operation: Operation {
-            id: Some(first.id.clone()),
+            id: Some(if calls.is_empty() {
+                first.id.clone()
+            } else {
+                ids(&candidates)
+            }),
             places,
             recipients: all,
         },
         refused,
         hints,
     })
+}
+
+/// The names of what a request can be, each once, as events have those of a batch.
+fn ids(candidates: &[&OperationRule]) -> String {
+    let mut ids: Vec<&str> = Vec::new();
+    for operation in candidates {
+        if !ids.contains(&operation.id.as_str()) {
+            ids.push(&operation.id);
+        }
+    }
+    ids.join(", ")
 }
 
 /// What becomes of the values that a text says.

@@ -91,7 +91,7 @@ fn connector(document: &Document, findings: &mut Findings) -> String {
 }
 
 /// Whether a text can name a connector.
-fn is_connector(name: &str) -> bool {
+pub fn is_connector(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= 64
         && name.starts_with(plain)

@@ -3,6 +3,7 @@
 use egress_envelope::{
     judge::{self, Pattern},
     service::Service,
+    shape::Shape,
 };
 
 use super::{
@@ -19,6 +20,7 @@ use crate::policy::{
     written::{self, Inspect},
 };
 
+const SHAPE: &str = "write “shape: off”, “report” or “enforce”";
 /// Entries of `listed`.
 const MAX_LISTED: usize = 1_000;
 
@@ -158,6 +160,11 @@ fn read(inspect: &Inspect, host: Option<&str>, findings: &mut Findings) -> judge
             None | Some(written::InspectMode::Enforce) => judge::Mode::Enforce,
         },
         limits: limits::read(inspect, findings),
+        shape: match value::field("shape", &inspect.shape, SHAPE, findings) {
+            None | Some(written::Shape::Off) => Shape::Off,
+            Some(written::Shape::Report) => Shape::Report,
+            Some(written::Shape::Enforce) => Shape::Enforce,
+        },
         // Said for all rules together.
         content: None,
         on_violation: judge::OnViolation::Refuse,
@@ -292,18 +299,21 @@ pub(super) fn not_passed_by(choice: &Choice, allow: &[Placed], findings: &mut Fi
                 );
             }
         }
-        if let Choice::Through(proxy) = choice
-            && proxy.takes(name)
-        {
+        if let Choice::Through(proxy) = choice {
             let mut path = path.clone();
             path.push("inspect".into());
-            findings.note_at(
-                path,
+            let message = if proxy.takes(name) {
                 format!(
                     "connections to {name} go through the proxy {proxy}, where nothing is judged"
-                ),
-                "add the name to “proxy.direct”, or remove “inspect”",
-            );
+                )
+            } else {
+                format!(
+                    "the proxy {proxy} and requests that are judged do not go together in one policy"
+                )
+            };
+            let help =
+                "write “proxy: off” where the host is reached without it, or remove “inspect”";
+            findings.note_at(path, message, help);
         }
     }
 }

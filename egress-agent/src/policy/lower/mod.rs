@@ -16,5 +16,5 @@ mod target;
 mod tls;
 mod value;
 
-pub use document::lower;
+pub use document::{is_connector, lower};
 pub use target::{Short, host, short, unix};

@@ -206,6 +206,7 @@ fn kinds() -> impl Iterator<Item = (&'static str, Kind)> {
         ("url", Kind::Url),
         ("id", Kind::Id),
         ("channel", Kind::Channel),
+        ("ids", Kind::Ids),
         ("address", Kind::Address),
     ]
     .into_iter()

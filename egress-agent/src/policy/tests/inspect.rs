@@ -184,8 +184,8 @@ fn keys_that_are_none() {
         ("{}", "no operation is known here, so no request would pass"),
         ("{operations: []}", "no operation is known here"),
         (
-            "{service: postmark, shape: report}",
-            "unknown key “shape” in “inspect”",
+            "{service: postmark, shapes: report}",
+            "unknown key “shapes” in “inspect”",
         ),
         (
             "{service: postmark, budget: 1MiB}",
@@ -420,7 +420,11 @@ fn no_rule_leads_round_it() {
         found.starts_with("p.yaml:5:") && found.contains("where nothing is judged"),
         "{found}"
     );
-    assert!(proxied(", direct: [api.postmarkapp.com]").is_ok());
+    // Reached without it, the host would still be judged by nobody: a start refuses both together.
+    let both = proxied(", direct: [api.postmarkapp.com]")
+        .err()
+        .unwrap_or_default();
+    assert!(both.contains("do not go together"), "{both}");
 }
 
 #[test]
