@@ -10,6 +10,7 @@ mod answers;
 mod clients;
 mod floods;
 mod kept;
+mod orders;
 mod requests;
 mod streams;
 mod twos;
