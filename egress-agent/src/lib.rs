@@ -11,6 +11,7 @@ pub mod exit;
 pub mod forward;
 pub mod grant;
 pub mod host;
+pub mod instance;
 pub mod kernel;
 pub mod launch;
 pub mod learn;

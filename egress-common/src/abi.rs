@@ -17,8 +17,9 @@ pub const MAX_NAMES: u32 = 8_192;
 pub const MAX_ROUTES: u32 = 16_384;
 /// Connectors of one data-plane instance; ids run from 1 to this number less one.
 pub const MAX_CONNECTORS: u32 = 1_024;
-/// Rules of one data-plane instance, reserved ones included.
-pub const MAX_RULES: u32 = 8_192;
+/// Rules of one data-plane instance, reserved ones included. Its tables have as many entries as it
+/// needs.
+pub const MAX_RULES: u32 = 65_536;
 /// Port ranges one prefix can hold after all rules that cover it are merged.
 pub const MAX_RANGES: usize = 16;
 /// Bytes of the event ring; a power of two and a multiple of the page size.

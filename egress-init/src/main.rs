@@ -5,7 +5,7 @@
 //! `egress-init FIRST`: `FIRST` is the number of the connector's first process. Descriptor 0 is a
 //! pipe that hangs up when the agent is gone. On descriptor 1 it writes one byte, once nobody
 //! inside can take hold of it, and at the end the four bytes of FIRST's wait status (wait(2)),
-//! native order.
+//! native order. The latter it writes on descriptor 2 as well, for a caller who outlives the agent.
 //!
 //! There is one for each connector, so it has no C library, no heap and no thread: a few pages.
 //! It reads nothing that the connector writes.
@@ -21,6 +21,8 @@ use call::{Poll, SignalSet};
 const CALLER: i32 = 0;
 /// Standard output: what the agent hears.
 const STATUS: i32 = 1;
+/// Standard error: what a caller hears beside the agent, or nobody.
+const COPY: i32 = 2;
 /// The namespace ends with exit code 0; the agent goes by what [`STATUS`] says.
 const DONE: i32 = 0;
 /// Something that cannot fail did.
@@ -58,7 +60,8 @@ fn watch(first: i32) -> i32 {
     loop {
         while let Some((pid, status)) = call::reap() {
             if pid == first {
-                // The agent knows what to make of its silence.
+                // Who hears it knows what to make of silence; one of both may be gone.
+                call::write(COPY, &status.to_ne_bytes());
                 call::write(STATUS, &status.to_ne_bytes());
                 return DONE;
             }

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     dns::{Carrier, Names},
-    event::pump::Pump,
+    event::pump::Telling,
     grant::Keeper,
-    kernel::{Plane, instance::Instance},
+    instance::DataPlane,
+    kernel::instance::Instance,
     launch::{Spec, stdio::Tap},
     policy::model::Policy,
     reload::Live,
@@ -84,7 +85,7 @@ impl Beside {
     pub(super) fn admit(
         &self,
         live: &mut Live,
-        plane: &mut Plane,
+        plane: &DataPlane,
         instance: &Instance,
     ) -> Result<(), RunError> {
         match self {
@@ -135,7 +136,7 @@ impl Running {
         told: Told,
         run: &Run,
         (instance, first): (&Instance, u32),
-        stream: &Pump,
+        stream: &Telling,
     ) {
         let (connector, name) = (&run.policy.connector, instance.name());
         match (self, told) {
@@ -154,7 +155,7 @@ impl Running {
     }
 
     /// Says what is left to be said.
-    pub(super) fn last(&mut self, run: &Run, instance: (&Instance, u32), stream: &Pump) {
+    pub(super) fn last(&mut self, run: &Run, instance: (&Instance, u32), stream: &Telling) {
         loop {
             let told = match self {
                 Self::Through(running) => running.last().map(Told::Through),

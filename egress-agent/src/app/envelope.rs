@@ -24,7 +24,8 @@ use crate::{
     event::model::{self, Body},
     forward::Range,
     host::Cgroup,
-    kernel::{Plane, instance::Instance},
+    instance::DataPlane,
+    kernel::instance::Instance,
     launch::{Spec, env, stdio::Tap, trust},
     policy::model::Policy,
     reload::{Live, say},
@@ -75,11 +76,11 @@ impl Judging {
     pub(super) fn admit(
         &self,
         live: &mut Live,
-        plane: &mut Plane,
+        plane: &DataPlane,
         instance: &Instance,
     ) -> Result<(), RunError> {
         live.admit_envelope(PROCESS, &self.cgroup)?;
-        Ok(plane.attach_proxy(instance.connector().path())?)
+        Ok(plane.plane().attach_proxy(instance.connector().path())?)
     }
 
     /// Starts the proxy.

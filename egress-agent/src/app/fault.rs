@@ -6,6 +6,7 @@ use crate::{
     event::pump::PumpError,
     exit, forward,
     host::layers::Unmet,
+    instance::{DataPlaneError, Full},
     kernel::{instance::InstanceError, lsm::LsmError, probe},
     launch::{self, LaunchError},
     reload,
@@ -26,6 +27,12 @@ pub enum RunError {
     /// The data plane was refused.
     #[error(transparent)]
     Plane(#[from] crate::kernel::PlaneError),
+    /// The data plane cannot be used.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// Other connectors have all the room.
+    #[error("{0}; nothing was started")]
+    Full(#[from] Full),
     /// The policy is not in the data plane.
     #[error(transparent)]
     Start(#[from] reload::fault::StartError),

@@ -12,7 +12,8 @@ use crate::{
     forward::{Forwarder, Range, Start, Whereabouts},
     grant::Keeper,
     host::Cgroup,
-    kernel::{Plane, instance::Instance},
+    instance::DataPlane,
+    kernel::instance::Instance,
     policy::{model::Policy, proxy::Proxy},
     reload::{Live, say},
 };
@@ -62,11 +63,11 @@ impl Through {
     pub(super) fn admit(
         &self,
         live: &mut Live,
-        plane: &mut Plane,
+        plane: &DataPlane,
         instance: &Instance,
     ) -> Result<(), RunError> {
         live.admit_forwarder(FORWARDER, &self.cgroup)?;
-        Ok(plane.attach_proxy(instance.connector().path())?)
+        Ok(plane.plane().attach_proxy(instance.connector().path())?)
     }
 
     /// Looks for the proxy and starts the forwarder. It fails where the connector could reach the

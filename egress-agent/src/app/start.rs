@@ -16,11 +16,8 @@ use crate::{
         switch::{self, Part},
         temporary::{Owner, Temporary},
     },
-    kernel::{
-        Plane,
-        instance::Instance,
-        lsm::{LsmError, LsmPrograms},
-    },
+    instance::DataPlane,
+    kernel::{instance::Instance, lsm::LsmError},
     launch::{self, Spec, UnixSockets, binds::Binds, canary, env, identity},
     policy::{
         model::{Mode, Policy, Processes, Rule},
@@ -28,19 +25,19 @@ use crate::{
     },
 };
 
-/// The programs for security modules, where a canary shows that they fire.
-pub(super) fn proven(instance: &Instance, plane: &mut Plane) -> Result<LsmPrograms, LsmError> {
-    let modules = plane.take_lsm()?;
-    canary::prove(modules, instance.parent().path())
+/// Shows once that the programs for security modules fire.
+pub(super) fn proven(instance: &Instance, plane: &DataPlane) -> Result<(), LsmError> {
+    let modules = plane.modules(|modules| canary::prove(modules, instance.parent().path()));
+    modules.as_ref().map(drop).map_err(Clone::clone)
 }
 
-/// Which layers hold for this run. Fails where the policy requires others.
+/// Which layers hold for this connector. Fails where the policy requires others.
 pub(super) fn layers(
     policy: &Policy,
-    plane: &Plane,
+    plane: &DataPlane,
     modules: Option<&LsmError>,
 ) -> Result<Layers, RunError> {
-    let mut layers = launch::layers::find(plane, modules);
+    let mut layers = launch::layers::find(&plane.plane(), modules);
     let is_abstract = |rule: &Rule| {
         rule.target
             .socket()
@@ -77,14 +74,14 @@ pub(super) fn temporary(
     run: &Run,
     instance: &Instance,
     unix: &UnixSockets,
-    plane: &Plane,
+    plane: &DataPlane,
 ) -> io::Result<Option<Temporary>> {
     let block = run.policy.run.as_ref().and_then(|run| run.env.as_ref());
     let named = block.is_some_and(|env| env.set.contains_key("TMPDIR"));
     if !unix.sockets || named || switch::is_off(Part::Mounts) {
         return Ok(None);
     }
-    if !plane.leads_unix() {
+    if !plane.plane().leads_unix() {
         return Err(io::Error::other(
             "the kernel does not let programs lead a unix socket's address elsewhere",
         ));
@@ -158,6 +155,8 @@ pub(super) fn spec(
         enforced: run.policy.mode == Mode::Enforce,
         unix,
         inherited: run.inherited.clone(),
+        cwd: run.cwd.clone(),
+        search: run.search.clone(),
         temporary,
         oom_score_adj: memory::spare(),
         entries: identity::missing(&run.user),

@@ -46,6 +46,10 @@ enum Command {
         answers: i32,
         /// Descriptor of the pipe of the init
         status: i32,
+        /// Descriptor of the pipe that hangs up with the caller, or 0
+        lifeline: i32,
+        /// Descriptor of the caller's own pipe of the init, or 0
+        copy: i32,
     },
     /// Keep a user namespace; for the agent itself
     #[command(name = temporary::KEEPER, hide = true)]
@@ -95,7 +99,15 @@ pub fn main() -> ExitCode {
             commands,
             answers,
             status,
-        } => launch::child::run(commands, answers, status),
+            lifeline,
+            copy,
+        } => launch::child::run(launch::child::Numbers {
+            commands,
+            answers,
+            status,
+            lifeline,
+            copy,
+        }),
         Command::Ids => temporary::keep_ids().map_or_else(fail, |()| 0),
         Command::Forward { commands, answers } => forward::child::run(commands, answers),
         Command::Envelope { commands, answers } => envelope::child::run(commands, answers),

@@ -12,7 +12,9 @@ use crate::{
     kernel::{
         Plane, Settings, attach,
         instance::{self, Instance},
-        leftovers, probe,
+        leftovers,
+        load::Sizes,
+        probe,
     },
     launch::{canary, layers},
     policy::{Policy, load, open},
@@ -206,6 +208,7 @@ fn attach(instance: &Instance) -> Result<Layers, String> {
         connectors: 1,
         proxy_net: None,
         rules: RULE_FIRST,
+        sizes: Sizes::ONE,
     };
     let mut plane =
         Plane::load(&settings, instance.pins().clone()).map_err(|error| error.to_string())?;

@@ -151,6 +151,8 @@ fn prepare(args: RunArgs) -> Result<app::Run, String> {
         session,
         unsettled,
         inherited,
+        cwd: None,
+        search: None,
         caller_env: std::env::vars_os().collect(),
         events: args.events,
         start_unresolved: args.start_unresolved,

@@ -300,11 +300,10 @@ impl Names {
             .collect();
         let mut looked_at: HashMap<Addr, bool> = HashMap::new();
         let mut gone: HashSet<GrantKey> = HashSet::new();
-        for (key, grant) in self.keeper.grants() {
+        for (key, grant) in self.own_ids(holder).flat_map(|id| self.keeper.grants(id)) {
             let judged = self.inspected();
             let judged = judged.filter(|it| it.process() == key.connector);
-            if key.connector != holder.connector && judged.is_none()
-                || private.contains(&grant.rule)
+            if private.contains(&grant.rule)
                 || judged.is_some_and(|it| it.is_private(&current.policy, &key.addr))
                 || self.stands(&key.addr)
             {
@@ -321,7 +320,16 @@ impl Names {
         if gone.is_empty() {
             return Ok(());
         }
-        self.keeper.retain(|key| !gone.contains(key))
+        let ids = self.own_ids(holder);
+        // Each is tried, whatever became of the one before.
+        ids.map(|id| self.keeper.retain(id, |key| !gone.contains(key)))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// The connector's number in the data plane, and that of the envelope proxy beside it.
+    fn own_ids(&self, holder: &Holder) -> impl Iterator<Item = u32> + use<> {
+        let beside = self.inspected().map(Inspected::process);
+        std::iter::once(holder.connector).chain(beside)
     }
 
     /// Grants what the policy that is in force now leaves open of an answer.
@@ -359,7 +367,9 @@ impl Names {
         let written = written.and_then(|()| match self.inspected() {
             Some(judges) if inspected::takes(policy, name) => self
                 .keeper
-                .retain(|key| !judges.is_round(policy, key))
+                .retain(current.holder.connector, |key| {
+                    !judges.is_round(policy, key)
+                })
                 .map_err(|error| ResolveError::Table(error.to_string())),
             _ => Ok(()),
         });
@@ -407,7 +417,8 @@ impl Names {
             .addresses
             .iter()
             .map(|&address| lease::canonical(address));
-        self.keeper.answered(name.as_str(), addresses);
+        let connector = self.current().holder.connector;
+        self.keeper.answered(connector, name.as_str(), addresses);
         let term = kept.term(&self.current().policy.dns);
         Ok(Resolved {
             addresses: found.addresses.clone(),

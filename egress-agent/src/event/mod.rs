@@ -4,6 +4,7 @@
 //! the records; [`tally`] compares the two, so that the stream can say how much it did not
 //! show. The schema is documented in `docs/events.md`.
 
+pub mod account;
 pub mod call;
 pub mod codes;
 pub mod decode;

@@ -77,14 +77,19 @@ impl Stream {
     ) -> Result<Decoded, DecodeError> {
         match decode(bytes) {
             Ok(decoded) => {
-                self.event(&decoded, lookups, backlog);
+                self.decoded(&decoded, lookups, backlog);
                 Ok(decoded)
             }
             Err(error) => {
-                self.book(0).malformed();
+                self.malformed();
                 Err(error)
             }
         }
+    }
+
+    /// A record that cannot be read.
+    pub fn malformed(&mut self) {
+        self.book(0).malformed();
     }
 
     /// A name that the DNS door refused.
@@ -162,7 +167,8 @@ impl Stream {
         self.enricher.instance()
     }
 
-    fn event(&mut self, decoded: &Decoded, lookups: &dyn Lookups, backlog: bool) {
+    /// One record of the ring that was read; see [`Stream::record`].
+    pub fn decoded(&mut self, decoded: &Decoded, lookups: &dyn Lookups, backlog: bool) {
         let event = &decoded.event;
         let count = u64::from(event.count);
         let lost = self.book(event.connector).take_lost();

@@ -133,10 +133,10 @@ impl Whereabouts {
         let key = self.key(self.ids.1, address);
         let granted = self
             .keeper
-            .grants()
+            .grants(key.connector)
             .into_iter()
             .any(|(other, _)| other == key);
-        let name = self.keeper.name_of(&key.addr);
+        let name = self.keeper.name_of(key.connector, &key.addr);
         granted.then(|| format!("as {}", name.unwrap_or_default()))
     }
 

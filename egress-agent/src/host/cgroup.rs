@@ -216,6 +216,26 @@ impl Cgroup {
         }
     }
 
+    /// Names of the cgroups directly below; none where it is gone.
+    pub fn children(&self) -> Result<Vec<String>, CgroupError> {
+        let failed = |error| io_error("list", &self.path, error);
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if gone(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
     /// Whether the folder is there.
     pub fn exists(&self) -> bool {
         self.path.is_dir()

@@ -1,6 +1,7 @@
-//! One data-plane instance on this host: its locks, its cgroups, its pins.
+//! One data plane on this host and the instances in it: locks, cgroups, pins.
 //!
-//! An instance is alive while its agent holds the lock on its cgroup, which every agent of this
+//! A plain run has a data plane of its own; connectors that a daemon starts share one. A home is
+//! alive while its agent holds the lock on its cgroup, which every agent of this
 //! host sees, whatever its own mounts and namespaces are. The lock file below `/run` says the
 //! same to agents that do not know the other one.
 
@@ -15,7 +16,12 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{leftovers::dismantle, lived::Lived, pin::PinFolder};
+use super::{
+    leftovers::{dismantle, end_inside, given_back},
+    lived::Lived,
+    lsm,
+    pin::PinFolder,
+};
 use crate::host::{
     Cgroup, CgroupError, Hierarchy,
     alive::{Alive, Claim},
@@ -31,6 +37,8 @@ pub(super) const LOCKS: &str = "/run/egress-agent/instances";
 /// Parent of instances' cgroups, below the hierarchy's root or, in a unit that systemd gave a
 /// part of the hierarchy, below that.
 pub(super) const PARENT: &str = "egress-agent";
+/// What the name of a home that connectors share begins with; no connector's does.
+pub(super) const SHARED: &str = "_shared";
 /// The cgroup of one started copy of a connector.
 const COPY: &str = "1";
 /// The cgroup of a forwarder; no connector's name begins so.
@@ -72,56 +80,77 @@ pub enum InstanceError {
     },
 }
 
-/// A running instance. Dropping it ends nothing: what enforces stays until [`Instance::end`].
+/// Where one data plane is: its cgroup, its pins, its locks. Dropping it ends nothing: what
+/// enforces stays until [`Home::end`].
+pub struct Home {
+    name: String,
+    parent: Cgroup,
+    pins: PinFolder,
+    lock: Flock<File>,
+    _alive: Alive,
+}
+
+/// A running instance of a connector. Dropping it ends nothing.
 pub struct Instance {
     name: String,
     parent: Cgroup,
     connector: Cgroup,
     copy: Cgroup,
     pins: PinFolder,
-    lock: Flock<File>,
-    _alive: Alive,
+    /// `None`: the data plane is not its own.
+    home: Option<Home>,
 }
 
-/// Cgroups and pins of a new instance.
+/// Cgroups and pins of a new home.
 struct Built {
     parent: Cgroup,
-    connector: Cgroup,
-    copy: Cgroup,
+    inside: Option<(Cgroup, Cgroup)>,
     pins: PinFolder,
     alive: Alive,
 }
 
-impl Instance {
-    /// Makes the cgroups and the pin folder of a new instance for one connector. Nothing is
-    /// left of it after an error.
-    pub fn create(connector: &str) -> Result<Self, InstanceError> {
+impl Home {
+    /// Makes the home of a data plane that connectors share. Nothing is left of it after an
+    /// error.
+    pub fn create() -> Result<Self, InstanceError> {
+        let name = new_name(SHARED);
+        Self::named(&name, None).map(|(home, _)| home)
+    }
+
+    fn named(
+        name: &str,
+        connector: Option<&str>,
+    ) -> Result<(Self, Option<(Cgroup, Cgroup)>), InstanceError> {
         let hierarchy = Hierarchy::find()?;
         let _one_at_a_time = global_lock()?;
-        let name = new_name(connector);
         // The name is new: whoever holds the lock only looks, for a moment, who is alive.
-        let lock = lock(&lock_path(&name), FlockArg::LockExclusive)?;
+        let lock = lock(&lock_path(name), FlockArg::LockExclusive)?;
         switch::reached(Step::Locked);
-        match Self::build(&hierarchy, &name, connector) {
-            Ok(built) => Ok(Self {
-                name,
-                parent: built.parent,
-                connector: built.connector,
-                copy: built.copy,
-                pins: built.pins,
-                lock,
-                _alive: built.alive,
-            }),
+        match Self::build(&hierarchy, name, connector) {
+            Ok(built) => {
+                let home = Self {
+                    name: name.to_owned(),
+                    parent: built.parent,
+                    pins: built.pins,
+                    lock,
+                    _alive: built.alive,
+                };
+                Ok((home, built.inside))
+            }
             Err(error) => {
-                let undone = dismantle(&hierarchy, &name);
-                remove_lock(&name)?;
+                let undone = dismantle(&hierarchy, name);
+                remove_lock(name)?;
                 undone?;
                 Err(error)
             }
         }
     }
 
-    fn build(hierarchy: &Hierarchy, name: &str, connector: &str) -> Result<Built, InstanceError> {
+    fn build(
+        hierarchy: &Hierarchy,
+        name: &str,
+        connector: Option<&str>,
+    ) -> Result<Built, InstanceError> {
         let top = place(hierarchy)?;
         top.ensure()?;
         let parent = top.child(name)?;
@@ -132,20 +161,88 @@ impl Instance {
             return Err(InstanceError::Contested(name.to_owned()));
         };
         parent.open_up()?;
-        let connector = parent.child(connector)?;
-        connector.create()?;
-        let copy = connector.child(COPY)?;
-        copy.create()?;
-        Lived::here([&parent, &connector, &copy])?.record(&parent)?;
+        let inside = match connector {
+            Some(connector) => {
+                let (connector, copy) = cgroups(&parent, connector)?;
+                Lived::here([&parent, &connector, &copy])?.record(&parent)?;
+                Some((connector, copy))
+            }
+            None => {
+                Lived::here([&parent])?.record(&parent)?;
+                None
+            }
+        };
         switch::reached(Step::CgroupsMade);
         let pins = PinFolder::create(name)
             .map_err(|source| io_error(format!("cannot make the pin folder of {name}"), source))?;
         Ok(Built {
             parent,
-            connector,
-            copy,
+            inside,
             pins,
             alive,
+        })
+    }
+
+    /// Its name, unique on this host while it stands.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the data plane is attached.
+    pub fn parent(&self) -> &Cgroup {
+        &self.parent
+    }
+
+    /// Where the data plane is pinned.
+    pub fn pins(&self) -> &PinFolder {
+        &self.pins
+    }
+
+    /// Makes the cgroups of a new instance in it. `number`: no other one has it in this home.
+    pub fn instance(&self, connector: &str, number: u64) -> Result<Instance, InstanceError> {
+        let name = format!("{}-{number}", new_name(connector));
+        let (connector, copy) = cgroups(&self.parent, &name)?;
+        Lived::here([&connector, &copy])?.record(&connector)?;
+        Ok(Instance {
+            name,
+            parent: self.parent.clone(),
+            connector,
+            copy,
+            pins: self.pins.clone(),
+            home: None,
+        })
+    }
+
+    /// Ends everything. After an error the data plane stays attached and the next start
+    /// tries again.
+    pub fn end(self) -> Result<(), InstanceError> {
+        let hierarchy = Hierarchy::find()?;
+        let _one_at_a_time = global_lock()?;
+        dismantle(&hierarchy, &self.name)?;
+        remove_lock(&self.name)?;
+        drop(self.lock);
+        Ok(())
+    }
+}
+
+impl Instance {
+    /// Makes a home for one connector, and an instance in it. Nothing is left of it after an
+    /// error.
+    pub fn create(connector: &str) -> Result<Self, InstanceError> {
+        let name = new_name(connector);
+        let (home, inside) = Home::named(&name, Some(connector))?;
+        let (connector, copy) = match inside {
+            Some(inside) => inside,
+            // `Home::named` makes them where it is given a connector.
+            None => cgroups(&home.parent, connector)?,
+        };
+        Ok(Self {
+            name,
+            parent: home.parent.clone(),
+            connector,
+            copy,
+            pins: home.pins.clone(),
+            home: Some(home),
         })
     }
 
@@ -188,9 +285,18 @@ impl Instance {
         &self.pins
     }
 
+    /// Whether the data plane holds other connectors as well.
+    pub fn is_shared(&self) -> bool {
+        self.home.is_none()
+    }
+
     /// Ends the connector's processes. Its sockets, and what confines them, stay.
     pub fn kill(&self) -> Result<(), InstanceError> {
-        Ok(self.parent.kill_all(KILL_WITHIN)?)
+        let below = match self.home {
+            Some(_) => &self.parent,
+            None => &self.connector,
+        };
+        Ok(below.kill_all(KILL_WITHIN)?)
     }
 
     /// Stops the connector's processes where they are; `first` is the first of them. The init of
@@ -216,16 +322,33 @@ impl Instance {
         Ok(self.connector.kill_all(KILL_WITHIN)?)
     }
 
-    /// Ends everything. After an error the data plane stays attached and the next start
+    /// Ends its processes and its sockets, and gives its temporary folder back. For one in a data
+    /// plane that others share, whose tables can be emptied then.
+    pub fn quiet(&self) -> Result<(), InstanceError> {
+        end_inside(&self.connector, &self.name)?;
+        self.pins
+            .remove_links(&lsm::prefix(&self.name))
+            .map_err(|source| io_error(format!("cannot remove pins of {}", self.name), source))?;
+        given_back(&self.name)
+    }
+
+    /// Ends everything of it. After an error the data plane stays attached and the next start
     /// tries again.
     pub fn end(self) -> Result<(), InstanceError> {
-        let hierarchy = Hierarchy::find()?;
-        let _one_at_a_time = global_lock()?;
-        dismantle(&hierarchy, &self.name)?;
-        remove_lock(&self.name)?;
-        drop(self.lock);
-        Ok(())
+        match self.home {
+            Some(home) => home.end(),
+            None => Ok(self.connector.remove()?),
+        }
     }
+}
+
+/// Makes the cgroups of a connector and of its processes.
+fn cgroups(parent: &Cgroup, connector: &str) -> Result<(Cgroup, Cgroup), InstanceError> {
+    let connector = parent.child(connector)?;
+    connector.create()?;
+    let copy = connector.child(COPY)?;
+    copy.create()?;
+    Ok((connector, copy))
 }
 
 /// Below which cgroup a start of this process makes its instance.

@@ -16,8 +16,8 @@ use std::{
 
 use super::{
     instance::{
-        InstanceError, KILL_WITHIN, LOCKS, PARENT, global_lock, ids_below, io_error, lock_path,
-        own_locks, remove_lock, try_lock,
+        InstanceError, KILL_WITHIN, LOCKS, PARENT, SHARED, global_lock, ids_below, io_error,
+        lock_path, own_locks, remove_lock, try_lock,
     },
     lived::Lived,
     pin::PinFolder,
@@ -49,11 +49,17 @@ pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
     let _one_at_a_time = global_lock()?;
     let mut leftovers = Leftovers::default();
     let known = known_instances(&hierarchy)?;
+    let mut inside = HashSet::new();
+    for home in known.iter().filter(|name| name.starts_with(SHARED)) {
+        for parent in cgroups(&hierarchy, home)? {
+            inside.extend(parent.children()?);
+        }
+    }
     // An agent that has another /run may have ended the rest of these.
     let forgotten = temporary::recorded()
         .map_err(|source| io_error("cannot list the temporary folders".to_owned(), source))?
         .into_iter()
-        .filter(|name| !known.contains(name));
+        .filter(|name| !known.contains(name) && !inside.contains(name));
     for name in forgotten {
         if let Err(error) = given_back(&name) {
             leftovers.kept.push((name, error));
@@ -70,7 +76,7 @@ pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
 }
 
 /// The temporary folder goes to its user, with what is in it.
-fn given_back(name: &str) -> Result<(), InstanceError> {
+pub(super) fn given_back(name: &str) -> Result<(), InstanceError> {
     temporary::end(name).map_err(|source| {
         io_error(
             format!("cannot give the temporary folder of {name} to its user"),
@@ -100,6 +106,15 @@ fn clean(hierarchy: &Hierarchy, name: &str) -> Result<bool, InstanceError> {
                 return Ok(false);
             }
         }
+    }
+    // Who started these may live on without the daemon, as long as anything of theirs runs.
+    let orphaned = name.starts_with(SHARED)
+        && parents
+            .iter()
+            .map(Cgroup::is_populated)
+            .try_fold(false, |any, one| one.map(|one| any || one))?;
+    if orphaned {
+        return Ok(false);
     }
     dismantle(hierarchy, name)?;
     remove_lock(name)?;
@@ -152,6 +167,14 @@ pub(super) fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), Instanc
     }
     switch::reached(Step::SocketsEnded);
     given_back(name)?;
+    if name.starts_with(SHARED) {
+        for parent in &parents {
+            parent
+                .children()?
+                .iter()
+                .try_for_each(|name| given_back(name))?;
+        }
+    }
     pins.remove()
         .map_err(|source| io_error(format!("cannot remove the pins of {name}"), source))?;
     switch::reached(Step::Unpinned);
@@ -170,7 +193,7 @@ pub(super) fn dismantle(hierarchy: &Hierarchy, name: &str) -> Result<(), Instanc
 
 /// Ends the processes and the sockets of an instance. Sockets are ended where they are: a
 /// network namespace can be alive through nothing but them.
-fn end_inside(parent: &Cgroup, name: &str) -> Result<(), InstanceError> {
+pub(super) fn end_inside(parent: &Cgroup, name: &str) -> Result<(), InstanceError> {
     let lived = Lived::of(parent)?;
     // Looked for while its processes are a way into it.
     let elsewhere = match &lived {

@@ -42,6 +42,38 @@ pub struct Settings {
     pub rules: u32,
     /// Where the range of the forwarder's addresses begins; `None`: there is no forwarder.
     pub proxy_net: Option<Ipv4Addr>,
+    /// Entries of the tables that policies are written into.
+    pub sizes: Sizes,
+}
+
+/// Entries of the tables that policies are written into. Room costs nothing until it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Address prefixes.
+    pub prefixes: u32,
+    /// Names in TLS.
+    pub names: u32,
+    /// Names of unix sockets.
+    pub unix_names: u32,
+    /// Ways by the host's routes.
+    pub routes: u32,
+}
+
+impl Sizes {
+    /// For one connector: as many as a policy may have.
+    pub const ONE: Self = Self {
+        prefixes: abi::MAX_PREFIXES,
+        names: abi::MAX_NAMES,
+        unix_names: abi::MAX_UNIX_NAMES,
+        routes: abi::MAX_ROUTES,
+    };
+    /// For many: as many as sixteen of the largest, or a thousand of sixty-four each.
+    pub const MANY: Self = Self {
+        prefixes: abi::MAX_PREFIXES * 16,
+        names: abi::MAX_NAMES * 16,
+        unix_names: abi::MAX_UNIX_NAMES * 4,
+        routes: abi::MAX_ROUTES * 16,
+    };
 }
 
 /// Why an instance could not be brought up. Nothing of it is attached after an error.
@@ -119,8 +151,7 @@ pub struct Plane {
     switches: Option<Switches>,
     routes: Option<RouteTable>,
     resolvers: Resolvers,
-    /// The counters, and the exact grants.
-    pub maps: Maps,
+    maps: Option<Maps>,
 }
 
 impl Plane {
@@ -161,7 +192,11 @@ impl Plane {
             .map_max_entries(map::LOST, connectors)
             .map_max_entries(map::DENIALS, connectors.saturating_mul(REASON_SLOTS))
             .map_max_entries(map::RULES, settings.rules)
-            .map_max_entries(map::RULE_STATS, settings.rules);
+            .map_max_entries(map::RULE_STATS, settings.rules)
+            .map_max_entries(map::PREFIXES, settings.sizes.prefixes)
+            .map_max_entries(map::NAMES, settings.sizes.names)
+            .map_max_entries(map::UNIX_NAMES, settings.sizes.unix_names)
+            .map_max_entries(map::ROUTES, settings.sizes.routes);
         let proxy_net = settings.proxy_net.map(Ipv4Addr::to_bits);
         match &proxy_net {
             Some(net) => {
@@ -212,7 +247,7 @@ impl Plane {
             switches: Some(switches),
             routes: Some(routes),
             resolvers,
-            maps,
+            maps: Some(maps),
         })
     }
 
@@ -276,6 +311,11 @@ impl Plane {
         self.switches
             .take()
             .ok_or(PlaneError::Missing(map::CONNECTORS))
+    }
+
+    /// The counters, and the exact grants; they can be taken once.
+    pub fn take_maps(&mut self) -> Result<Maps, PlaneError> {
+        self.maps.take().ok_or(PlaneError::Missing(map::GRANTS))
     }
 
     /// The table of the routes; it can be taken once, and is kept for as long as they may change.

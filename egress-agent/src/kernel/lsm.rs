@@ -155,21 +155,33 @@ impl LsmPrograms {
     }
 
     /// Attaches the programs at a cgroup, below which nothing privileged may be left to do, and
-    /// pins their links. After an error none of them stays attached, unless its pin could not
-    /// be removed.
-    pub fn attach(&self, cgroup: &Path, pins: &PinFolder) -> Result<(), LsmError> {
+    /// pins their links. `of`: whose they are, where they are attached at several cgroups. After an
+    /// error none of them stays attached, unless its pin could not be removed.
+    pub fn attach(
+        &self,
+        cgroup: &Path,
+        pins: &PinFolder,
+        of: Option<&str>,
+    ) -> Result<(), LsmError> {
+        let prefix = of.map_or(PREFIX.to_owned(), prefix);
         let links = self.hold(cgroup)?;
         let pinned = self.0.iter().zip(&links).try_for_each(|(program, link)| {
-            let path = CString::new(pins.link(program.name).as_os_str().as_bytes());
+            let name = program.name.trim_start_matches(PREFIX);
+            let path = CString::new(pins.link(&format!("{prefix}{name}")).as_os_str().as_bytes());
             let path = path.map_err(|error| refused(program, &error.into()))?;
             egress_sys::pin(link.as_fd(), &path).map_err(|error| refused(program, &error))
         });
         if pinned.is_err() {
             // A pin that stays keeps refusing; the next start removes it.
-            let _stays_closed = pins.remove_links(PREFIX);
+            let _stays_closed = pins.remove_links(&prefix);
         }
         pinned
     }
+}
+
+/// What the names of an instance's links begin with.
+pub fn prefix(instance: &str) -> String {
+    format!("{PREFIX}{instance}_")
 }
 
 fn link(program: &Loaded, cgroup: &File) -> Result<OwnedFd, LsmError> {

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
@@ -26,8 +26,15 @@ use super::{load::PlaneError, pin::PinFolder};
 use crate::grant::{Table, TableError};
 use crate::host::records;
 
-/// What connectors may reach, but for the exact grants: what a policy is written into.
+/// What connectors may reach, but for the exact grants: what a policy is written into. Connectors
+/// that share a data plane have a handle each.
+#[derive(Clone)]
 pub struct Switches {
+    tables: Arc<Mutex<Tables>>,
+    sockets: Arc<MapData>,
+}
+
+struct Tables {
     /// Whether the programs that check names are there. Without them a rule that asks for
     /// names would permit nothing; the operator is told, and a policy can require them.
     checks_names: bool,
@@ -37,7 +44,6 @@ pub struct Switches {
     names: LpmTrie<MapData, NameKey, PrefixRules>,
     unix_names: HashMap<MapData, UnixKey, UnixGrant>,
     rules: Array<MapData, Rule>,
-    sockets: MapData,
 }
 
 /// The counters of an instance, and its exact grants.
@@ -54,7 +60,11 @@ pub struct Maps {
 impl Switches {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf, checks_names: bool) -> Result<Self, PlaneError> {
-        Ok(Self {
+        let sockets = match ebpf.take_map(map::SOCKETS) {
+            Some(Map::SkStorage(sockets)) => sockets,
+            _ => return Err(PlaneError::Missing(map::SOCKETS)),
+        };
+        let tables = Tables {
             checks_names,
             cgroups: typed(ebpf, map::CGROUPS)?,
             connectors: typed(ebpf, map::CONNECTORS)?,
@@ -62,25 +72,40 @@ impl Switches {
             names: typed(ebpf, map::NAMES)?,
             unix_names: typed(ebpf, map::UNIX_NAMES)?,
             rules: typed(ebpf, map::RULES)?,
-            sockets: match ebpf.take_map(map::SOCKETS) {
-                Some(Map::SkStorage(sockets)) => sockets,
-                _ => return Err(PlaneError::Missing(map::SOCKETS)),
-            },
+        };
+        Ok(Self {
+            tables: Arc::new(Mutex::new(tables)),
+            sockets: Arc::new(sockets),
         })
+    }
+
+    /// Each change is one call to the kernel, so no panic leaves one half done.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters a connector. The kernel refuses every flow of one that is not here.
     pub fn set_connector(&mut self, id: u32, connector: &Connector) -> Result<(), PlaneError> {
-        self.connectors
+        self.tables()
+            .connectors
             .set(id, connector, 0)
             .map_err(failed(map::CONNECTORS))
     }
 
     /// Says which connector a cgroup holds.
     pub fn set_cgroup(&mut self, cgroup: u64, connector: u32) -> Result<(), PlaneError> {
-        self.cgroups
+        self.tables()
+            .cgroups
             .insert(cgroup, connector, 0)
             .map_err(failed(map::CGROUPS))
+    }
+
+    /// Says that a cgroup holds no connector any more; one that is not there is no error.
+    pub fn delete_cgroup(&mut self, cgroup: u64) -> Result<(), PlaneError> {
+        match self.tables().cgroups.remove(&cgroup) {
+            Err(error) if !is_absent(&error) => Err(failed(map::CGROUPS)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Throws a rule's switch. `flags`: [`Rule::TLS`] and [`Rule::ECH`].
@@ -91,12 +116,13 @@ impl Switches {
         active: bool,
         flags: u16,
     ) -> Result<(), PlaneError> {
+        let mut tables = self.tables();
         let rule = Rule {
             active: u32::from(active),
             connector: u16::try_from(connector).unwrap_or(0),
-            flags: if self.checks_names { flags } else { 0 },
+            flags: if tables.checks_names { flags } else { 0 },
         };
-        self.rules.set(slot, rule, 0).map_err(failed(map::RULES))
+        tables.rules.set(slot, rule, 0).map_err(failed(map::RULES))
     }
 
     /// Enters what holds for a prefix of `bits` bits, [`PrefixKey::FIXED_BITS`] included.
@@ -106,21 +132,32 @@ impl Switches {
         key: &PrefixKey,
         rules: &PrefixRules,
     ) -> Result<(), PlaneError> {
-        self.prefixes
+        self.tables()
+            .prefixes
             .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::PREFIXES))
     }
 
     /// Enters what holds for the name of a unix socket.
     pub fn set_unix(&mut self, key: &UnixKey, grant: &UnixGrant) -> Result<(), PlaneError> {
-        self.unix_names
+        self.tables()
+            .unix_names
             .insert(key, grant, 0)
             .map_err(failed(map::UNIX_NAMES))
     }
 
+    /// Deletes what holds for the name of a unix socket; one that is not there is no error.
+    pub fn delete_unix(&mut self, key: &UnixKey) -> Result<(), PlaneError> {
+        match self.tables().unix_names.remove(key) {
+            Err(error) if !is_absent(&error) => Err(failed(map::UNIX_NAMES)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes what holds for a prefix; one that is not there is no error.
     pub fn delete_prefix(&mut self, bits: u32, key: &PrefixKey) -> Result<(), PlaneError> {
-        match self.prefixes.remove(&Key::new(bits, *key)) {
+        let mut tables = self.tables();
+        match tables.prefixes.remove(&Key::new(bits, *key)) {
             Err(error) if !is_absent(&error) => Err(failed(map::PREFIXES)(error)),
             _ => Ok(()),
         }
@@ -134,14 +171,16 @@ impl Switches {
         key: &NameKey,
         rules: &PrefixRules,
     ) -> Result<(), PlaneError> {
-        self.names
+        self.tables()
+            .names
             .insert(&Key::new(bits, *key), rules, 0)
             .map_err(failed(map::NAMES))
     }
 
     /// Deletes what holds for a name or a wildcard; one that is not there is no error.
     pub fn delete_name(&mut self, bits: u32, key: &NameKey) -> Result<(), PlaneError> {
-        match self.names.remove(&Key::new(bits, *key)) {
+        let mut tables = self.tables();
+        match tables.names.remove(&Key::new(bits, *key)) {
             Err(error) if !is_absent(&error) => Err(failed(map::NAMES)(error)),
             _ => Ok(()),
         }

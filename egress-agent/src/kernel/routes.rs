@@ -1,5 +1,7 @@
 //! The table of the routes: by which interfaces datagrams of a connector may leave.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use aya::{
     Ebpf,
     maps::{LpmTrie, MapData, lpm_trie::Key},
@@ -15,19 +17,30 @@ use super::{
 };
 use crate::host::ways::{Prefix, Step, Ways, steps};
 
-/// The table, of one connector. What is not in it is no way.
+/// The table, for one connector. What is not in it is no way.
 pub struct RouteTable {
-    table: LpmTrie<MapData, RouteKey, u32>,
+    table: Shared,
     installed: Ways,
 }
+
+/// The table itself, which connectors that share a data plane have in common.
+type Shared = Arc<Mutex<LpmTrie<MapData, RouteKey, u32>>>;
 
 impl RouteTable {
     /// Takes the map out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, PlaneError> {
         Ok(Self {
-            table: typed(ebpf, map::ROUTES)?,
+            table: Arc::new(Mutex::new(typed(ebpf, map::ROUTES)?)),
             installed: Ways::new(),
         })
+    }
+
+    /// The same table for another connector, of which nothing is in it.
+    pub fn for_another(&self) -> Self {
+        Self {
+            table: Arc::clone(&self.table),
+            installed: Ways::new(),
+        }
     }
 
     /// Puts other entries in the place of those that are there, in the order of
@@ -54,16 +67,40 @@ impl RouteTable {
         Ok(())
     }
 
+    /// Each change is one call to the kernel, so no panic leaves one half done.
+    fn table(&self) -> MutexGuard<'_, LpmTrie<MapData, RouteKey, u32>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes everything that stands there for a connector, whoever wrote it.
+    pub fn clear(&self, connector: u32) -> Result<(), PlaneError> {
+        let mut table = self.table();
+        let mut gone = Vec::new();
+        for key in table.keys() {
+            let key = key.map_err(failed(map::ROUTES))?;
+            if key.data().connector == connector {
+                gone.push(key);
+            }
+        }
+        for key in gone {
+            match table.remove(&key) {
+                Err(error) if !is_absent(&error) => return Err(failed(map::ROUTES)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn carry_out(&mut self, connector: u32, step: &Step) -> Result<(), PlaneError> {
         match *step {
             Step::Write(index, prefix, way) => {
                 let way = if way { RouteKey::LEADS } else { 0 };
-                self.table
+                self.table()
                     .insert(&key(connector, index, prefix), way, 0)
                     .map_err(failed(map::ROUTES))
             }
             Step::Delete(index, prefix) => {
-                match self.table.remove(&key(connector, index, prefix)) {
+                match self.table().remove(&key(connector, index, prefix)) {
                     Err(error) if !is_absent(&error) => Err(failed(map::ROUTES)(error)),
                     _ => Ok(()),
                 }

@@ -1,26 +1,34 @@
 //! The launcher: the same binary, re-executed, on its way to become the connector.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{ErrorKind, IoSlice, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt as _},
+        unix::{
+            ffi::OsStrExt as _, fs::MetadataExt as _, net::UnixStream, process::CommandExt as _,
+        },
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use egress_common::abi::OWN_TEMPORARY;
 use egress_sys::process::{Fork, fork, inherited};
-use nix::sys::{prctl, signal::Signal};
+use nix::{
+    sys::{prctl, signal::Signal},
+    unistd::{AccessFlags, access},
+};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::{
-    devices, filter, harden, identity, init, mounts, own, queues, scope,
-    spec::{GO, Lines, Said, Spec, say},
+    devices, filter, harden, identity,
+    init::{self, ForInit},
+    mounts, own, queues, scope,
+    spec::{Cwd, GO, Lines, NONE, Said, Spec, say},
     trust,
 };
 use crate::{
@@ -43,22 +51,45 @@ const NOT_FOUND: u8 = 127;
 /// leaves for it even where the boundary does not hold.
 pub const PROBE: (Ipv4Addr, u16) = (Ipv4Addr::new(0, 0, 0, 1), 1);
 
-/// Becomes the connector. The arguments are the numbers of the pipe with commands, the socket
-/// for answers and the pipe of the init, which the agent left open. Comes back only when it
-/// failed, with the exit code.
-pub fn run(commands: i32, answers: i32, status: i32) -> u8 {
-    let ways = inherited(commands).and_then(|commands| {
-        let answers = UnixStream::from(inherited(answers)?);
-        Ok((File::from(commands), answers, inherited(status)?))
+/// Numbers of the descriptors that the agent left open.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    /// The pipe with commands.
+    pub commands: i32,
+    /// The socket for answers.
+    pub answers: i32,
+    /// The pipe of the init.
+    pub status: i32,
+    /// The pipe that hangs up with the caller; [`NONE`]: that with commands does.
+    pub lifeline: i32,
+    /// Another pipe for what the init says at the end; or [`NONE`].
+    pub copy: i32,
+}
+
+/// Becomes the connector. Comes back only when it failed, with the exit code.
+pub fn run(numbers: Numbers) -> u8 {
+    let optional = |number: i32| (number != NONE).then(|| inherited(number)).transpose();
+    let ways = inherited(numbers.commands).and_then(|commands| {
+        let answers = UnixStream::from(inherited(numbers.answers)?);
+        let commands = File::from(commands);
+        let for_init = ForInit {
+            caller: match optional(numbers.lifeline)? {
+                Some(lifeline) => lifeline,
+                None => commands.try_clone()?.into(),
+            },
+            status: inherited(numbers.status)?,
+            copy: optional(numbers.copy)?,
+        };
+        Ok((commands, answers, for_init))
     });
-    let (commands, mut answers, status) = match ways {
+    let (commands, mut answers, for_init) = match ways {
         Ok(ways) => ways,
         Err(error) => {
             eprintln!("egress-agent: the launcher is not meant to be called by hand: {error}");
             return FAILED;
         }
     };
-    let (code, message) = become_connector(commands, &mut answers, status);
+    let (code, message) = become_connector(commands, &mut answers, for_init);
     let said = say(
         &mut answers,
         &Said::Failed {
@@ -73,24 +104,21 @@ pub fn run(commands: i32, answers: i32, status: i32) -> u8 {
 }
 
 /// The story of a start, in order. Answers why it ended.
-fn become_connector(commands: File, answers: &mut UnixStream, status: OwnedFd) -> (u8, String) {
-    match prepare(commands, answers, status) {
+fn become_connector(commands: File, answers: &mut UnixStream, for_init: ForInit) -> (u8, String) {
+    match prepare(commands, answers, for_init) {
         Ok(spec) => execute(&spec),
         Err(message) => (FAILED, message),
     }
 }
 
-fn prepare(commands: File, answers: &mut UnixStream, status: OwnedFd) -> Result<Spec, String> {
-    let caller = commands
-        .try_clone()
-        .map_err(|error| format!("cannot copy a descriptor: {error}"))?;
+fn prepare(commands: File, answers: &mut UnixStream, for_init: ForInit) -> Result<Spec, String> {
     let mut commands = Lines::new(commands);
     let spec: Spec = commands
         .hear()
         .map_err(|error| format!("the launcher did not understand the agent: {error}"))?
         .ok_or("the agent is gone; the connector was not started")?;
     enclosed(&spec)?;
-    let pid = divided(&spec, caller.into(), status)?;
+    let pid = divided(&spec, for_init)?;
     deprived(&spec)?;
     if spec.enforced && !switch::is_off(Part::Connect) {
         probe()?;
@@ -128,7 +156,7 @@ fn enclosed(spec: &Spec) -> Result<(), String> {
 
 /// Mounts, and two processes out of one: the init, which does not come back, and the one that
 /// becomes the connector. Answers the latter's number on the host.
-fn divided(spec: &Spec, caller: OwnedFd, status: OwnedFd) -> Result<u32, String> {
+fn divided(spec: &Spec, for_init: ForInit) -> Result<u32, String> {
     let failed = |what: &str, error: std::io::Error| {
         format!("cannot {what}: {error}; the connector was not started")
     };
@@ -145,7 +173,7 @@ fn divided(spec: &Spec, caller: OwnedFd, status: OwnedFd) -> Result<u32, String>
     }
     match fork().map_err(|error| failed("make the connector's process", error))? {
         Fork::Parent(first) => {
-            let error = init::become_init(&program, first, caller, status);
+            let error = init::become_init(&program, first, for_init);
             Err(failed("start the init", error))
         }
         Fork::Child => {
@@ -161,12 +189,33 @@ fn divided(spec: &Spec, caller: OwnedFd, status: OwnedFd) -> Result<u32, String>
 /// Without rights.
 fn deprived(spec: &Spec) -> Result<(), String> {
     harden::drop_rights(spec.uid, spec.gid, &spec.groups).map_err(|error| error.to_string())?;
+    if let Some(cwd) = &spec.cwd {
+        enter(cwd)?;
+    }
     if spec.host_processes {
         // Nobody else ends it with the agent. Not before: a change of user forgets it.
         prctl::set_pdeathsig(Signal::SIGKILL)
             .map_err(|error| format!("cannot be ended with the agent: {error}"))?;
     }
     switch::reached(Step::Dropped);
+    Ok(())
+}
+
+/// Goes where the caller is, with the rights of the connector: by the path, so that it is a place of
+/// this mount namespace, and only where that is what the caller has there.
+fn enter(cwd: &Cwd) -> Result<(), String> {
+    let path = cwd.path.display();
+    std::env::set_current_dir(&cwd.path).map_err(|error| {
+        format!("cannot enter the working directory {path}: {error}; the connector was not started")
+    })?;
+    let here = fs::metadata(".").map_err(|error| format!("cannot look at {path}: {error}"))?;
+    if (here.dev(), here.ino()) != cwd.is {
+        return Err(format!(
+            "the working directory {path} is another folder for the daemon than for you: it runs \
+             in another mount namespace (a container, or a private /tmp of its unit); start from \
+             a folder that both see"
+        ));
+    }
     Ok(())
 }
 
@@ -264,6 +313,24 @@ fn open_boundary(outcome: &str) -> String {
     )
 }
 
+/// Looks for a program as execvp(3) does, with the rights that it will have.
+fn search(program: &OsStr, folders: &OsStr) -> PathBuf {
+    if program.as_bytes().contains(&b'/') {
+        return PathBuf::from(program);
+    }
+    let mut candidates = std::env::split_paths(folders)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program));
+    let runs = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|facts| facts.is_file())
+            && access(path, AccessFlags::X_OK).is_ok()
+    };
+    // Not a bare name: that would be looked for again, and elsewhere.
+    candidates
+        .find(runs)
+        .unwrap_or_else(|| Path::new("/nonexistent").join(program))
+}
+
 fn execute(spec: &Spec) -> (u8, String) {
     let Some((program, arguments)) = spec.command.split_first() else {
         return (FAILED, "there is no command to start".to_owned());
@@ -272,7 +339,12 @@ fn execute(spec: &Spec) -> (u8, String) {
         let why = format!("cannot set the caller's own limits and signals: {error}");
         return (FAILED, why);
     }
-    let error = Command::new(program)
+    let found = match &spec.search {
+        Some(folders) => search(program, folders),
+        None => PathBuf::from(program),
+    };
+    let error = Command::new(&found)
+        .arg0(program)
         .args(arguments)
         .env_clear()
         .envs(spec.env.iter().map(|(name, value)| (name, value)))

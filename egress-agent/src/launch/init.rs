@@ -35,16 +35,25 @@ pub fn prepare() -> io::Result<File> {
     Ok(file)
 }
 
-/// Becomes the init, which holds nothing but `caller`, a pipe that hangs up with the agent, and
-/// `status`. `first` is the process whose end it reports. Answers only an error.
-pub fn become_init(program: &File, first: i32, caller: OwnedFd, status: OwnedFd) -> io::Error {
+/// All that the init holds.
+pub struct ForInit {
+    /// Hangs up with whoever the connector is to end with.
+    pub caller: OwnedFd,
+    /// What the agent hears.
+    pub status: OwnedFd,
+    /// What the caller hears, where that is not the agent.
+    pub copy: Option<OwnedFd>,
+}
+
+/// Becomes the init. `first` is the process whose end it reports. Answers only an error.
+pub fn become_init(program: &File, first: i32, given: ForInit) -> io::Error {
     Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("egress-init")
         .arg(first.to_string())
         .env_clear()
-        .stdin(caller)
-        .stdout(status)
-        .stderr(Stdio::null())
+        .stdin(given.caller)
+        .stdout(given.status)
+        .stderr(given.copy.map_or_else(Stdio::null, Stdio::from))
         .current_dir("/")
         .exec()
 }

@@ -33,5 +33,5 @@ pub mod trust;
 pub use caller::Callers;
 pub use signals::Signals;
 pub use sockets::{Unenforceable, unix_sockets};
-pub use spawn::{LaunchError, Ready, Started, start};
-pub use spec::{CANARY, LAUNCHER, Spec, UnixSockets};
+pub use spawn::{Given, LaunchError, Ready, Started, start};
+pub use spec::{CANARY, Cwd, LAUNCHER, Spec, UnixSockets};

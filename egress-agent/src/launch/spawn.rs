@@ -31,7 +31,7 @@ use tokio::{
 
 use super::{
     init,
-    spec::{GO, LAUNCHER, Said, Spec, say},
+    spec::{GO, LAUNCHER, NONE, Said, Spec, say},
     stdio::{self, Relay, Relaying, Tap},
 };
 use crate::host::switch::{self, Part};
@@ -72,6 +72,18 @@ pub enum LaunchError {
     Slow,
 }
 
+/// Descriptors that somebody else than the agent holds the other ends of, so that a connector
+/// outlives the agent that started it. By default everything is the agent's own.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Standard input, output and error.
+    pub standard: Option<[OwnedFd; 3]>,
+    /// A pipe that hangs up with whoever the connector is to end with.
+    pub lifeline: Option<OwnedFd>,
+    /// A pipe into which the init writes the wait status as well.
+    pub status: Option<OwnedFd>,
+}
+
 /// A launcher inside the boundary, ready to become the connector.
 pub struct Ready {
     inside: Inside,
@@ -105,14 +117,19 @@ struct Inside {
 }
 
 /// Starts the launcher and waits until it is inside, without rights, and has seen the
-/// boundary hold. Standard input, output and error are the agent's own, where that is safe.
-pub async fn start(spec: &Spec, tap: Option<Tap>) -> Result<Ready, LaunchError> {
+/// boundary hold. Standard input, output and error are handed over where that is safe.
+pub async fn start(spec: &Spec, tap: Option<Tap>, given: Given) -> Result<Ready, LaunchError> {
     let (commands_read, commands_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let (status_read, status_write) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let (answers, theirs) = std::os::unix::net::UnixStream::pair()?;
     answers.set_nonblocking(true)?;
     let theirs = OwnedFd::from(theirs);
-    let standard = stdio::standard(spec.uid, tap).map_err(LaunchError::Standard)?;
+    let outlives = given.lifeline.is_some();
+    let standard = match given.standard {
+        Some(standard) => stdio::foreign(standard),
+        None => stdio::standard(spec.uid, tap),
+    };
+    let standard = standard.map_err(LaunchError::Standard)?;
     let [input, output, error] = standard.given;
     let mut command = Command::new("/proc/self/exe");
     command.arg(LAUNCHER);
@@ -120,20 +137,36 @@ pub async fn start(spec: &Spec, tap: Option<Tap>) -> Result<Ready, LaunchError> 
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
         command.arg(fd.as_raw_fd().to_string());
     }
+    for fd in [&given.lifeline, &given.status] {
+        let number = match fd {
+            Some(fd) => {
+                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
+                fd.as_raw_fd()
+            }
+            None => NONE,
+        };
+        command.arg(number.to_string());
+    }
     command
         .env_clear()
         .envs(switch::inherited())
         .stdin(input)
         .stdout(output)
         .stderr(error)
-        .kill_on_drop(true);
+        .kill_on_drop(!outlives);
     let divided = !spec.host_processes && !switch::is_off(Part::Processes);
     let child = if divided {
         first_of_its_namespace(command)?
     } else {
         command.spawn()?
     };
-    drop((commands_read, theirs, status_write));
+    drop((
+        commands_read,
+        theirs,
+        status_write,
+        given.lifeline,
+        given.status,
+    ));
     let mut launching = Launching {
         inside: Inside {
             child,

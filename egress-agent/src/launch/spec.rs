@@ -37,6 +37,10 @@ pub struct Spec {
     pub unix: UnixSockets,
     /// What the agent inherited from its caller.
     pub inherited: Inherited,
+    /// Where it begins; `None`: where the launcher is.
+    pub cwd: Option<Cwd>,
+    /// Folders in which the program is looked for, as in `PATH`; `None`: those of `env`.
+    pub search: Option<OsString>,
     /// The temporary folder that it shares with its caller, where it has one.
     pub temporary: Option<Temporary>,
     /// How soon the kernel ends it where memory runs out; `None`: as the launcher.
@@ -49,6 +53,15 @@ pub struct Spec {
     pub host_processes: bool,
     /// What it gets below `/dev` besides the harmless devices; absolute paths.
     pub devices: Vec<PathBuf>,
+}
+
+/// The working directory of whoever asked for a connector.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cwd {
+    /// Its path, as the caller has it.
+    pub path: PathBuf,
+    /// Device and inode of what the caller has there: the path must lead the connector to the same.
+    pub is: (u64, u64),
 }
 
 /// What the launcher does about unix sockets.
@@ -88,6 +101,9 @@ pub enum Said {
 
 /// The hidden subcommand under which the binary calls itself.
 pub const LAUNCHER: &str = "__launch";
+
+/// What stands for a descriptor that the launcher is not given.
+pub const NONE: i32 = 0;
 
 /// The hidden subcommand under which it calls itself to try the security modules.
 pub const CANARY: &str = "__canary";

@@ -137,6 +137,23 @@ pub fn standard(uid: u32, tap: Option<Tap>) -> io::Result<Standard> {
     })
 }
 
+/// Looks at descriptors that somebody else has sent. What does not carry bytes alone is refused: who
+/// sends it has to carry the bytes, and not this process, which may end before the connector.
+pub fn foreign(given: [OwnedFd; 3]) -> io::Result<Standard> {
+    for fd in &given {
+        if !carries_bytes_alone(&File::from(fd.try_clone()?))? {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "only files, pipes and terminals are handed over",
+            ));
+        }
+    }
+    Ok(Standard {
+        given: given.map(Stdio::from),
+        relay: Relay::default(),
+    })
+}
+
 impl Relay {
     /// Starts one thread a way. A read that waits for the client ends with the agent.
     pub fn start(self) -> io::Result<Relaying> {

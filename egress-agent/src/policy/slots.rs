@@ -1,11 +1,18 @@
-//! Which number each rule has in the data plane, for as long as an instance runs. Pure.
+//! Which number each rule has in the data plane, for as long as its connector runs. Pure.
 //!
 //! A number stands in sockets, grants and prefixes, and what was approved under it stays
-//! approved while it is in force. So a number means one rule for ever: a rule that means the
-//! same keeps it, however often it comes and goes, and no other rule ever gets it. Nothing
-//! then has to be proven about what may still refer to a rule that is gone.
+//! approved while it is in force. So a number means one rule for as long as the connector runs:
+//! a rule that means the same keeps it, however often it comes and goes, and no other rule gets
+//! it. Nothing then has to be proven about what may still refer to a rule that is gone.
+//!
+//! Connectors that share a data plane take their numbers from one store ([`Numbers`]), so that
+//! none of them is in two connectors' tables. They come back once the connector has ended and
+//! no socket of it is left.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use egress_common::abi::{MAX_RULES, RULE_FIRST};
 
@@ -17,11 +24,80 @@ const LEAST: u32 = 256;
 /// Numbers an instance has for each rule it starts with.
 const FOR_EACH: u32 = 4;
 
-/// The numbers of one instance's rules.
+/// The numbers that a data plane has for rules; each is with one connector at a time.
+#[derive(Clone, Debug)]
+pub struct Numbers(Arc<Mutex<Store>>);
+
 #[derive(Debug)]
-pub struct Slots {
+struct Store {
     next: u32,
     end: u32,
+    /// Numbers of connectors that have ended.
+    back: Vec<u32>,
+}
+
+impl Numbers {
+    /// Numbers from `RULE_FIRST` to below `end`, the size of the rule tables.
+    pub fn new(end: u32) -> Self {
+        Self(Arc::new(Mutex::new(Store {
+            next: RULE_FIRST,
+            end: end.clamp(RULE_FIRST, MAX_RULES),
+            back: Vec::new(),
+        })))
+    }
+
+    /// Takes back the numbers of a connector that has ended. No socket and no table may have them
+    /// any more.
+    pub fn give_back(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.store().back.extend(numbers);
+    }
+
+    /// How many nobody has.
+    pub fn left(&self) -> u32 {
+        self.store().left()
+    }
+
+    /// Takes so many, or none.
+    fn take(&self, count: usize) -> Result<Vec<u32>, OutOfSlots> {
+        let mut store = self.store();
+        let left = store.left();
+        if u32::try_from(count).map_or(true, |count| count > left) {
+            return Err(OutOfSlots {
+                new: count,
+                left,
+                total: store.end.saturating_sub(RULE_FIRST),
+            });
+        }
+        Ok((0..count).map(|_| store.one()).collect())
+    }
+
+    /// Nothing panics while it is locked, and nothing in it is half done.
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    fn left(&self) -> u32 {
+        let back = u32::try_from(self.back.len()).unwrap_or(u32::MAX);
+        self.end.saturating_sub(self.next).saturating_add(back)
+    }
+
+    /// New ones first: what is rarely used again is rarely mistaken.
+    fn one(&mut self) -> u32 {
+        if self.next < self.end {
+            let number = self.next;
+            self.next = self.next.saturating_add(1);
+            return number;
+        }
+        self.back.pop().unwrap_or(self.end)
+    }
+}
+
+/// The numbers of one connector's rules.
+#[derive(Debug)]
+pub struct Slots {
+    numbers: Numbers,
     known: HashMap<String, Vec<(Meaning, u32)>>,
 }
 
@@ -78,13 +154,17 @@ pub fn room(rules: usize) -> u32 {
 }
 
 impl Slots {
-    /// Numbers from `RULE_FIRST` to below `end`, the size of the rule tables.
-    pub fn new(end: u32) -> Self {
+    /// None yet; they are taken from `numbers`.
+    pub fn new(numbers: Numbers) -> Self {
         Self {
-            next: RULE_FIRST,
-            end: end.clamp(RULE_FIRST, MAX_RULES),
+            numbers,
             known: HashMap::new(),
         }
+    }
+
+    /// Every number that was taken.
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        self.known.values().flatten().map(|(_, number)| *number)
     }
 
     /// The numbers of a policy's rules: those of `allow` in order, then those of `deny`, then
@@ -94,17 +174,12 @@ impl Slots {
         let meanings = meanings(policy);
         let known: Vec<Option<u32>> = meanings.iter().map(|rule| self.known(rule)).collect();
         let new = known.iter().filter(|slot| slot.is_none()).count();
-        let left = self.end.saturating_sub(self.next);
-        if u32::try_from(new).map_or(true, |new| new > left) {
-            return Err(OutOfSlots {
-                new,
-                left,
-                total: self.end.saturating_sub(RULE_FIRST),
-            });
-        }
+        let mut taken = self.numbers.take(new)?.into_iter();
         let rules = meanings.into_iter().zip(known);
         Ok(rules
-            .map(|(meaning, known)| known.unwrap_or_else(|| self.take(meaning)))
+            .filter_map(|(meaning, known)| {
+                known.or_else(|| taken.next().map(|slot| self.keep(meaning, slot)))
+            })
             .collect())
     }
 
@@ -114,9 +189,7 @@ impl Slots {
         same.map(|(_, slot)| *slot)
     }
 
-    fn take(&mut self, meaning: Meaning) -> u32 {
-        let slot = self.next;
-        self.next = self.next.saturating_add(1);
+    fn keep(&mut self, meaning: Meaning, slot: u32) -> u32 {
         let same_id = self.known.entry(meaning.says.id().to_owned()).or_default();
         same_id.push((meaning, slot));
         slot
@@ -181,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_rule_keeps_its_number_wherever_it_stands() {
-        let mut slots = Slots::new(room(3));
+        let mut slots = Slots::new(Numbers::new(room(3)));
         let first = slots.assign(&allow(&["a.example:1", "b.example:1"]));
         assert_eq!(first, Ok(vec![8, 9]));
         let second = slots.assign(&allow(&["c.example:1", "b.example:1", "a.example:1"]));
@@ -192,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_number_never_means_another_rule() {
-        let mut slots = Slots::new(room(1));
+        let mut slots = Slots::new(Numbers::new(room(1)));
         assert_eq!(slots.assign(&allow(&["a.example:1"])), Ok(vec![8]));
         assert_eq!(slots.assign(&allow(&["b.example:1"])), Ok(vec![9]));
         assert_eq!(slots.assign(&allow(&["a.example:1"])), Ok(vec![8]));
@@ -209,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_denied_name_makes_rules_about_names_new_ones() {
-        let mut slots = Slots::new(room(2));
+        let mut slots = Slots::new(Numbers::new(room(2)));
         let rules = "allow: ['*.example.org:1', '10.0.0.1:1']";
         assert_eq!(slots.assign(&policy(rules)), Ok(vec![8, 9]));
         let name = format!("{rules}\ndeny: [{{host: a.example.org}}]");
@@ -220,7 +293,7 @@ mod tests {
 
     #[test]
     fn without_room_nothing_changes() {
-        let mut slots = Slots::new(RULE_FIRST + 2);
+        let mut slots = Slots::new(Numbers::new(RULE_FIRST + 2));
         assert_eq!(slots.assign(&allow(&["a.example:1"])), Ok(vec![8]));
         let error = slots.assign(&allow(&["b.example:1", "c.example:1"]));
         let expected = OutOfSlots {
@@ -239,5 +312,24 @@ mod tests {
         assert_eq!(room(0), LEAST);
         assert_eq!(room(1000), RULE_FIRST + 4000);
         assert_eq!(room(usize::MAX), MAX_RULES);
+    }
+
+    #[test]
+    fn connectors_share_no_number_and_leave_theirs_to_others() {
+        let numbers = Numbers::new(RULE_FIRST + 4);
+        let mut one = Slots::new(numbers.clone());
+        let mut other = Slots::new(numbers.clone());
+        assert_eq!(one.assign(&allow(&["a.example:1"])), Ok(vec![8]));
+        assert_eq!(other.assign(&allow(&["a.example:1"])), Ok(vec![9]));
+        assert_eq!(
+            one.assign(&allow(&["b.example:1", "a.example:1"])),
+            Ok(vec![10, 8])
+        );
+        let error = other.assign(&allow(&["c.example:1", "d.example:1"]));
+        assert_eq!(error.map_err(|error| error.left), Err(1));
+        numbers.give_back(one.all());
+        assert_eq!(numbers.left(), 3);
+        let known = other.assign(&allow(&["c.example:1", "d.example:1", "a.example:1"]));
+        assert!(known.is_ok_and(|known| known.len() == 3 && known.ends_with(&[9])));
     }
 }

@@ -3,7 +3,6 @@
 use std::{future::pending, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    signal::unix::Signal,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
@@ -19,7 +18,7 @@ use crate::{
     dns::{self, Names, Prefetched},
     event::{
         model::{Body, PolicyChange},
-        pump::Pump,
+        pump::Telling,
     },
     grant::Keeper,
     host::{User, layers::Layers, trust::Changeable},
@@ -60,11 +59,9 @@ pub struct Start {
     pub session: Session,
     /// Look at the file by itself.
     pub watch: bool,
-    /// SIGHUP; listened for from the beginning, for it would end the agent.
-    pub hangup: Signal,
 }
 
-/// Changes the policy of a running connector on SIGHUP, and where its file changes.
+/// Changes the policy of a running connector where it is asked to, and where its file changes.
 pub struct Reload {
     start: Start,
     watch: Option<Watch>,
@@ -91,7 +88,6 @@ enum Read {
 }
 
 enum Turn {
-    Asked,
     Seen,
     Read(Result<Read, Faults>),
     Again,
@@ -118,16 +114,8 @@ impl Reload {
 
     /// Waits for the next thing to do and does it. Safe to cancel while it waits. An error
     /// means that the connector must not run on.
-    pub async fn turn(&mut self, stream: &Pump) -> Result<(), Broken> {
+    pub async fn turn(&mut self, stream: &Telling) -> Result<(), Broken> {
         match self.next().await {
-            Turn::Asked => {
-                // Also what the host's own files say of names, and what they lead to.
-                self.start.names.news().ask_again();
-                match &self.start.changeable {
-                    Some(found) => self.kept(&self.refusal(found), stream),
-                    None => self.read(true),
-                }
-            }
             Turn::Seen => self.read(false),
             Turn::Read(result) => return self.take(result, stream),
             Turn::Again => {
@@ -141,10 +129,23 @@ impl Reload {
         Ok(())
     }
 
+    /// Reads the policy again, and what the host's own files say of names and what they lead to.
+    pub fn ask(&mut self, stream: &Telling) {
+        self.start.names.news().ask_again();
+        match &self.start.changeable {
+            Some(found) => self.kept(&self.refusal(found), stream),
+            None => self.read(true),
+        }
+    }
+
+    /// The policy as it is in the data plane, for its end.
+    pub fn into_live(self) -> Live {
+        self.start.live
+    }
+
     async fn next(&mut self) -> Turn {
         let again = self.again.as_ref().map(|(when, _)| *when);
         tokio::select! {
-            Some(()) = self.start.hangup.recv() => Turn::Asked,
             () = seen(&mut self.watch) => Turn::Seen,
             result = read(&mut self.reading) => Turn::Read(result),
             () = due(again) => Turn::Again,
@@ -169,7 +170,7 @@ impl Reload {
         });
     }
 
-    fn take(&mut self, result: Result<Read, Faults>, stream: &Pump) -> Result<(), Broken> {
+    fn take(&mut self, result: Result<Read, Faults>, stream: &Telling) -> Result<(), Broken> {
         let asked = self.reading.take().is_some_and(|reading| reading.asked);
         if std::mem::take(&mut self.asked_again) {
             self.read(asked);
@@ -268,7 +269,7 @@ impl Reload {
     }
 
     /// Puts back what holds until the end of the run, and says so where the file differs.
-    fn unchangeable(&self, policy: &mut Policy, stream: &Pump) {
+    fn unchangeable(&self, policy: &mut Policy, stream: &Telling) {
         let old = self.start.live.policy();
         if self.start.audit {
             policy.mode = Mode::Audit;
@@ -293,7 +294,7 @@ impl Reload {
         }
     }
 
-    fn done(&mut self, changed: Changed, stream: &Pump) {
+    fn done(&mut self, changed: Changed, stream: &Telling) {
         let policy = self.start.live.policy();
         stream.say(Body::Policy(PolicyChange {
             connector: policy.connector.clone(),
@@ -320,12 +321,12 @@ impl Reload {
         say::changeable(self.start.live.policy(), self.start.user.uid, found)
     }
 
-    fn kept(&self, why: &str, stream: &Pump) {
+    fn kept(&self, why: &str, stream: &Telling) {
         let message = format!("the policy was not replaced, the one before stays in force: {why}");
         self.warn(message, stream);
     }
 
-    fn warn(&self, message: String, stream: &Pump) {
+    fn warn(&self, message: String, stream: &Telling) {
         let connector = &self.start.live.policy().connector;
         let instance = &self.start.instance;
         stream.say(say::warning(connector, instance, "policy", message));

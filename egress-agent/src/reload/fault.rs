@@ -5,6 +5,7 @@ use std::io;
 use crate::{
     grant::KeeperError,
     host::{CgroupError, layers::Unmet},
+    instance::{DataPlaneError, Full},
     kernel::PlaneError,
     policy::{Faults, change::Overfull, slots::OutOfSlots},
 };
@@ -21,6 +22,9 @@ pub enum StartError {
     /// The connector's cgroup cannot be read.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Its place in the data plane.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
 }
 
 /// Why a policy cannot take the place of the one in force, which stays.
@@ -35,6 +39,9 @@ pub enum Refused {
     /// No room for both policies at once.
     #[error(transparent)]
     Overfull(#[from] Overfull),
+    /// No room beside other connectors.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// It requires a layer that does not hold.
     #[error(transparent)]
     Unmet(#[from] Unmet),

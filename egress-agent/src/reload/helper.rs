@@ -29,7 +29,7 @@ impl Live {
     /// Lets a connector's forwarder in, whose processes are to join `cgroup`. To be called before
     /// the data plane is attached.
     pub fn admit_forwarder(&mut self, id: u32, cgroup: &Cgroup) -> Result<(), StartError> {
-        self.switches.set_cgroup(cgroup.id()?, id)?;
+        self.enter(id, cgroup)?;
         self.switches.set_rule(RULE_PROXY, 0, true, 0)?;
         Ok(self.switches.set_connector(id, &record(Mode::Enforce))?)
     }
@@ -37,7 +37,7 @@ impl Live {
     /// Lets a connector's envelope proxy in, in the same way. It reaches granted addresses with a
     /// name in TLS that is judged, and no other name that is served there.
     pub fn admit_envelope(&mut self, id: u32, cgroup: &Cgroup) -> Result<(), StartError> {
-        self.switches.set_cgroup(cgroup.id()?, id)?;
+        self.enter(id, cgroup)?;
         // What it answers the connector counts there.
         self.switches.set_rule(RULE_PROXY, 0, true, 0)?;
         let policy = std::sync::Arc::clone(self.policy());

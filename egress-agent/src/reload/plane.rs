@@ -40,6 +40,7 @@ use crate::{
     dns::{Door, Names, Successor, lease::Holder},
     grant::Keeper,
     host::{Cgroup, boot_ns, records},
+    instance::{Need, Place},
     kernel::{PlaneError, instance::ids_below, maps::Switches},
     policy::{
         change::{Change, Installed, Step, change},
@@ -57,6 +58,9 @@ pub struct Live {
     pub(super) judged: Vec<(u32, NameKey)>,
     cgroup: Cgroup,
     id: u32,
+    place: Place,
+    /// What stands for its temporary folder.
+    folder: Option<UnixKey>,
     record: Connector,
     slots: Slots,
     installed: Installed,
@@ -90,25 +94,33 @@ pub struct Changed {
 }
 
 impl Live {
-    /// Writes the first policy into a data plane that is not attached yet and has room for
-    /// rule numbers below `slots`. The connector's processes are to join below `cgroup`.
+    /// Writes the first policy into a data plane. The connector's processes are to join below
+    /// `cgroup`, and none is there yet. Nothing of it is left in the tables after an error.
     pub fn start(
-        mut switches: Switches,
-        (id, cgroup): (u32, Cgroup),
-        slots: u32,
+        place: Place,
+        cgroup: Cgroup,
         door: &Door,
         policy: Arc<Policy>,
         own: &Own,
     ) -> Result<Self, StartError> {
-        let mut slots = Slots::new(slots);
+        let id = place.id();
+        let mut slots = Slots::new(place.numbers());
         let numbers = slots.assign(&policy).map_err(Refused::from)?;
-        let tables = compile_at(&policy, id, &numbers).map_err(Refused::from)?;
-        switches.set_cgroup(cgroup.id()?, id)?;
+        let compiled = compile_at(&policy, id, &numbers).map_err(Refused::from);
+        let tables = match compiled {
+            Ok(tables) => tables,
+            Err(refused) => {
+                place.give_back(slots.all())?;
+                return Err(refused.into());
+            }
+        };
         let mut live = Self {
-            switches,
+            switches: place.plane().switches(),
             judged: Vec::new(),
             cgroup,
             id,
+            place,
+            folder: own.folder(id),
             record: connector(door, &policy, own),
             slots,
             installed: Installed::default(),
@@ -117,26 +129,92 @@ impl Live {
             unix: BTreeSet::new(),
             whole: true,
         };
+        match live.begin() {
+            Ok(()) => Ok(live),
+            Err(error) => {
+                live.close()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the first policy, and lets the connector in last.
+    fn begin(&mut self) -> Result<(), StartError> {
+        let unix = self.tables.unix.clone();
+        self.place
+            .hold(self.need(unix.len()))
+            .map_err(Refused::from)?;
         for slot in RESERVED {
-            live.switches.set_rule(slot, 0, true, 0)?;
+            self.switches.set_rule(slot, 0, true, 0)?;
         }
-        let steps = change(&live.installed, &live.tables).map_err(Refused::from)?;
+        let steps = change(&self.installed, &self.tables).map_err(Refused::from)?;
         for step in steps.steps() {
-            live.carry_out(step)?;
+            self.carry_out(step)?;
         }
-        for (key, grant) in live.tables.unix.clone() {
-            live.switches.set_unix(&key, &grant)?;
-            live.unix.insert(key);
+        for (key, grant) in unix {
+            self.unix.insert(key);
+            self.switches.set_unix(&key, &grant)?;
         }
-        if let Some(key) = own.folder(id) {
+        if let Some(key) = self.folder {
             let grant = UnixGrant {
                 rule: RULE_OWN,
                 effect: UnixGrant::ALLOW,
             };
-            live.switches.set_unix(&key, &grant)?;
+            self.switches.set_unix(&key, &grant)?;
         }
-        live.switches.set_connector(id, &live.record)?;
-        Ok(live)
+        self.switches.set_connector(self.id, &self.record)?;
+        Ok(self.place.enter(&self.cgroup, self.id)?)
+    }
+
+    /// What is in the tables now and what is to come need together; `unix`: names of unix sockets.
+    fn need(&self, unix: usize) -> Need {
+        let judged = self.policy.inspected().count();
+        Need {
+            prefixes: self.tables.prefixes.len(),
+            names: self.tables.names.len().saturating_add(judged),
+            unix: unix.saturating_add(1),
+        }
+    }
+
+    /// Lets a process beside the connector in, whose processes are to join `cgroup`.
+    pub(super) fn enter(&mut self, id: u32, cgroup: &Cgroup) -> Result<(), StartError> {
+        Ok(self.place.enter(cgroup, id)?)
+    }
+
+    /// Takes everything of the connector's out of the tables and gives its numbers to whoever
+    /// comes next. No process and no socket of it may be left. After an error nobody gets them,
+    /// and what is left permits nothing.
+    pub fn close(mut self) -> Result<(), StartError> {
+        let nobody = Connector {
+            mode: 0,
+            ..self.record
+        };
+        self.switches.set_connector(self.id, &nobody)?;
+        if let Some(beside) = self.place.beside() {
+            self.switches.set_connector(beside, &nobody)?;
+        }
+        for (rule, flags) in self.installed.on.clone() {
+            self.carry_out(&Step::Off(rule, flags))?;
+        }
+        let empty = Tables {
+            connector: self.id,
+            rules: Vec::new(),
+            prefixes: Vec::new(),
+            names: Vec::new(),
+            unix: Vec::new(),
+        };
+        let steps = change(&self.installed, &empty).map_err(Refused::from)?;
+        for step in steps.steps() {
+            self.carry_out(step)?;
+        }
+        for (bits, key) in std::mem::take(&mut self.judged) {
+            self.switches.delete_name(bits, &key)?;
+        }
+        for key in self.unix.iter().chain(&self.folder) {
+            self.switches.delete_unix(key)?;
+        }
+        self.place.plane().routes().clear(self.id)?;
+        Ok(self.place.give_back(self.slots.all())?)
     }
 
     /// The policy in force.
@@ -164,6 +242,19 @@ impl Live {
         let numbers = self.slots.assign(&policy)?;
         let tables = compile_at(&policy, self.id, &numbers)?;
         let change = change(&self.installed, &tables)?;
+        let (coming, judged) = (&change.entries, policy.inspected().count());
+        let news = |is: fn(&Step) -> bool| coming.iter().filter(|step| is(step)).count();
+        let held = self.need(self.unix.len());
+        self.place.hold(Need {
+            prefixes: held
+                .prefixes
+                .saturating_add(news(|step| matches!(step, Step::Write(..)))),
+            names: held
+                .names
+                .saturating_add(judged)
+                .saturating_add(news(|step| matches!(step, Step::WriteName(..)))),
+            unix: held.unix,
+        })?;
         let successor = names.prepare(Arc::clone(&policy), holder(&tables));
         Ok(Ready {
             policy,
@@ -254,12 +345,10 @@ impl Live {
             // What stands for a name has an address that no rule means, and what the forwarder
             // reaches is not the connector's.
             let stands = |key: &GrantKey| names.stands(&key.addr);
-            keeper.retain(|key| {
-                key.connector != self.id || stands(key) || !is_denied(&policy, key)
-            })?;
+            keeper.retain(self.id, |key| stands(key) || !is_denied(&policy, key))?;
         }
         if let Some(inspected) = names.inspected() {
-            keeper.retain(|key| inspected.keeps(&policy, key))?;
+            keeper.retain(inspected.process(), |key| inspected.keeps(&policy, key))?;
             self.set_inspected(inspected.process(), &policy)?;
         }
         // Only names that the launcher has made safe from being led elsewhere; others wait for
@@ -275,6 +364,8 @@ impl Live {
         self.set_record(policy.mode, flags(&policy))?;
         self.policy = policy;
         self.tables = tables;
+        // Less than before: what is left is free for others.
+        let _it_fits = self.place.hold(self.need(self.unix.len()));
         Ok(())
     }
 
@@ -359,7 +450,7 @@ impl Live {
         let names = self.installed.names.iter();
         Memory {
             connectors: [(self.id, self.record)].into(),
-            grants: keeper.grants().into_iter().collect(),
+            grants: keeper.grants(self.id).into_iter().collect(),
             prefixes: prefixes
                 .map(|((bits, key), rules)| (*bits, *key, *rules))
                 .collect(),

@@ -11,9 +11,10 @@ use super::{
 };
 
 /// From left to right.
-const ROOMS: [&str; 20] = [
-    "host", "grant", "policy", "dns", "kernel", "event", "scan", "wrap", "learn", "reload",
-    "launch", "forward", "envelope", "control", "exit", "app", "cli", "lib", "main", "tests",
+const ROOMS: [&str; 21] = [
+    "host", "grant", "policy", "dns", "kernel", "event", "instance", "scan", "wrap", "learn",
+    "reload", "launch", "forward", "envelope", "control", "exit", "app", "cli", "lib", "main",
+    "tests",
 ];
 
 /// Files that only decide, besides those whose first lines say "Pure".

@@ -20,7 +20,7 @@ use crate::policy::{
     compile::{Tables, compile_at},
     model::{DnsSettings, Listen, Mode, Policy, Rule},
     name::Name,
-    slots::{Slots, room},
+    slots::{Numbers, Slots, room},
     tables::Memory,
 };
 
@@ -114,7 +114,7 @@ proptest! {
         names in prop::collection::vec((name(), checked_port()), 16),
         calls in prop::collection::vec((any::<prop::sample::Index>(), any::<u128>(), port()), 12),
     ) {
-        let mut slots = Slots::new(room(0));
+        let mut slots = Slots::new(Numbers::new(room(0)));
         let (Some(before), Some(after)) = (compiled(&mut slots, &old), compiled(&mut slots, &new))
         else {
             return Ok(());
@@ -170,7 +170,7 @@ fn other_orders_permit_what_neither_policy_permits() {
     let new = policy(&format!(
         "{wide}\ndeny: [{{cidr: 10.1.0.0/17}}, {{cidr: 10.1.128.0/17}}]"
     ));
-    let mut slots = Slots::new(room(0));
+    let mut slots = Slots::new(Numbers::new(room(0)));
     let (Some(before), Some(after)) = (compiled(&mut slots, &old), compiled(&mut slots, &new))
     else {
         panic!("they fit");
@@ -198,7 +198,7 @@ fn other_orders_let_a_denied_name_be_said() {
     let new = policy(&format!(
         "{wide}\ndeny: [{{host: c.b.a.example}}, {{host: d.b.a.example}}]"
     ));
-    let mut slots = Slots::new(room(0));
+    let mut slots = Slots::new(Numbers::new(room(0)));
     let (Some(before), Some(after)) = (compiled(&mut slots, &old), compiled(&mut slots, &new))
     else {
         panic!("they fit");

@@ -14,7 +14,7 @@ use crate::policy::{
     judged,
     model::Policy,
     parse,
-    slots::Slots,
+    slots::{Numbers, Slots},
 };
 
 /// A rule for Postmark with more keys, on a line of its own.
@@ -429,7 +429,7 @@ fn no_rule_leads_round_it() {
 
 #[test]
 fn how_it_is_judged_may_change_while_flows_live() {
-    let mut slots = Slots::new(64);
+    let mut slots = Slots::new(Numbers::new(64));
     let mut slot = |rest: &str| slots.assign(&policy(&rule(rest)));
     let first = slot("inspect: {service: postmark}");
     assert_eq!(slot("inspect: {service: postmark, mode: report}"), first);

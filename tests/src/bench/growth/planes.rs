@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use egress_agent::kernel::{Plane, Settings, instance::Instance};
+use egress_agent::kernel::{Plane, Settings, instance::Instance, load::Sizes};
 
 /// What has to stay free on the host. KiB.
 const RESERVE: u64 = 2 << 20;
@@ -94,6 +94,7 @@ fn one() -> Result<Instance> {
             connectors: 1,
             proxy_net: None,
             rules: RULES,
+            sizes: Sizes::ONE,
         };
         let mut plane = Plane::load(&settings, instance.pins().clone())?;
         plane.attach(instance.parent().path())?;
