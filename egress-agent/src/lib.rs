@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod control;
 pub mod dns;
 pub mod envelope;
 pub mod event;

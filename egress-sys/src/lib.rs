@@ -288,6 +288,32 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(cookie)
 }
 
+/// The supplementary groups that the other side of a unix socket had when it connected
+/// (`SO_PEERGROUPS`, unix(7), Linux 4.13).
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    // NGROUPS_MAX, `include/uapi/linux/limits.h`.
+    let mut groups = vec![0_u32; 65_536];
+    let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: the kernel writes at most `length` bytes to `groups`, which has as many, and the
+    // length itself; both live until the call is over.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    groups.truncate(usize::try_from(length).unwrap_or(0) / size_of::<u32>());
+    groups.shrink_to_fit();
+    Ok(groups)
+}
+
 /// Ignores a signal in this process, or gives it its default action back (signal(7)). What is
 /// ignored stays so through `execve`.
 pub fn ignore_signal(signal: i32, ignored: bool) -> io::Result<()> {

@@ -61,6 +61,9 @@ pub enum RunError {
     /// No loopback addresses are left for the names that go through a proxy.
     #[error("cannot lead names to the proxy: {0}")]
     Range(#[source] std::io::Error),
+    /// The daemon's socket cannot be made.
+    #[error("cannot make the control socket: {0}")]
+    Socket(#[source] std::io::Error),
     /// The connector would reach the proxy itself.
     #[error("{0}; nothing was started")]
     Passed(String),

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, diff, doctor, events, explain, learn, run, scan, shape, thaw, wrap};
+use super::{
+    check, control, daemon, diff, doctor, events, exec, explain, learn, run, scan, thaw, wrap,
+};
 use crate::{envelope, exit, forward, host::temporary, launch};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
@@ -23,6 +25,12 @@ struct Cli {
 enum Command {
     // Its own words, so that `--help` shows all of them; so have others without any here.
     Run(run::RunArgs),
+    Exec(exec::ExecArgs),
+    Daemon(daemon::DaemonArgs),
+    Ps(control::PsArgs),
+    Status(control::StatusArgs),
+    Stop(control::StopArgs),
+    Reload(control::ReloadArgs),
     /// Show the denials of every connector, from any terminal
     Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
@@ -82,6 +90,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Exec(args) => exec::run(args),
+        Command::Daemon(args) => daemon::run(&args),
+        Command::Ps(args) => control::ps(&args),
+        Command::Status(args) => control::status(&args),
+        Command::Stop(args) => control::stop(&args),
+        Command::Reload(args) => control::reload(&args),
         Command::Events(args) => {
             events::run(&args).unwrap_or_else(|error| fail(format!("{error:#}")))
         }

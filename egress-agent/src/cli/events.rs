@@ -5,21 +5,24 @@ use std::{
     collections::VecDeque,
     io::{self, ErrorKind, IsTerminal, Write},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::event::{
-    Record, escape,
-    sink::{
-        folder::EVENTS,
-        terminal::use_color,
-        text::{self, Color},
+use crate::{
+    control::client::SOCKET,
+    event::{
+        Record, escape,
+        sink::{
+            folder::EVENTS,
+            terminal::use_color,
+            text::{self, Color},
+        },
+        tail::{Line, Tail},
     },
-    tail::{Line, Tail},
 };
 
 /// How often new lines are looked for.
@@ -47,6 +50,9 @@ pub struct EventsArgs {
     /// Only the last N events of those that are there [default: all, with --follow 10]
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<usize>,
+    /// Ask the daemon at this control socket, and not the files; who is not root always asks it
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
     /// Colour in the text form
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
@@ -64,6 +70,22 @@ pub enum Output {
 
 /// Runs the command; answers the exit code. It ends well when the reader goes away.
 pub fn run(args: &EventsArgs) -> anyhow::Result<u8> {
+    if args.socket.is_some() || !nix::unistd::geteuid().is_root() {
+        // The files are root's; the daemon shows everybody their own.
+        anyhow::ensure!(
+            args.since.is_none(),
+            "--since reads the files, which needs root: the daemon keeps the last lines only"
+        );
+        let last = args.lines.unwrap_or(if args.follow {
+            BEFORE_FOLLOWING
+        } else {
+            usize::MAX
+        });
+        let as_json = args.output == Output::Json;
+        let socket = args.socket.as_deref().unwrap_or(Path::new(SOCKET));
+        let wanted = (last, args.follow, as_json);
+        return Ok(super::control::events(socket, wanted, &args.connector));
+    }
     let color = use_color(args.color, io::stdout().is_terminal());
     show(
         args,

@@ -2,9 +2,12 @@
 
 pub mod check;
 pub mod command;
+pub mod control;
+pub mod daemon;
 pub mod diff;
 pub mod doctor;
 pub mod events;
+pub mod exec;
 pub mod explain;
 pub mod learn;
 mod learned;

@@ -94,6 +94,37 @@ impl fmt::Display for Needs {
 }
 
 impl Inherited {
+    /// Notes what this process has inherited, for somebody who is to have it as well.
+    pub fn note() -> io::Result<Self> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let limits = LIMITS.map(|(resource, ..)| getrlimit(resource));
+        let mask = umask(Mode::from_bits_truncate(0o022));
+        umask(mask);
+        Ok(Self {
+            limits: limits.into_iter().collect::<nix::Result<_>>()?,
+            ignored: signals(&status, "SigIgn:") & !bit(SIGPIPE),
+            blocked: signals(&status, "SigBlk:"),
+            umask: mask.bits(),
+        })
+    }
+
+    /// What somebody claims to have inherited, as far as the kernel says so of process `pid`: no
+    /// limit is wider than that process's own. `None`: it does not say so, or the claim has
+    /// another form.
+    pub fn within(mut self, pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+        if self.limits.len() != LIMITS.len() {
+            return None;
+        }
+        for ((_, option, _), (soft, hard)) in LIMITS.iter().zip(&mut self.limits) {
+            let widest = widest(&text, option)?;
+            *hard = (*hard).min(widest);
+            *soft = (*soft).min(*hard);
+        }
+        self.umask &= 0o777;
+        Some(self)
+    }
+
     /// Notes what this process has inherited and frees it of that. To be called before there is a
     /// second thread.
     pub fn lay_down() -> Result<Self, Unfit> {
@@ -167,6 +198,29 @@ fn lift(resource: Resource, (soft, hard): (rlim_t, rlim_t)) -> nix::Result<()> {
     setrlimit(resource, wanted.min(hard), hard)
 }
 
+/// The hard limit in /proc/PID/limits (proc_pid_limits(5)) of what the shell calls `option`.
+fn widest(text: &str, option: &str) -> Option<rlim_t> {
+    let name = match option {
+        "-f" => "Max file size",
+        "-t" => "Max cpu time",
+        "-v" => "Max address space",
+        "-d" => "Max data size",
+        "-s" => "Max stack size",
+        "-n" => "Max open files",
+        "-u" => "Max processes",
+        "-l" => "Max locked memory",
+        "-i" => "Max pending signals",
+        "-R" => "Max realtime timeout",
+        "-c" => "Max core file size",
+        _ => return None,
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    match line.split_whitespace().nth(1)? {
+        "unlimited" => Some(RLIM_INFINITY),
+        number => number.parse().ok(),
+    }
+}
+
 /// A set of signals in /proc/PID/status (proc_pid_status(5)), in hexadecimal.
 fn signals(status: &str, key: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -197,5 +251,25 @@ mod tests {
         assert_eq!(signals(status, "SigBlk:"), bit(1));
         assert_eq!(signals(status, "SigIgn:"), bit(SIGPIPE) | bit(64));
         assert_eq!(signals("", "SigIgn:"), 0);
+    }
+
+    #[test]
+    fn nobody_has_more_than_the_kernel_says() -> io::Result<()> {
+        let mut claim = Inherited::note()?;
+        let own = claim.clone().within(std::process::id());
+        assert_eq!(own.as_ref(), Some(&claim), "what is true stays");
+        let (files, _) = (getrlimit(Resource::RLIMIT_NOFILE)?, 0);
+        for limit in &mut claim.limits {
+            *limit = (RLIM_INFINITY, RLIM_INFINITY);
+        }
+        let within = claim.clone().within(std::process::id());
+        let at = LIMITS.iter().position(|(_, option, _)| *option == "-n");
+        let got = within
+            .zip(at)
+            .and_then(|(it, at)| it.limits.get(at).copied());
+        assert_eq!(got, Some((files.1, files.1)));
+        claim.limits.pop();
+        assert_eq!(claim.within(std::process::id()), None);
+        Ok(())
     }
 }

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod mountinfo;
 pub mod netlink;
 pub mod netns;
+pub mod notify;
 pub mod own_address;
 pub mod owned;
 pub mod process;

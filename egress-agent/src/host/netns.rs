@@ -71,6 +71,13 @@ impl NetNs {
     }
 }
 
+/// Whether a process is certainly in another network namespace than this thread.
+pub fn differs(pid: u32) -> bool {
+    let theirs = fs::read_link(format!("/proc/{pid}/ns/net"));
+    let own = fs::read_link("/proc/thread-self/ns/net");
+    matches!((theirs, own), (Ok(theirs), Ok(own)) if theirs != own)
+}
+
 /// Does something in a network namespace, in a thread of its own: no other thread leaves the one
 /// that it is in. Needs `CAP_SYS_ADMIN`.
 pub fn within<T: Send>(namespace: BorrowedFd<'_>, job: impl FnOnce() -> T + Send) -> io::Result<T> {

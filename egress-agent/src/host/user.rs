@@ -128,6 +128,43 @@ pub fn calling_user() -> Result<User, UserError> {
     Ok(user)
 }
 
+/// A user by number, with the groups that the kernel says a process of it has.
+pub fn with_rights(uid: u32, gid: u32, groups: &[u32]) -> User {
+    let mut user = match entry(uid) {
+        Ok(entry) => from_entry(entry, Some(gid)),
+        Err(unanswered) => nameless(uid, gid, unanswered),
+    };
+    user.groups = groups.to_vec();
+    if !user.groups.contains(&gid) {
+        user.groups.push(gid);
+    }
+    user
+}
+
+/// A user for people: by name, where there is one.
+pub fn shown(uid: u32) -> String {
+    let entry = entry(uid).ok();
+    entry.map_or_else(|| uid.to_string(), |entry| entry.name)
+}
+
+/// The number of a user; `None`: there is none of that name.
+pub fn user_number(name: &str) -> Option<u32> {
+    if let Some(number) = number(name) {
+        return number;
+    }
+    let entry = nix::unistd::User::from_name(name).ok()??;
+    Some(entry.uid.as_raw())
+}
+
+/// The number of a group; `None`: there is none of that name.
+pub fn group_number(name: &str) -> Option<u32> {
+    if let Some(number) = number(name) {
+        return number;
+    }
+    let entry = Group::from_name(name).ok()??;
+    Some(entry.gid.as_raw())
+}
+
 /// Which ids the caller has, and whether they came from sudo. Anything but two plain
 /// numbers in the two variables means that sudo did not set them.
 fn calling_ids(

@@ -40,7 +40,7 @@ pub(super) const PARENT: &str = "egress-agent";
 /// What the name of a home that connectors share begins with; no connector's does.
 pub(super) const SHARED: &str = "_shared";
 /// The cgroup of one started copy of a connector.
-const COPY: &str = "1";
+pub(super) const COPY: &str = "1";
 /// The cgroup of a forwarder; no connector's name begins so.
 const FORWARDER: &str = "_forwarder";
 /// The cgroup of an envelope proxy.

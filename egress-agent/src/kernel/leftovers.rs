@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     instance::{
-        InstanceError, KILL_WITHIN, LOCKS, PARENT, SHARED, global_lock, ids_below, io_error,
+        COPY, InstanceError, KILL_WITHIN, LOCKS, PARENT, SHARED, global_lock, ids_below, io_error,
         lock_path, own_locks, remove_lock, try_lock,
     },
     lived::Lived,
@@ -48,6 +48,10 @@ pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
     let hierarchy = Hierarchy::find()?;
     let _one_at_a_time = global_lock()?;
     let mut leftovers = Leftovers::default();
+    // Before the cgroups are listed: an instance has those first, and gives its folder back before
+    // they go. So one that starts or ends meanwhile is not taken for one that is forgotten.
+    let recorded = temporary::recorded()
+        .map_err(|source| io_error("cannot list the temporary folders".to_owned(), source))?;
     let known = known_instances(&hierarchy)?;
     let mut inside = HashSet::new();
     for home in known.iter().filter(|name| name.starts_with(SHARED)) {
@@ -56,8 +60,7 @@ pub fn clean_leftovers() -> Result<Leftovers, InstanceError> {
         }
     }
     // An agent that has another /run may have ended the rest of these.
-    let forgotten = temporary::recorded()
-        .map_err(|source| io_error("cannot list the temporary folders".to_owned(), source))?
+    let forgotten = recorded
         .into_iter()
         .filter(|name| !known.contains(name) && !inside.contains(name));
     for name in forgotten {
@@ -119,6 +122,49 @@ fn clean(hierarchy: &Hierarchy, name: &str) -> Result<bool, InstanceError> {
     dismantle(hierarchy, name)?;
     remove_lock(name)?;
     Ok(true)
+}
+
+/// An instance that runs on without its daemon.
+pub struct Orphan {
+    /// Its name.
+    pub name: String,
+    cgroup: Cgroup,
+}
+
+impl Orphan {
+    /// Its processes.
+    pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
+        self.cgroup.child(COPY)?.pids()
+    }
+
+    /// Ends them. The rest ends with the next look for leftovers.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        self.cgroup.kill_all(KILL_WITHIN)
+    }
+}
+
+/// Instances that run on without their daemon.
+pub fn orphans() -> Result<Vec<Orphan>, InstanceError> {
+    let hierarchy = Hierarchy::find()?;
+    own_locks()?;
+    let mut all = Vec::new();
+    for home in known_instances(&hierarchy)? {
+        if !home.starts_with(SHARED) {
+            continue;
+        }
+        for parent in cgroups(&hierarchy, &home)? {
+            if parent.is_claimed()? {
+                continue;
+            }
+            for name in parent.children()? {
+                let cgroup = parent.child(&name)?;
+                if cgroup.is_populated()? {
+                    all.push(Orphan { name, cgroup });
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Names of the instances whose agent is alive.

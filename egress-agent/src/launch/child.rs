@@ -209,7 +209,7 @@ fn enter(cwd: &Cwd) -> Result<(), String> {
         format!("cannot enter the working directory {path}: {error}; the connector was not started")
     })?;
     let here = fs::metadata(".").map_err(|error| format!("cannot look at {path}: {error}"))?;
-    if (here.dev(), here.ino()) != cwd.is {
+    if *cwd != Cwd::root() && (here.dev(), here.ino()) != cwd.is {
         return Err(format!(
             "the working directory {path} is another folder for the daemon than for you: it runs \
              in another mount namespace (a container, or a private /tmp of its unit); start from \

@@ -48,10 +48,15 @@ impl Signals {
     }
 }
 
-/// Passes a signal on to the connector's first process.
-pub fn forward(signal: Signal, process: BorrowedFd<'_>) {
-    if let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) {
-        // A connector that is gone is seen by whoever waits for it.
-        let _may_be_gone = pidfd_send_signal(process, signal);
-    }
+/// Passes a signal on to the connector's first process. `false`: it belongs to somebody whom this
+/// process may not signal.
+pub fn forward(signal: Signal, process: BorrowedFd<'_>) -> bool {
+    let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else {
+        return true;
+    };
+    // A connector that is gone is seen by whoever waits for it.
+    !matches!(
+        pidfd_send_signal(process, signal),
+        Err(rustix::io::Errno::PERM)
+    )
 }

@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
-    process::ExitStatus,
+    process::{ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -130,7 +130,7 @@ pub async fn start(spec: &Spec, tap: Option<Tap>, given: Given) -> Result<Ready,
         None => stdio::standard(spec.uid, tap),
     };
     let standard = standard.map_err(LaunchError::Standard)?;
-    let [input, output, error] = standard.given;
+    let [input, output, error] = standard.given.map(Stdio::from);
     let mut command = Command::new("/proc/self/exe");
     command.arg(LAUNCHER);
     for fd in [&commands_read, &theirs, &status_write] {

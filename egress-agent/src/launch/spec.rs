@@ -64,6 +64,16 @@ pub struct Cwd {
     pub is: (u64, u64),
 }
 
+impl Cwd {
+    /// The root folder, whatever it is.
+    pub fn root() -> Self {
+        Self {
+            path: PathBuf::from("/"),
+            is: (0, 0),
+        }
+    }
+}
+
 /// What the launcher does about unix sockets.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UnixSockets {

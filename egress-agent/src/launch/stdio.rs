@@ -17,7 +17,6 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -49,7 +48,7 @@ const MEMORY: u32 = 1;
 /// What the launcher gets, and what is to be carried.
 pub struct Standard {
     /// Input, output, error.
-    pub given: [Stdio; 3],
+    pub given: [OwnedFd; 3],
     /// Not running yet.
     pub relay: Relay,
 }
@@ -99,7 +98,7 @@ pub fn standard(uid: u32, tap: Option<Tap>) -> io::Result<Standard> {
         None => (None, None),
     };
     let given_in = if !tapped && carries_bytes_alone(&input)? {
-        Stdio::inherit()
+        OwnedFd::from(input)
     } else {
         let (reader, writer) = pipe(uid)?;
         lanes.push(Lane {
@@ -108,12 +107,12 @@ pub fn standard(uid: u32, tap: Option<Tap>) -> io::Result<Standard> {
             reader: client,
             outward: false,
         });
-        reader.into()
+        reader
     };
     let (out_is, error_is) = (identity(&output)?, identity(&error)?);
-    let mut outward = |file: File, along: Option<Reader>| -> io::Result<Option<OwnedFd>> {
+    let mut outward = |file: File, along: Option<Reader>| -> io::Result<(OwnedFd, bool)> {
         if along.is_none() && carries_bytes_alone(&file)? {
-            return Ok(None);
+            return Ok((file.into(), false));
         }
         let (reader, writer) = pipe(uid)?;
         lanes.push(Lane {
@@ -122,17 +121,16 @@ pub fn standard(uid: u32, tap: Option<Tap>) -> io::Result<Standard> {
             reader: along,
             outward: true,
         });
-        Ok(Some(writer))
+        Ok((writer, true))
     };
     let given_out = outward(output, server.take())?;
     let given_error = match &given_out {
         // One way for both, or their lines would change places.
-        Some(writer) if out_is == error_is => Some(writer.try_clone()?),
-        _ => outward(error, None)?,
+        (writer, true) if out_is == error_is => writer.try_clone()?,
+        _ => outward(error, None)?.0,
     };
-    let given = |pipe: Option<OwnedFd>| pipe.map_or_else(Stdio::inherit, Stdio::from);
     Ok(Standard {
-        given: [given_in, given(given_out), given(given_error)],
+        given: [given_in, given_out.0, given_error],
         relay: Relay(lanes),
     })
 }
@@ -149,7 +147,7 @@ pub fn foreign(given: [OwnedFd; 3]) -> io::Result<Standard> {
         }
     }
     Ok(Standard {
-        given: given.map(Stdio::from),
+        given,
         relay: Relay::default(),
     })
 }

@@ -41,12 +41,37 @@ pub struct Policy {
     pub on_violation: OnViolation,
     /// How it is started, where the file says so.
     pub run: Option<Run>,
+    /// Who may start it through the daemon, besides root.
+    pub starters: Starters,
     /// Layers without which it is not started.
     pub require: Vec<Layer>,
     /// Whether a permitted name without an address keeps it from starting.
     pub start: Start,
     /// The file it was read from.
     pub source: PathBuf,
+}
+
+/// Who may start a connector through the daemon, besides root.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Starters {
+    /// Names or numbers of users.
+    pub users: Vec<String>,
+    /// Names or numbers of groups.
+    pub groups: Vec<String>,
+}
+
+impl Starters {
+    /// The group whose members may, unless a policy says otherwise.
+    pub const GROUP: &str = "egress-agent";
+}
+
+impl Default for Starters {
+    fn default() -> Self {
+        Self {
+            users: Vec::new(),
+            groups: vec![Self::GROUP.to_owned()],
+        }
+    }
 }
 
 /// What happens to a flow that no rule permits.

@@ -81,6 +81,10 @@ pub struct Document {
     pub on_violation: Option<Loose<OnViolation>>,
     /// How the connector is started.
     pub run: Option<Loose<Run>>,
+    /// Who may start the connector through the daemon, besides root: names or numbers.
+    pub users: Option<Loose<Vec<Loose<String>>>>,
+    /// Whose members may. Where neither is there: the group egress-agent.
+    pub groups: Option<Loose<Vec<Loose<String>>>>,
     /// Layers of the boundary without which the connector is not started.
     pub require: Option<Loose<Vec<Loose<LayerName>>>>,
     /// lenient (the default): a permitted name that has no address now does not keep the

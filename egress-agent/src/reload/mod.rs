@@ -1,9 +1,10 @@
 //! Another policy for a connector that runs.
 //!
-//! `watch` says when to look, `plane` carries a policy into the data plane, `flows` ◦ says
+//! `begin` writes the first policy and takes the last one out, `watch` says when to look, `plane` carries a policy into the data plane, `flows` ◦ says
 //! which running flows it ends, `helper` lets the process beside a connector in, `say` words the events, and `driver` goes from one to the
 //! other.
 
+pub mod begin;
 pub mod driver;
 pub mod fault;
 pub mod flows;

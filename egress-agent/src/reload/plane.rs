@@ -28,11 +28,11 @@ use egress_common::{
     grant::{Connector, Rule},
     key::{Addr, GrantKey},
     sni::NameKey,
-    unix::{UnixGrant, UnixKey},
+    unix::UnixKey,
 };
 
 use super::{
-    fault::{Broken, Refused, StartError},
+    fault::{Broken, Refused},
     flows::must_end,
     own::Own,
 };
@@ -56,18 +56,18 @@ pub struct Live {
     pub(super) switches: Switches,
     /// Names that the envelope proxy may call.
     pub(super) judged: Vec<(u32, NameKey)>,
-    cgroup: Cgroup,
-    id: u32,
-    place: Place,
+    pub(super) cgroup: Cgroup,
+    pub(super) id: u32,
+    pub(super) place: Place,
     /// What stands for its temporary folder.
-    folder: Option<UnixKey>,
-    record: Connector,
-    slots: Slots,
-    installed: Installed,
-    policy: Arc<Policy>,
-    tables: Tables,
-    unix: BTreeSet<UnixKey>,
-    whole: bool,
+    pub(super) folder: Option<UnixKey>,
+    pub(super) record: Connector,
+    pub(super) slots: Slots,
+    pub(super) installed: Installed,
+    pub(super) policy: Arc<Policy>,
+    pub(super) tables: Tables,
+    pub(super) unix: BTreeSet<UnixKey>,
+    pub(super) whole: bool,
 }
 
 /// A policy that is ready to take the place of the one in force.
@@ -94,129 +94,6 @@ pub struct Changed {
 }
 
 impl Live {
-    /// Writes the first policy into a data plane. The connector's processes are to join below
-    /// `cgroup`, and none is there yet. Nothing of it is left in the tables after an error.
-    pub fn start(
-        place: Place,
-        cgroup: Cgroup,
-        door: &Door,
-        policy: Arc<Policy>,
-        own: &Own,
-    ) -> Result<Self, StartError> {
-        let id = place.id();
-        let mut slots = Slots::new(place.numbers());
-        let numbers = slots.assign(&policy).map_err(Refused::from)?;
-        let compiled = compile_at(&policy, id, &numbers).map_err(Refused::from);
-        let tables = match compiled {
-            Ok(tables) => tables,
-            Err(refused) => {
-                place.give_back(slots.all())?;
-                return Err(refused.into());
-            }
-        };
-        let mut live = Self {
-            switches: place.plane().switches(),
-            judged: Vec::new(),
-            cgroup,
-            id,
-            place,
-            folder: own.folder(id),
-            record: connector(door, &policy, own),
-            slots,
-            installed: Installed::default(),
-            policy,
-            tables,
-            unix: BTreeSet::new(),
-            whole: true,
-        };
-        match live.begin() {
-            Ok(()) => Ok(live),
-            Err(error) => {
-                live.close()?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Writes the first policy, and lets the connector in last.
-    fn begin(&mut self) -> Result<(), StartError> {
-        let unix = self.tables.unix.clone();
-        self.place
-            .hold(self.need(unix.len()))
-            .map_err(Refused::from)?;
-        for slot in RESERVED {
-            self.switches.set_rule(slot, 0, true, 0)?;
-        }
-        let steps = change(&self.installed, &self.tables).map_err(Refused::from)?;
-        for step in steps.steps() {
-            self.carry_out(step)?;
-        }
-        for (key, grant) in unix {
-            self.unix.insert(key);
-            self.switches.set_unix(&key, &grant)?;
-        }
-        if let Some(key) = self.folder {
-            let grant = UnixGrant {
-                rule: RULE_OWN,
-                effect: UnixGrant::ALLOW,
-            };
-            self.switches.set_unix(&key, &grant)?;
-        }
-        self.switches.set_connector(self.id, &self.record)?;
-        Ok(self.place.enter(&self.cgroup, self.id)?)
-    }
-
-    /// What is in the tables now and what is to come need together; `unix`: names of unix sockets.
-    fn need(&self, unix: usize) -> Need {
-        let judged = self.policy.inspected().count();
-        Need {
-            prefixes: self.tables.prefixes.len(),
-            names: self.tables.names.len().saturating_add(judged),
-            unix: unix.saturating_add(1),
-        }
-    }
-
-    /// Lets a process beside the connector in, whose processes are to join `cgroup`.
-    pub(super) fn enter(&mut self, id: u32, cgroup: &Cgroup) -> Result<(), StartError> {
-        Ok(self.place.enter(cgroup, id)?)
-    }
-
-    /// Takes everything of the connector's out of the tables and gives its numbers to whoever
-    /// comes next. No process and no socket of it may be left. After an error nobody gets them,
-    /// and what is left permits nothing.
-    pub fn close(mut self) -> Result<(), StartError> {
-        let nobody = Connector {
-            mode: 0,
-            ..self.record
-        };
-        self.switches.set_connector(self.id, &nobody)?;
-        if let Some(beside) = self.place.beside() {
-            self.switches.set_connector(beside, &nobody)?;
-        }
-        for (rule, flags) in self.installed.on.clone() {
-            self.carry_out(&Step::Off(rule, flags))?;
-        }
-        let empty = Tables {
-            connector: self.id,
-            rules: Vec::new(),
-            prefixes: Vec::new(),
-            names: Vec::new(),
-            unix: Vec::new(),
-        };
-        let steps = change(&self.installed, &empty).map_err(Refused::from)?;
-        for step in steps.steps() {
-            self.carry_out(step)?;
-        }
-        for (bits, key) in std::mem::take(&mut self.judged) {
-            self.switches.delete_name(bits, &key)?;
-        }
-        for key in self.unix.iter().chain(&self.folder) {
-            self.switches.delete_unix(key)?;
-        }
-        self.place.plane().routes().clear(self.id)?;
-        Ok(self.place.give_back(self.slots.all())?)
-    }
-
     /// The policy in force.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
@@ -399,7 +276,7 @@ impl Live {
         }
     }
 
-    fn carry_out(&mut self, step: &Step) -> Result<(), PlaneError> {
+    pub(super) fn carry_out(&mut self, step: &Step) -> Result<(), PlaneError> {
         match step {
             Step::Off(rule, flags) => self.switches.set_rule(*rule, self.id, false, *flags)?,
             Step::On(rule, flags) => {
@@ -479,7 +356,7 @@ impl Ready {
 }
 
 /// Rules that no policy declares and that are always in force.
-const RESERVED: [u32; 3] = [RULE_DOOR, RULE_OWN, RULE_INBOUND];
+pub(super) const RESERVED: [u32; 3] = [RULE_DOOR, RULE_OWN, RULE_INBOUND];
 
 /// Whether a datagram may go to an address that a rule names: it could be a broadcast address.
 fn flags(policy: &Policy) -> u32 {
@@ -491,7 +368,7 @@ fn flags(policy: &Policy) -> u32 {
     }
 }
 
-fn connector(door: &Door, policy: &Policy, own: &Own) -> Connector {
+pub(super) fn connector(door: &Door, policy: &Policy, own: &Own) -> Connector {
     let folder = own.folder(0).map_or(0, |key| u32::from(key.len));
     let v6 = door.addresses().iter().any(|address| address.is_ipv6());
     let v4_loopback = Addr::from_v4(u32::from(Ipv4Addr::LOCALHOST));

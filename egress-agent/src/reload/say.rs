@@ -37,6 +37,15 @@ pub fn changeable(policy: &Policy, uid: u32, found: &Changeable) -> String {
     )
 }
 
+/// Why the daemon does not go by a policy.
+pub fn unguarded(policy: &Policy, uid: u32, found: &Changeable) -> String {
+    let file = policy.source.display();
+    format!(
+        "user {uid}, as whom the connector would run, {found}, so the connector could change its \
+         policy; nothing was started: let root alone write {file} and every folder on its way"
+    )
+}
+
 /// What a rule for the whole public Internet means.
 pub fn internet(rule: &str) -> String {
     format!(

@@ -302,6 +302,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         on_violation: egress_envelope::judge::OnViolation::Refuse,
         run: None,
         proxy: crate::policy::proxy::Choice::Caller,
+        starters: crate::policy::model::Starters::default(),
         require: Vec::new(),
         start: Start::Lenient,
         source: "test.yaml".into(),

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod contract;
 pub mod folder;
+pub mod hub;
 pub mod json;
 pub mod jsonl;
 pub mod terminal;

@@ -9,7 +9,7 @@ use super::{inspect, judging, listen, proxy, rule, run as start, settings, tls::
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
-    model::{DnsSettings, Listen, Mode, Policy, Rule, Start},
+    model::{DnsSettings, Listen, Mode, Policy, Rule, Start, Starters},
     schema::{self, Caller, Document, Entry, LayerName, Loose},
 };
 
@@ -52,6 +52,7 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         content,
         on_violation,
         run: run(document, findings),
+        starters: starters(document, findings),
         require,
         start: start(document, findings),
         source: PathBuf::from(source),
@@ -111,6 +112,38 @@ fn start(document: &Document, findings: &mut Findings) -> Start {
     match value::field("start", &document.start, help, findings) {
         Some(schema::Start::Strict) => Start::Strict,
         Some(schema::Start::Lenient) | None => Start::Lenient,
+    }
+}
+
+fn starters(document: &Document, findings: &mut Findings) -> Starters {
+    const HELP: &str = "write names or numbers, such as “users: [dana]” or “groups: [developers]”";
+    let mut list = |key: &'static str, field: &Option<Loose<Vec<Loose<String>>>>| {
+        let names = value::field(key, field, HELP, findings)?;
+        let mut all = Vec::new();
+        findings.within(key, |findings| {
+            for (index, name) in names.iter().enumerate() {
+                findings.within(index, |findings| {
+                    let Some(name) = value::entry("a name", name, HELP, findings) else {
+                        return;
+                    };
+                    if name.is_empty() || name.contains(|c: char| c.is_control() || c == ':') {
+                        findings.note(format!("{} is no name", quote(name)), HELP);
+                    }
+                    all.push(name.clone());
+                });
+            }
+        });
+        Some(all)
+    };
+    match (
+        list("users", &document.users),
+        list("groups", &document.groups),
+    ) {
+        (None, None) => Starters::default(),
+        (users, groups) => Starters {
+            users: users.unwrap_or_default(),
+            groups: groups.unwrap_or_default(),
+        },
     }
 }
 

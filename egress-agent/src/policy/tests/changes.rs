@@ -50,6 +50,7 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             on_violation: egress_envelope::judge::OnViolation::Refuse,
             run: None,
             proxy: crate::policy::proxy::Choice::Caller,
+            starters: crate::policy::model::Starters::default(),
             require: Vec::new(),
             start: crate::policy::model::Start::Lenient,
             source: PathBuf::from("p.yaml"),

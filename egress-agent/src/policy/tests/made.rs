@@ -23,6 +23,7 @@ pub(super) fn made(allow: Vec<Rule>, deny: Vec<Rule>, listen: Vec<Listen>) -> Po
         on_violation: egress_envelope::judge::OnViolation::Refuse,
         run: None,
         proxy: crate::policy::proxy::Choice::Caller,
+        starters: crate::policy::model::Starters::default(),
         require: Vec::new(),
         start: crate::policy::model::Start::Lenient,
         source: "p.yaml".into(),

@@ -20,6 +20,7 @@ mod services;
 mod services_examples;
 mod shipped;
 mod slips;
+mod together;
 
 use std::path::Path;
 

@@ -219,7 +219,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
     })
 }
 
-fn policies() -> impl Strategy<Value = Policy> {
+pub(super) fn policies() -> impl Strategy<Value = Policy> {
     let rules = |most: usize| prop::collection::vec(rule(), 0..most);
     (rules(7), rules(4)).prop_map(|(allow, deny)| made(allow, deny, Vec::new()))
 }
