@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod attempts;
 pub mod bench;
+pub mod daemon;
 pub mod demo;
 pub mod event;
 pub mod faults;
