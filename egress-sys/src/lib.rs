@@ -7,7 +7,7 @@
 //! `union bpf_attr`, `include/uapi/linux/bpf.h`: the kernel takes a shorter one and reads the rest
 //! as zero.
 use std::{
-    ffi::{CStr, c_long},
+    ffi::{CStr, c_int, c_long},
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
@@ -268,7 +268,7 @@ unsafe impl Attributes for ObjPin {}
 /// The number of the network namespace of a socket, which no other ever has (`SO_NETNS_COOKIE`,
 /// socket(7), Linux 5.14). `ENOPROTOOPT`: the kernel has no such option.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
+    const SO_NETNS_COOKIE: c_int = 71;
     let mut cookie = 0_u64;
     let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has eight, and the
@@ -358,6 +358,25 @@ pub fn set_blocked_signals(signals: u64) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Whether nobody has a file open for writing, or mapped so: a lease for reading can be had
+/// (`F_SETLEASE`, fcntl(2)), which is given back at once. The descriptor has to be open for reading
+/// alone, and the file be the caller's. Errors: a file system without leases.
+pub fn has_no_writer(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the call takes a descriptor, which lives as long as the borrow, and a number.
+    let set = |kind: c_int| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    if set(libc::F_RDLCK) < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::EAGAIN) => Ok(false),
+            _ => Err(error),
+        };
+    }
+    match set(libc::F_UNLCK) {
+        0 => Ok(true),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Does something in a thread of its own for which files are accessible as they are for a user

@@ -18,7 +18,7 @@ use crate::{
     },
     instance::DataPlane,
     kernel::{instance::Instance, lsm::LsmError},
-    launch::{self, Spec, UnixSockets, binds::Binds, canary, env, identity},
+    launch::{self, Spec, UnixSockets, binds::Binds, canary, env, identity, pinned},
     policy::{
         model::{Mode, Policy, Processes, Rule},
         session::Session,
@@ -144,14 +144,19 @@ pub(super) fn spec(
         None => {}
     }
     let wishes = run.policy.run.as_ref();
+    let pinned = pinned::of(&run.policy);
     let block = wishes.and_then(|run| run.env.as_ref());
+    let mut env = env::build(block, run.caller_env.iter().cloned(), &identity, &folders);
+    if pinned.is_some() {
+        pinned::close(&mut env);
+    }
     Spec {
         cgroup_procs: instance.copy().path().join("cgroup.procs"),
         uid: run.user.uid,
         gid: run.user.gid,
         groups: run.user.groups.clone(),
         command: run.command.clone(),
-        env: env::build(block, run.caller_env.iter().cloned(), &identity, &folders),
+        env,
         enforced: run.policy.mode == Mode::Enforce,
         unix,
         inherited: run.inherited.clone(),
@@ -162,6 +167,7 @@ pub(super) fn spec(
         entries: identity::missing(&run.user),
         trust: None,
         host_processes: has_host_processes(&run.policy),
+        pinned,
         devices: wishes.map(|run| run.devices.clone()).unwrap_or_default(),
     }
 }

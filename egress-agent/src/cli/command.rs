@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{
-    check, control, daemon, diff, doctor, events, exec, explain, learn, run, scan, shape, thaw,
+    check, control, daemon, diff, doctor, events, exec, explain, learn, pin, run, scan, shape, thaw,
     wrap,
 };
 use crate::{envelope, exit, forward, host::temporary, launch};
@@ -46,6 +46,7 @@ enum Command {
     Unwrap(wrap::UnwrapArgs),
     Learn(learn::LearnArgs),
     Diff(diff::DiffArgs),
+    Pin(pin::PinArgs),
     /// Become a connector; for the agent itself
     #[command(name = launch::LAUNCHER, hide = true)]
     Launch {
@@ -110,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Unwrap(args) => wrap::unwrap(&args),
         Command::Learn(args) => learn::run(args),
         Command::Diff(args) => diff::run(&args),
+        Command::Pin(args) => pin::run(&args),
         Command::Launch {
             commands,
             answers,

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod explain;
 pub mod learn;
 mod learned;
+pub mod pin;
 mod policies;
 pub mod run;
 pub mod scan;

@@ -27,6 +27,7 @@ pub mod sockets;
 pub mod stamp;
 pub mod switch;
 pub mod temporary;
+pub mod tree;
 pub mod trust;
 pub mod user;
 pub mod ways;

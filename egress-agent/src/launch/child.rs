@@ -27,7 +27,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::{
     devices, filter, harden, identity,
     init::{self, ForInit},
-    mounts, own, queues, scope,
+    mounts, own, pinned, queues, scope,
     spec::{Cwd, GO, Lines, NONE, Said, Spec, say},
     trust,
 };
@@ -166,6 +166,9 @@ fn divided(spec: &Spec, for_init: ForInit) -> Result<u32, String> {
     switch::reached(Step::Separated);
     if !switch::is_off(Part::Mounts) {
         mounted(spec)?;
+    }
+    if let Some(pinned) = &spec.pinned {
+        pinned::check(pinned, spec.uid, &spec.command, &spec.env)?;
     }
     switch::reached(Step::Mounted);
     if spec.host_processes || switch::is_off(Part::Processes) {

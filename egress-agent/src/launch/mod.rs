@@ -19,6 +19,7 @@ pub mod init;
 pub mod layers;
 pub mod mounts;
 pub mod own;
+pub mod pinned;
 pub mod queues;
 pub mod refusals;
 pub mod scope;

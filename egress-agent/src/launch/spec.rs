@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{identity::Entry, scope::Landlocked, trust::Trust};
+use super::{identity::Entry, pinned::Pinned, scope::Landlocked, trust::Trust};
 use crate::host::inherited::Inherited;
 use crate::host::temporary::Temporary;
 
@@ -51,6 +51,8 @@ pub struct Spec {
     pub trust: Option<Trust>,
     /// It sees and signals the processes of the host.
     pub host_processes: bool,
+    /// What has to be as it was reviewed.
+    pub pinned: Option<Pinned>,
     /// What it gets below `/dev` besides the harmless devices; absolute paths.
     pub devices: Vec<PathBuf>,
 }

@@ -8,6 +8,7 @@ use egress_envelope::{
     secret::Content,
 };
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{
     name::{HostPattern, Name},
@@ -43,6 +44,8 @@ pub struct Policy {
     pub run: Option<Run>,
     /// Who may start it through the daemon, besides root.
     pub starters: Starters,
+    /// What has to be as it was reviewed, or nothing is started.
+    pub pin: Vec<Pin>,
     /// Layers without which it is not started.
     pub require: Vec<Layer>,
     /// Whether a permitted name without an address keeps it from starting.
@@ -72,6 +75,15 @@ impl Default for Starters {
             groups: vec![Self::GROUP.to_owned()],
         }
     }
+}
+
+/// A file or folder, and the hash of everything in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pin {
+    /// Absolute, without links or `..`.
+    pub path: PathBuf,
+    /// SHA-256 in hexadecimal.
+    pub hash: String,
 }
 
 /// What happens to a flow that no rule permits.

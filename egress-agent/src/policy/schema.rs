@@ -85,6 +85,9 @@ pub struct Document {
     pub users: Option<Loose<Vec<Loose<String>>>>,
     /// Whose members may. Where neither is there: the group egress-agent.
     pub groups: Option<Loose<Vec<Loose<String>>>>,
+    /// What is executed: paths of programs, files and folders, each with the hash that
+    /// `egress-agent pin` shows. Where one differs, or could be changed, nothing is started.
+    pub pin: Option<Loose<BTreeMap<String, Loose<Hash>>>>,
     /// Layers of the boundary without which the connector is not started.
     pub require: Option<Loose<Vec<Loose<LayerName>>>>,
     /// lenient (the default): a permitted name that has no address now does not keep the
@@ -95,6 +98,11 @@ pub struct Document {
     #[schemars(skip)]
     pub unknown: Unknown,
 }
+
+/// A hash, `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Hash(#[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))] pub String);
 
 /// Name of a layer of the boundary.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]

@@ -303,6 +303,7 @@ pub(in crate::dns) fn policy(allow: Vec<Rule>) -> Policy {
         run: None,
         proxy: crate::policy::proxy::Choice::Caller,
         starters: crate::policy::model::Starters::default(),
+        pin: Vec::new(),
         require: Vec::new(),
         start: Start::Lenient,
         source: "test.yaml".into(),

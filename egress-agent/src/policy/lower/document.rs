@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{inspect, judging, listen, proxy, rule, run as start, settings, tls::Written, value};
+use super::{
+    inspect, judging, listen, pin, proxy, rule, run as start, settings, tls::Written, value,
+};
 use crate::host::layers::Layer;
 use crate::policy::{
     fault::{Complaint, Findings, Step, quote},
@@ -41,6 +43,8 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
     inspect::not_passed_by(&proxy, &allow, findings);
     let content = judging::content(document, &allow, findings);
     let on_violation = judging::on_violation(document, &allow, findings);
+    let run = run(document, findings);
+    let pin = pin::lower(document, run.as_ref(), findings);
     Policy {
         connector,
         mode: mode(document, findings),
@@ -51,7 +55,8 @@ pub fn lower(source: &Path, document: &Document, findings: &mut Findings) -> Pol
         proxy,
         content,
         on_violation,
-        run: run(document, findings),
+        run,
+        pin,
         starters: starters(document, findings),
         require,
         start: start(document, findings),

@@ -7,6 +7,7 @@ mod judging;
 mod limits;
 mod listen;
 mod operation;
+mod pin;
 mod ports;
 mod proxy;
 mod rule;

@@ -51,6 +51,7 @@ fn pair() -> impl Strategy<Value = (Policy, Policy)> {
             run: None,
             proxy: crate::policy::proxy::Choice::Caller,
             starters: crate::policy::model::Starters::default(),
+            pin: Vec::new(),
             require: Vec::new(),
             start: crate::policy::model::Start::Lenient,
             source: PathBuf::from("p.yaml"),

@@ -24,6 +24,7 @@ pub(super) fn made(allow: Vec<Rule>, deny: Vec<Rule>, listen: Vec<Listen>) -> Po
         run: None,
         proxy: crate::policy::proxy::Choice::Caller,
         starters: crate::policy::model::Starters::default(),
+        pin: Vec::new(),
         require: Vec::new(),
         start: crate::policy::model::Start::Lenient,
         source: "p.yaml".into(),
