@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -82,6 +83,35 @@ fn programs_that_cannot_start() -> Result<()> {
         ensure!(report.outcome.stdout.is_empty(), "{report}");
         before.ensure_nothing_new()?;
     }
+    Ok(())
+}
+
+/// Such as ping on many hosts. The kernel refuses to start one whose capabilities nobody here can have
+/// (`security/commoncap.c` `bprm_caps_from_vfs_caps`).
+#[test]
+fn a_program_with_capabilities_says_why_it_does_not_start() -> Result<()> {
+    let world = World::new()?;
+    let program = world.path("capable");
+    fs::copy("/bin/true", &program)?;
+    let run = || {
+        world
+            .agent(policy("codes", &[]))
+            .run(&[&program.display().to_string()])
+    };
+    let report = run()?;
+    ensure!(report.code() == 0, "the control: {report}");
+    // struct vfs_cap_data, revision 2, effective: CAP_NET_RAW (`include/uapi/linux/capability.h`).
+    let script = "import os, struct, sys\n\
+                  data = struct.pack('<5I', 0x02000001, 1 << 13, 0, 0, 0)\n\
+                  os.setxattr(sys.argv[1], 'security.capability', data)";
+    let set = Command::new("python3")
+        .args(["-c", script])
+        .arg(&program)
+        .status()?;
+    ensure!(set.success(), "{set}");
+    let report = run()?;
+    ensure!(report.code() == 126, "{report}");
+    ensure!(report.outcome.stderr.contains("capabilities"), "{report}");
     Ok(())
 }
 

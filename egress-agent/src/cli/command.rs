@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{
-    check, control, daemon, diff, doctor, events, exec, explain, learn, pin, run, scan, shape, thaw,
-    wrap,
+    check, control, daemon, diff, doctor, events, exec, explain, learn, pin, run, scan, shape,
+    thaw, wrap,
 };
 use crate::{envelope, exit, forward, host::temporary, launch};
 

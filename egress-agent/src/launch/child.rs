@@ -356,8 +356,11 @@ fn execute(spec: &Spec) -> (u8, String) {
         ErrorKind::NotFound => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     };
-    (
-        code,
-        format!("cannot execute {}: {error}", program.display()),
-    )
+    let mut why = format!("cannot execute {}: {error}", program.display());
+    // execve(2), EPERM: the one cause of it that is left here.
+    if error.raw_os_error() == Some(nix::errno::Errno::EPERM as i32) {
+        why += "; a program whose file has capabilities (getcap(8)) cannot be a connector, \
+                which has none";
+    }
+    (code, why)
 }
