@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Result, ensure};
 use egress_tests::{event::Event, process, shell::Shell, world::World, zone};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 const API: &str = "api.postmarkapp.com";
 /// What is refused is said within this time.
@@ -51,8 +50,7 @@ fn told(shell: &Shell, verdict: &str, reason: &str) -> Result<Event> {
             let field = |name: &str| event.rest.get(name).cloned().unwrap_or_default();
             let refusals = field("refusals");
             let mut reasons = refusals.as_array().into_iter().flatten();
-            field("verdict") == Value::from(verdict)
-                && reasons.any(|refusal| refusal["reason"] == Value::from(reason))
+            field("verdict") == verdict && reasons.any(|refusal| refusal["reason"] == reason)
         };
         if let Some(event) = events.iter().find(fits) {
             return Ok(event.clone());
