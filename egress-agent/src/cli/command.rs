@@ -8,7 +8,11 @@ use super::{
     check, control, daemon, diff, doctor, events, exec, explain, learn, pin, run, scan, shape,
     thaw, wrap,
 };
-use crate::{envelope, exit, forward, host::temporary, launch};
+use crate::{
+    envelope, exit, forward,
+    host::{inherited::with_stack, temporary},
+    launch,
+};
 
 /// Confines AI connectors (MCP servers) to the destinations their policy declares.
 ///
@@ -90,7 +94,11 @@ enum Command {
 
 /// Understands the command line and does what it says.
 pub fn main() -> ExitCode {
-    let code = match Cli::parse().command {
+    let said = match with_stack(Cli::parse) {
+        Ok(said) => said,
+        Err(unfit) => return ExitCode::from(fail(unfit)),
+    };
+    let code = match said.command {
         Command::Run(args) => run::run(args),
         Command::Exec(args) => exec::run(args),
         Command::Daemon(args) => daemon::run(&args),

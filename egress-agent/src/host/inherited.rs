@@ -27,7 +27,7 @@ const LIMITS: [(Resource, &str, rlim_t); 11] = [
     (Resource::RLIMIT_CPU, "-t", RLIM_INFINITY),
     (Resource::RLIMIT_AS, "-v", 512 << 20),
     (Resource::RLIMIT_DATA, "-d", 128 << 20),
-    (Resource::RLIMIT_STACK, "-s", 512 << 10),
+    (Resource::RLIMIT_STACK, "-s", LEAST_STACK),
     (Resource::RLIMIT_NOFILE, "-n", 0),
     (Resource::RLIMIT_NPROC, "-u", 0),
     (Resource::RLIMIT_MEMLOCK, "-l", 0),
@@ -36,6 +36,8 @@ const LIMITS: [(Resource, &str, rlim_t); 11] = [
     // A dump would hold the caller's environment.
     (Resource::RLIMIT_CORE, "-c", 0),
 ];
+/// The stack that the agent needs. Bytes.
+const LEAST_STACK: rlim_t = 512 << 10;
 /// As much stack as programs have by default, and not more: it is set aside for each thread.
 const STACK: rlim_t = 8 << 20;
 /// Signals that limits, timers (which outlive execve(2)) and terminals send, and that end or stop
@@ -179,6 +181,29 @@ impl Inherited {
 pub fn file_limit() -> Option<u64> {
     let (soft, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
     (soft != RLIM_INFINITY).then_some(soft)
+}
+
+/// Does something that needs more stack than the caller may have left this process, and puts the
+/// limit back, which [`Inherited`] has to find as it was.
+pub fn with_stack<T>(work: impl FnOnce() -> T) -> Result<T, Unfit> {
+    let unread = |error| failed("read a limit", error);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_STACK).map_err(unread)?;
+    if soft >= LEAST_STACK {
+        return Ok(work());
+    }
+    let resource = Resource::RLIMIT_STACK;
+    lift(resource, (soft, hard)).map_err(|error| failed("lift a limit", error))?;
+    let (value, _) = getrlimit(resource).map_err(unread)?;
+    if value < LEAST_STACK {
+        return Err(Unfit::Limit {
+            option: "-s",
+            value,
+            needs: Needs(LEAST_STACK),
+        });
+    }
+    let done = work();
+    setrlimit(resource, soft, hard).map_err(|error| failed("put a limit back", error))?;
+    Ok(done)
 }
 
 /// As far as this process may.
