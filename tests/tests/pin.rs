@@ -123,7 +123,7 @@ fn ensure_refused(what: &str, output: &Output, why: &str) -> Result<()> {
 type Change = fn(&App) -> Result<()>;
 
 /// Changes on the disk, each with what the refusal says.
-const CHANGES: [(&str, &str, Change); 24] = [
+const CHANGES: [(&str, &str, Change); 26] = [
     ("a file's bytes", "changed: main.py", |app| {
         rewrite(app, "app/main.py", "print('ran evil')\n")
     }),
@@ -160,6 +160,12 @@ const CHANGES: [(&str, &str, Change); 24] = [
     }),
     ("a folder that everybody can write", "everybody", |app| {
         mode(app, "app/lib", 0o777)
+    }),
+    ("a folder to which everybody can add", "everybody", |app| {
+        mode(app, "app/lib", 0o1777)
+    }),
+    ("a file that root's group can write", "a group", |app| {
+        mode(app, "app/lib/helper.py", 0o664)
     }),
     ("a folder above", "everybody", |app| mode(app, "", 0o777)),
     ("a file of the user's", "another user", |app| {
@@ -349,6 +355,11 @@ fn no_other_command_and_no_cache_is_started() -> Result<()> {
         (vec![&bun, &main], "cache"),
         (vec![&python, "-m", "helper"], "caller's folder"),
         (vec![&python, &evil], "not pinned"),
+        (vec![&python, "evil.py"], "caller's folder"),
+        (
+            vec![&python, "-u", "-W", "ignore", "evil.py"],
+            "caller's folder",
+        ),
     ] {
         app.review(&world, &command, &["app", "bin"])?;
         ensure_refused(&format!("{command:?}"), &app.start(&world, &[], &[])?, why)?;

@@ -19,7 +19,7 @@ use crate::{
         User,
         user::{self, with_rights},
     },
-    launch::Cwd,
+    launch::{Cwd, pinned::is_loader},
     policy::{judged, load, model::Policy, proxy::Choice, session::Session},
     reload::say,
 };
@@ -30,20 +30,6 @@ use super::policies::Known;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of the caller's environment, what another user's connector gets without being asked.
 const HARMLESS: [&str; 4] = ["TERM", "LANG", "LC_ALL", "TZ"];
-/// What the environment of another user's connector never has from the caller, whatever the policy
-/// passes: by these, programs are told what else to run.
-const COMMANDING: [&str; 9] = [
-    "LD_",
-    "PATH",
-    "NODE_OPTIONS",
-    "NODE_PATH",
-    "PYTHON",
-    "PERL",
-    "RUBY",
-    "BASH_ENV",
-    "ENV",
-];
-
 /// Why nothing is started: the exit code, and what to say.
 pub(super) type Refusal = (u8, String);
 
@@ -180,18 +166,58 @@ fn strangers(policy: &Policy, env: Vec<(OsString, OsString)>) -> Vec<(OsString, 
         Some(block) => block.pass.iter().any(|pass| pass == name),
         None => HARMLESS.contains(&name),
     };
-    let commands = |name: &str| COMMANDING.iter().any(|start| name.starts_with(start));
     let mut kept: Vec<_> = env
         .into_iter()
-        .filter(|(name, _)| {
-            name.to_str()
-                .is_some_and(|name| passed(name) && !commands(name))
+        .filter(|(name, _)| !is_loader(name) && name != "PATH")
+        .filter(|(name, value)| {
+            let name = name.to_str().filter(|name| passed(name));
+            name.is_some_and(|name| !HARMLESS.contains(&name) || is_plain(name, value))
         })
         .collect();
     kept.push(("PATH".into(), PATH.into()));
     kept
 }
 
+/// Whether a locale, terminal or time zone is only named, and no file of the caller's.
+fn is_plain(name: &str, value: &OsStr) -> bool {
+    let Some(value) = value.to_str() else {
+        return false;
+    };
+    let path = match name {
+        "TZ" => value.starts_with([':', '/']) || value.contains(".."),
+        _ => value.contains('/'),
+    };
+    !path && !value.contains(['%', '\n'])
+}
+
 fn text(text: Text) -> OsString {
     OsString::from_vec(text.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_user_gets_names_no_file() {
+        for (name, value) in [
+            ("LANG", "de_DE.UTF-8"),
+            ("LC_ALL", "C"),
+            ("TERM", "xterm-256color"),
+            ("TZ", "Europe/Berlin"),
+        ] {
+            assert!(is_plain(name, OsStr::new(value)), "{name}={value}");
+        }
+        for (name, value) in [
+            ("LANG", "../../tmp/evil"),
+            ("LC_ALL", "/tmp/evil"),
+            ("TERM", "/tmp/x"),
+            ("TZ", ":/home/bob/zone"),
+            ("TZ", "/home/bob/zone"),
+            ("TZ", "Europe/../../../tmp/zone"),
+            ("LANG", "%s"),
+        ] {
+            assert!(!is_plain(name, OsStr::new(value)), "{name}={value}");
+        }
+    }
 }

@@ -15,9 +15,8 @@ use crate::{
 };
 
 /// Those that somebody may see; `None`: all.
-pub(super) fn rows(only: Option<u32>) -> Vec<Row> {
-    let all = orphans().unwrap_or_default();
-    let rows = all.into_iter().map(|orphan| {
+pub(super) fn rows(only: Option<u32>) -> Result<Vec<Row>, InstanceError> {
+    let rows = orphans()?.into_iter().map(|orphan| {
         let pid = pids(&orphan).first().copied();
         Row {
             connector: connector(&orphan.name).to_owned(),
@@ -30,8 +29,9 @@ pub(super) fn rows(only: Option<u32>) -> Vec<Row> {
             mode: None,
         }
     });
-    rows.filter(|row| only.is_none() || row.uid == only)
-        .collect()
+    Ok(rows
+        .filter(|row| only.is_none() || row.uid == only)
+        .collect())
 }
 
 /// Ends those of a name, or of a connector, that somebody may see. Answers their names.

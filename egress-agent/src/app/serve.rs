@@ -63,12 +63,14 @@ pub(super) async fn serve(daemon: Arc<Daemon>, call: Call) {
         Request::Ps => {
             let mut rows = daemon.registry.rows(&peer, operates);
             let uid = (!operates).then_some(peer.uid);
-            rows.extend(
-                spawn_blocking(move || orphans::rows(uid))
-                    .await
-                    .unwrap_or_default(),
-            );
-            Answer::Instances(rows)
+            match spawn_blocking(move || orphans::rows(uid)).await {
+                Ok(Ok(others)) => {
+                    rows.extend(others);
+                    Answer::Instances(rows)
+                }
+                Ok(Err(error)) => Answer::failed(exit::AGENT_FAILED, error.to_string()),
+                Err(error) => Answer::failed(exit::AGENT_FAILED, error.to_string()),
+            }
         }
         Request::Status => status(&daemon, &peer, operates),
         Request::Stop(what) => stop(&daemon, &peer, operates, what).await,

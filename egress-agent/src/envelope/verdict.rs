@@ -32,7 +32,9 @@ impl Shared {
             judged
         };
         if !refusals.is_empty() {
-            judged.refusals = refusals;
+            // What is said of a body that was not read means nothing; a secret in the head is one.
+            judged.refusals.retain(is_secret);
+            judged.refusals.splice(0..0, refusals);
         }
         let reports = inspect.mode == Mode::Report;
         self.shape(inspect, &mut judged, reports);
@@ -53,7 +55,6 @@ impl Shared {
         let Some(things) = judged.shape.take() else {
             return;
         };
-        let is_secret = |it: &Refusal| it.reason == Reason::SecretInRequest;
         if judged.refusals.iter().any(is_secret) {
             // One of its names may be the secret, which is not written down.
             return;
@@ -85,4 +86,8 @@ impl Shared {
             learned,
         }));
     }
+}
+
+fn is_secret(refusal: &Refusal) -> bool {
+    refusal.reason == Reason::SecretInRequest
 }

@@ -12,7 +12,7 @@ use std::{
     fs::File,
     io::{self, Read as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Component, Path, PathBuf},
@@ -80,13 +80,13 @@ pub fn hash(path: &Path, inside: &[PathBuf]) -> Result<Tree, TreeError> {
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = PathBuf::from("/");
     let mut here = open("/", folder, Mode::empty()).map_err(|error| failed(&at, error))?;
-    own(&at, &fstat(&here).map_err(|error| failed(&at, error))?)?;
-    let above = path.parent().unwrap_or(Path::new("/"));
-    for part in above.components().skip(1) {
+    above(&at, &here)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    for part in parent.components().skip(1) {
         at.push(part);
         here = openat(&here, part.as_os_str(), folder, Mode::empty())
             .map_err(|error| failed(&at, error))?;
-        own(&at, &fstat(&here).map_err(|error| failed(&at, error))?)?;
+        above(&at, &here)?;
     }
     let mut walk = Walk {
         inside,
@@ -132,7 +132,7 @@ impl Walk<'_> {
         }
         let found =
             statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(path, error))?;
-        own(path, &found)?;
+        own(path, &found, false)?;
         match FileType::from_raw_mode(found.st_mode) {
             FileType::RegularFile => self.file(folder, name, path, shown, &found),
             FileType::Symlink => self.link(folder, name, path, shown, &found),
@@ -154,6 +154,7 @@ impl Walk<'_> {
         let opened = openat(folder, name, flags, Mode::empty()).map_err(|it| failed(it.into()))?;
         let mut file = File::from(opened);
         same(path, found, &fstat(&file).map_err(|it| failed(it.into()))?)?;
+        unserved(path, file.as_fd())?;
         if !egress_sys::has_no_writer(file.as_fd()).map_err(failed)? {
             let how = "is open for writing, so that it can be changed";
             return Err(TreeError::Changeable {
@@ -209,14 +210,7 @@ impl Walk<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let here = openat(folder, name, flags, Mode::empty()).map_err(|it| failed(path, it))?;
         same(path, found, &fstat(&here).map_err(|it| failed(path, it))?)?;
-        let system = fstatfs(&here).map_err(|it| failed(path, io::Error::from(it)))?;
-        if system.filesystem_type() == FUSE_SUPER_MAGIC {
-            let how = "is on a file system that a program serves (FUSE)";
-            return Err(TreeError::Changeable {
-                path: path.to_owned(),
-                how,
-            });
-        }
+        unserved(path, here.as_fd())?;
         self.line('d', found.st_mode, "-", shown);
         let mut names: Vec<OsString> = Vec::new();
         for entry in Dir::read_from(&here).map_err(|it| failed(path, it))? {
@@ -270,17 +264,24 @@ fn leads_to(link: &Path, target: &Path) -> Option<PathBuf> {
     Some(to)
 }
 
-/// Whether root alone can change a thing: root owns it, and nobody else may write.
-fn own(path: &Path, found: &Stat) -> Result<(), TreeError> {
+/// Whether root alone can change what a folder on the way leads to.
+fn above(path: &Path, folder: &OwnedFd) -> Result<(), TreeError> {
+    let found = fstat(folder).map_err(|error| failed(path, error))?;
+    own(path, &found, true)?;
+    unserved(path, folder.as_fd())
+}
+
+/// Whether root alone can change a thing: root owns it, and nobody else may write. A list for access
+/// control shows in the mode's group bits, so those are nobody's, root's own group included.
+fn own(path: &Path, found: &Stat, above: bool) -> Result<(), TreeError> {
     let link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink;
-    let folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-    // In a folder with the sticky bit nobody takes away what is root's.
-    let sticky = folder && found.st_mode & 0o1000 != 0;
+    // In a folder with the sticky bit nobody takes away what is root's; but everybody adds to it.
+    let sticky = above && found.st_mode & 0o1000 != 0;
     let how = if found.st_uid != 0 {
         "belongs to another user than root"
     } else if !link && !sticky && found.st_mode & 0o002 != 0 {
         "can be changed by everybody"
-    } else if !link && !sticky && found.st_mode & 0o020 != 0 && found.st_gid != 0 {
+    } else if !link && !sticky && found.st_mode & 0o020 != 0 {
         "can be changed by a group"
     } else {
         return Ok(());
@@ -289,6 +290,18 @@ fn own(path: &Path, found: &Stat) -> Result<(), TreeError> {
         path: path.to_owned(),
         how,
     })
+}
+
+/// A file system that a program serves says today what it likes, and tomorrow something else.
+fn unserved(path: &Path, there: BorrowedFd<'_>) -> Result<(), TreeError> {
+    let system = fstatfs(there).map_err(|error| failed(path, io::Error::from(error)))?;
+    if system.filesystem_type() == FUSE_SUPER_MAGIC {
+        return Err(TreeError::Changeable {
+            path: path.to_owned(),
+            how: "is on a file system that a program serves (FUSE)",
+        });
+    }
+    Ok(())
 }
 
 fn same(path: &Path, one: &Stat, other: &Stat) -> Result<(), TreeError> {

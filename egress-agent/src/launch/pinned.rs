@@ -102,6 +102,31 @@ const FETCHERS: [&str; 15] = [
     "go", "nix",
 ];
 
+/// Options of interpreters whose value names code.
+const CODE_OPTIONS: [&str; 8] = [
+    "-r",
+    "-jar",
+    "--jar",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "--env-file",
+];
+/// Those whose value is a word of its own.
+const WORD_OPTIONS: [&str; 10] = [
+    "-c",
+    "-e",
+    "-m",
+    "-p",
+    "--eval",
+    "--print",
+    "-W",
+    "-X",
+    "-o",
+    "--conditions",
+];
+
 /// What a policy pins; `None`: nothing.
 pub fn of(policy: &Policy) -> Option<Pinned> {
     if policy.pin.is_empty() {
@@ -194,8 +219,13 @@ pub fn check(
     }
 }
 
-/// A script names its interpreter, which is then the program (execve(2)).
+/// A script names its interpreter, which is then the program (execve(2)); that may be one again.
 fn interpreter(program: &Path, pins: &[Pin]) -> Result<(), String> {
+    interpreter_of(program, pins, 0)
+}
+
+/// `depth`: scripts before it; the kernel goes no further than five (`fs/exec.c` `exec_binprm`).
+fn interpreter_of(program: &Path, pins: &[Pin], depth: u32) -> Result<(), String> {
     let told = |error: std::io::Error| format!("{}: {error}", program.display());
     let mut line = Vec::new();
     let file = std::fs::File::open(program).map_err(told)?;
@@ -208,8 +238,9 @@ fn interpreter(program: &Path, pins: &[Pin]) -> Result<(), String> {
     let mut words = rest.split(blank).filter(|word| !word.is_empty());
     let path = Path::new(OsStr::from_bytes(words.next().unwrap_or_default()));
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    if pins.iter().any(|pin| path.starts_with(&pin.path)) && !FETCHERS.contains(&name) {
-        return Ok(());
+    let pinned = pins.iter().any(|pin| path.starts_with(&pin.path));
+    if pinned && !FETCHERS.contains(&name) && depth < 5 {
+        return interpreter_of(path, pins, depth + 1);
     }
     Err(format!(
         "{} is a script for {}, which is not pinned; name its interpreter in run.command, and pin that",
@@ -234,7 +265,8 @@ fn modules_at_home(command: &[String], home: &Path) -> Option<String> {
     ))
 }
 
-fn is_loader(name: &OsStr) -> bool {
+/// Whether a variable can bring code into the program that gets it.
+pub fn is_loader(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return true;
     };
@@ -277,6 +309,18 @@ pub fn odd_command(command: &[String], pins: &[Pin]) -> Option<String> {
             ));
         }
     }
+    let interpreted = [
+        "node", "python", "pypy", "ruby", "perl", "java", "php", "lua", "sh", "bash", "dash", "zsh",
+    ];
+    if !interpreted.iter().any(|known| name.starts_with(known)) {
+        return None;
+    }
+    // By its name alone the caller's folder decides which file it is.
+    if let Some(word) = scripts(words).find(|word| !Path::new(word).is_absolute()) {
+        return Some(format!(
+            "{word} is looked for in the caller's folder; write its whole path, and pin that"
+        ));
+    }
     // A script among the words, and what `--require` and its like name.
     let paths = words
         .iter()
@@ -286,15 +330,46 @@ pub fn odd_command(command: &[String], pins: &[Pin]) -> Option<String> {
         let code = path.is_absolute() && path.is_file();
         code && !pins.iter().any(|pin| path.starts_with(&pin.path))
     });
-    let interpreted = [
-        "node", "python", "pypy", "ruby", "perl", "java", "php", "lua", "sh", "bash", "dash", "zsh",
-    ];
-    if interpreted.iter().any(|known| name.starts_with(known))
-        && let Some(word) = loose.next()
-    {
-        return Some(format!("{word} is a file that is not pinned"));
-    }
-    None
+    let word = loose.next()?;
+    Some(format!("{word} is a file that is not pinned"))
+}
+
+/// The words by which an interpreter is told of code: the values of options that take it in, and the
+/// first word that is neither an option nor the value of one.
+fn scripts(words: &[String]) -> impl Iterator<Item = &str> {
+    let (mut value, mut over) = (None, false);
+    words.iter().filter_map(move |word| {
+        if over {
+            return None;
+        }
+        if let Some(takes_code) = value.take() {
+            return Some(word.as_str()).filter(|_| takes_code);
+        }
+        let option = word.split('=').next().unwrap_or(word);
+        if CODE_OPTIONS.contains(&option) {
+            return match word.split_once('=') {
+                Some((_, code)) => Some(code),
+                None => {
+                    value = Some(true);
+                    None
+                }
+            };
+        }
+        if WORD_OPTIONS.contains(&word.as_str()) {
+            value = Some(false);
+            // What it says is in the policy itself, and nothing behind it is a script.
+            over = matches!(
+                word.as_str(),
+                "-c" | "-e" | "-m" | "-p" | "--eval" | "--print"
+            );
+            return None;
+        }
+        if word.starts_with('-') {
+            return None;
+        }
+        over = true;
+        Some(word.as_str())
+    })
 }
 
 /// What differs, by the list from the review where that is there.
