@@ -23,14 +23,7 @@ pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bare.len());
     let (mut held, mut bits) = (0_u32, 0_u32);
     for byte in bare.bytes() {
-        let six = match byte {
-            b'A'..=b'Z' => byte.wrapping_sub(b'A'),
-            b'a'..=b'z' => byte.wrapping_sub(b'a').wrapping_add(26),
-            b'0'..=b'9' => byte.wrapping_sub(b'0').wrapping_add(52),
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
+        let six = digit(byte)?;
         held = (held << 6) | u32::from(six);
         bits = bits.wrapping_add(6);
         if bits >= 8 {
@@ -40,6 +33,18 @@ pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
         }
     }
     (held == 0).then_some(out)
+}
+
+/// The six bits that a letter of either alphabet stands for (RFC 4648 sections 4 and 5).
+pub(crate) fn digit(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'A'..=b'Z' => letter.wrapping_sub(b'A'),
+        b'a'..=b'z' => letter.wrapping_sub(b'a').wrapping_add(26),
+        b'0'..=b'9' => letter.wrapping_sub(b'0').wrapping_add(52),
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

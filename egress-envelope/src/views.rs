@@ -3,6 +3,8 @@
 //! What comes out is searched and never sent, so too many readings do no harm: every run of letters
 //! that could be base64 is read as base64, from each of its first four letters on.
 
+use crate::base64;
+
 /// How many encodings may be inside each other.
 const MAX_DEPTH: u8 = 3;
 /// Bytes of all readings for each byte that is read.
@@ -143,7 +145,7 @@ fn digit(byte: u8) -> Option<u8> {
 /// Every run that could be base64, of either alphabet and over the ends of lines, from one of its
 /// first letters on.
 fn base64(text: &[u8], shift: usize) -> Vec<u8> {
-    runs(text, shift, letter, |letters, out| {
+    runs(text, shift, base64::digit, |letters, out| {
         for four in letters.chunks(4) {
             let bits = four
                 .iter()
@@ -191,17 +193,6 @@ fn runs(
     }
     end(&mut run);
     out
-}
-
-fn letter(byte: u8) -> Option<u8> {
-    Some(match byte {
-        b'A'..=b'Z' => byte.wrapping_sub(b'A'),
-        b'a'..=b'z' => byte.wrapping_sub(b'a').wrapping_add(26),
-        b'0'..=b'9' => byte.wrapping_sub(b'0').wrapping_add(52),
-        b'+' | b'-' => 62,
-        b'/' | b'_' => 63,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

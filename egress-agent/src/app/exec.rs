@@ -20,7 +20,12 @@ use crate::{
         user::{self, with_rights},
     },
     launch::{Cwd, pinned::is_loader},
-    policy::{judged, load, model::Policy, proxy::Choice, session::Session},
+    policy::{
+        judged, load,
+        model::Policy,
+        proxy::{Choice, VARIABLES},
+        session::Session,
+    },
     reload::say,
 };
 
@@ -141,7 +146,7 @@ fn beside(policy: &mut Policy, env: &[(OsString, OsString)]) -> Result<(), Strin
         return Err(format!("“{name}” has rules with `inspect:` and {own}"));
     }
     if policy.proxy == Choice::Caller {
-        let proxied = |name: &OsStr| name == "HTTPS_PROXY" || name == "https_proxy";
+        let proxied = |name: &OsStr| VARIABLES.iter().any(|variable| name == *variable);
         let set = env
             .iter()
             .any(|(name, value)| proxied(name) && !value.is_empty());
